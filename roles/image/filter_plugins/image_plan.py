@@ -1,0 +1,141 @@
+"""Which images there have to be, under which content-hashed names, and in which order they are built."""
+
+from __future__ import annotations
+
+import hashlib
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TypedDict
+
+from ansible.errors import AnsibleFilterError
+from docker.utils.build import exclude_paths
+
+TAG_LENGTH = 12
+
+
+class Build(TypedDict):
+    """An image to have: its name, its folder with a Dockerfile, and the image it is built FROM."""
+
+    name: str
+    context: str
+    parent: str
+
+
+class PlannedImage(TypedDict):
+    """An image with the reference that its content gives it; ``context`` is empty for the bootstrapped base."""
+
+    name: str
+    reference: str
+    context: str
+    parent_reference: str
+
+
+def context_files(context: Path) -> list[str]:
+    """Lists the files that a build of a folder can see.
+
+    Args:
+        context: Folder with a Dockerfile and, if wanted, a .dockerignore.
+
+    Returns:
+        Sorted paths relative to the folder, by the engine's own .dockerignore rules.
+    """
+    ignore = context / ".dockerignore"
+    patterns = ignore.read_text().splitlines() if ignore.is_file() else []
+    patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
+    return sorted(path for path in exclude_paths(str(context), patterns) if path and not (context / path).is_dir())
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:TAG_LENGTH]
+
+
+def _file_parts(context: Path) -> Iterator[bytes]:
+    for name in context_files(context):
+        path = context / name
+        yield name.encode()
+        if path.is_symlink():
+            yield b"link " + str(path.readlink()).encode()
+        else:
+            executable = bool(path.stat().st_mode & stat.S_IXUSR)
+            yield (b"x" if executable else b"-") + path.read_bytes()
+
+
+def image_plan(builds: list[Build], project: str, repository: str, base: dict[str, str]) -> list[PlannedImage]:
+    """Names every image by its content and puts parents before children.
+
+    Args:
+        builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
+        project: Folder that relative contexts start from.
+        repository: What the images' names begin with, such as ``flask-fleet``.
+        base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are
+            hashed into the name of an image that is bootstrapped.
+
+    Returns:
+        The base, unless it is pulled, then every build after its parent.
+
+    Raises:
+        AnsibleFilterError: A parent is unknown, or two entries are each other's parent.
+    """
+    pulled = base.get("pulled", "")
+    base_tag = _digest(f"{key}={value}".encode() for key, value in sorted(base.items()))
+    references = {"base": pulled or f"{repository}/base:{base_tag}"}
+    plan: list[PlannedImage] = []
+    if not pulled:
+        plan.append({"name": "base", "reference": references["base"], "context": "", "parent_reference": ""})
+
+    waiting = list(builds)
+    while waiting:
+        ready = [build for build in waiting if build["parent"] in references]
+        if not ready:
+            stuck = ", ".join(f"{build['name']} (from {build['parent']})" for build in waiting)
+            raise AnsibleFilterError(f"these images are built from images that are not in the list: {stuck}")
+        for build in ready:
+            parent = references[build["parent"]]
+            context = Path(project, build["context"])
+            reference = f"{repository}/{build['name']}:{_digest([parent.encode(), *_file_parts(context)])}"
+            references[build["name"]] = reference
+            plan.append(
+                {
+                    "name": build["name"],
+                    "reference": reference,
+                    "context": str(context),
+                    "parent_reference": parent,
+                }
+            )
+        waiting = [build for build in waiting if build["name"] not in references]
+    return plan
+
+
+def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
+    """Picks what has to be built so that the wanted images are there.
+
+    Args:
+        plan: As ``image_plan`` gives it.
+        wanted: Names of the images that will be run.
+        present: References that the builder already has.
+
+    Returns:
+        The absent wanted images and their absent ancestors, parents first.
+    """
+    needed: set[str] = set()
+    for image in reversed(plan):
+        is_needed = image["name"] in wanted or image["reference"] in needed
+        if is_needed and image["reference"] not in present:
+            needed |= {image["reference"], image["parent_reference"]}
+    return [image for image in plan if image["reference"] in needed - set(present)]
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., list[PlannedImage]]]:
+        """Names the filters.
+
+        Returns:
+            Filter names and functions.
+        """
+        return {"image_plan": image_plan, "images_to_build": images_to_build}
