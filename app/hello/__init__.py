@@ -1,0 +1,61 @@
+"""A small Flask app that shows which replica answered, so that load balancing can be seen."""
+
+import os
+import socket
+from collections.abc import Mapping
+from typing import Any
+
+from flask import Flask
+from werkzeug.middleware.proxy_fix import ProxyFix
+
+from hello import assets, views
+
+
+def create_app(config: Mapping[str, Any] | None = None) -> Flask:
+    """Make the application (the application factory).
+
+    :param config: settings that replace those from the environment, mainly for tests
+    :return: the Flask application, ready to be served
+    """
+    app = Flask(__name__)
+    app.config.from_mapping(settings_from_environment())
+    app.config.from_mapping(config or {})
+
+    assets.init_app(app)
+    app.register_blueprint(views.blueprint)
+    trust_proxies(app, app.config["TRUSTED_PROXIES"])
+    return app
+
+
+def settings_from_environment() -> dict[str, Any]:
+    """Read the settings that the container is started with.
+
+    :return: configuration keys and their values
+    """
+    return {
+        # Docker gives a container its short id as host name.
+        "CONTAINER_ID": socket.gethostname(),
+        "RELEASE": os.environ.get("RELEASE", "dev"),
+        "DRAIN_FILE": os.environ.get("DRAIN_FILE", "/dev/shm/draining"),  # noqa: S108 (only this container sees it)
+        "TRUSTED_PROXIES": os.environ.get("TRUSTED_PROXIES", "1"),
+        # POST /whoami reads the body into memory.
+        "MAX_CONTENT_LENGTH": 1024 * 1024,
+    }
+
+
+def trust_proxies(app: Flask, count: int | str) -> None:
+    """Believe the forwarded headers of exactly the proxies that stand in front of the app.
+
+    With a higher count a client could forge its address, with a lower one every client would look like the proxy.
+
+    :param app: the application to wrap
+    :param count: how many proxies add to the X-Forwarded-* headers; 0 for none
+    :raises ValueError: if the count is not a whole number from 0 on
+    """
+    if not str(count).isdecimal():
+        raise ValueError(f"TRUSTED_PROXIES is {count!r}, it must be a whole number: 0, 1, 2, ...")
+    proxies = int(count)
+    if proxies:
+        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
+            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
+        )

@@ -1,0 +1,98 @@
+"""The pages and the JSON answers."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask.typing import ResponseReturnValue
+from werkzeug.exceptions import NotFound
+
+blueprint = Blueprint("hello", __name__)
+
+
+@blueprint.after_request
+def forbid_caching(response: Response) -> Response:
+    """Keep every cache out: each of these answers is about the replica that gave it, at this moment.
+
+    :param response: the answer of one of this blueprint's views
+    :return: the same answer, not to be stored
+    """
+    response.cache_control.no_store = True
+    return response
+
+
+@blueprint.get("/")
+def index() -> str:
+    """Greet, show who answered, and offer the live view.
+
+    :return: the page
+    """
+    return render_template("index.html", replica=describe_replica())
+
+
+@blueprint.get("/healthz")
+def healthz() -> Response:
+    """Tell that this process serves requests (liveness); no side effects, nothing else is asked.
+
+    :return: always the same JSON
+    """
+    return jsonify(status="ok")
+
+
+@blueprint.get("/readyz")
+def readyz() -> ResponseReturnValue:
+    """Tell whether the balancer should send requests here (readiness).
+
+    :return: 200, or 503 while the container is about to stop
+    """
+    if Path(current_app.config["DRAIN_FILE"]).exists():
+        return jsonify(ready=False, reason="draining"), 503
+    return jsonify(ready=True)
+
+
+@blueprint.route("/whoami", methods=["GET", "POST"])
+def whoami() -> Response:
+    """Tell which replica answered; a POST also tells how many bytes of body arrived, for load tests.
+
+    :return: the replica as JSON
+    """
+    answer = describe_replica()
+    if request.method == "POST":
+        answer["body_bytes"] = len(request.get_data(cache=False))
+    return jsonify(answer)
+
+
+@blueprint.app_errorhandler(NotFound)
+def not_found(_error: NotFound) -> ResponseReturnValue:
+    """Answer for an address that does not exist.
+
+    :param _error: what the router raised; the page needs nothing of it
+    :return: a small page with status 404
+    """
+    return render_template("404.html", replica=describe_replica()), NotFound.code, {"Cache-Control": "no-store"}
+
+
+def describe_replica() -> dict[str, Any]:
+    """Describe the container and the process that handle the current request.
+
+    :return: container, release, server and pid
+    """
+    return {
+        "container": current_app.config["CONTAINER_ID"],
+        "release": current_app.config["RELEASE"],
+        "server": server_software(request.environ),
+        "pid": os.getpid(),
+    }
+
+
+def server_software(environ: dict[str, Any]) -> str:
+    """Name the server that runs the app.
+
+    :param environ: the WSGI environment of a request
+    :return: name and version, for example `gunicorn/27.0.1`
+    """
+    # uWSGI leaves out SERVER_SOFTWARE, but adds its version (as bytes) under a name of its own.
+    if version := environ.get("uwsgi.version"):
+        return f"uwsgi/{version.decode() if isinstance(version, bytes) else version}"
+    return str(environ.get("SERVER_SOFTWARE", "unknown"))
