@@ -1,0 +1,7 @@
+"""The rehearsal: a local EC2 whose instances are systemd containers on this machine."""
+
+ACCOUNT_ID = "000000000000"
+"""Account number that the rehearsal answers with; no real AWS account has it, so playbooks and tests may rely on it."""
+
+CREDENTIAL = "rehearsal"
+"""Value of both dummy AWS credentials; the API checks no signature."""

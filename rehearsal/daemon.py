@@ -1,0 +1,238 @@
+"""Starting and stopping the API process, whatever was killed without warning before."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rehearsal import docker, network
+from rehearsal.api import HOME
+from rehearsal.errors import RehearsalError
+from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
+
+IMAGE_REPOSITORY = "flask-fleet/instance"
+
+START_LIMIT = 60.0
+"""Seconds for the API process to answer; importing moto takes a few on a busy machine."""
+
+END_LIMIT = 10.0
+"""Seconds for the API process to end."""
+
+
+def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = None) -> dict[str, Any] | None:
+    """Ask an API process who it is.
+
+    Args:
+        settings: The rehearsal that is expected there.
+        method: ``GET``, or ``PUT`` to change the image.
+        body: JSON to send.
+
+    Returns:
+        What it says, or None when nobody answers or somebody else does.
+    """
+    data = None if body is None else json.dumps(body).encode()
+    request = urllib.request.Request(settings.url + HOME, data=data, method=method)
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with direct.open(request, timeout=5) as response:
+            said = json.load(response)
+    except (OSError, ValueError):
+        return None
+    return said if isinstance(said, dict) and said.get("token") == settings.token else None
+
+
+def running(name: str) -> tuple[Settings, dict[str, Any]] | None:
+    """Find a rehearsal's API process.
+
+    Args:
+        name: Name of the rehearsal.
+
+    Returns:
+        Its settings and what it says about itself, or None when it does not run.
+    """
+    settings = State.of(name).load()
+    said = ask(settings) if settings else None
+    return (settings, said) if settings and said else None
+
+
+def up(name: str, image: str | None, port: int | None, block: str | None) -> str:
+    """Start a rehearsal, or find it running.
+
+    Args:
+        name: Name of the rehearsal.
+        image: Docker image of new instances; the newest local one when None.
+        port: TCP port of the API.
+        block: CIDR block of the network.
+
+    Returns:
+        One line for the user.
+
+    Raises:
+        RehearsalError: It cannot be started, or runs with another port or network.
+    """
+    with locked():
+        found = running(name)
+        if found:
+            return _already(found[0], found[1], image, port, block)
+        chosen = Settings(name, port or DEFAULT_PORT, block or DEFAULT_NETWORK, image or _default_image())
+        begin = time.monotonic()
+        _prepare(chosen)
+        _spawn(chosen)
+    return (
+        f"started rehearsal {name!r} at {chosen.url} in {time.monotonic() - begin:.1f} s "
+        f"(network {chosen.network}, image {chosen.image})"
+    )
+
+
+def down(name: str) -> str:
+    """Stop a rehearsal and remove all that it made.
+
+    Args:
+        name: Name of the rehearsal.
+
+    Returns:
+        One line for the user.
+
+    Raises:
+        RehearsalError: Something could not be removed.
+    """
+    with locked():
+        state = State.of(name)
+        was_running = running(name) is not None
+        removed = _clean(name)
+        existed = state.path.exists()
+        shutil.rmtree(state.path, ignore_errors=True)
+    if not (was_running or removed or existed):
+        return f"rehearsal {name!r} was not running, nothing to remove"
+    return f"stopped rehearsal {name!r}, removed {removed} containers, volumes and networks"
+
+
+def _default_image() -> str:
+    image = docker.newest_image(IMAGE_REPOSITORY)
+    if image is None:
+        docker.run("version", "--format", "{{.Server.Version}}")
+        raise RehearsalError(
+            f"there is no local image of {IMAGE_REPOSITORY}; `make rehearse` builds it, or use --image"
+        )
+    return image
+
+
+def _already(settings: Settings, said: dict[str, Any], image: str | None, port: int | None, block: str | None) -> str:
+    for option, wanted, actual in (("--port", port, settings.port), ("--network", block, settings.network)):
+        if wanted is not None and wanted != actual:
+            raise RehearsalError(
+                f"rehearsal {settings.name!r} runs with {option} {actual}, not {wanted}; "
+                f"stop it first: python -m rehearsal --name {settings.name} down"
+            )
+    line = f"already running: rehearsal {settings.name!r} at {settings.url}"
+    if image and image != said["image"]:
+        docker.require_image(image)
+        ask(settings, "PUT", {"image": image})
+        line += f"; new instances now boot {image}"
+    return line
+
+
+def _prepare(settings: Settings) -> None:
+    """Refuse what cannot work, clean up after a crash and make the network."""
+    whole = network.parse_network(settings.network)
+    docker.require_image(settings.image)
+    _clean(settings.name)
+    _require_free_port(settings.port)
+    shutil.rmtree(State.of(settings.name).path, ignore_errors=True)
+    docker.create_network(
+        settings.docker_network, settings.name, settings.network, str(whole[1]), network.default_mtu()
+    )
+    State.of(settings.name).save(settings)
+
+
+def _require_free_port(port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise RehearsalError(f"--port {port}: {error.strerror}; choose another one") from error
+
+
+def _spawn(settings: Settings) -> None:
+    state = State.of(settings.name)
+    root = str(Path(__file__).parent.parent)
+    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+    with state.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "rehearsal.api", settings.name],
+            cwd="/",
+            env=environment,
+            start_new_session=True,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+        )
+    state.with_pid(settings, process.pid)
+    if not _until(lambda: process.poll() is not None or ask(settings) is not None, START_LIMIT) or process.poll():
+        tail = state.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
+        _clean(settings.name)
+        raise RehearsalError(f"the API process did not start, see {state.log}: {' | '.join(tail)}")
+
+
+def _until(done: Callable[[], bool], limit: float) -> bool:
+    deadline = time.monotonic() + limit
+    while time.monotonic() < deadline:
+        if done():
+            return True
+        time.sleep(0.1)
+    return done()
+
+
+def _clean(name: str) -> int:
+    """End the API process and remove everything in Docker; returns how many things were removed."""
+    settings = State.of(name).load()
+    pid = _api_pid(settings) if settings else 0
+    if pid:
+        _end(pid)
+    return docker.reap(name)
+
+
+def _api_pid(settings: Settings) -> int:
+    """Find the process: by asking it, or by its command line when it hangs. A pid file alone proves nothing."""
+    said = ask(settings)
+    if said:
+        return int(said["pid"])
+    return settings.pid if _is_api(settings.pid, settings.name) else 0
+
+
+def _is_api(pid: int, name: str) -> bool:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+    except OSError:
+        return False
+    return b"rehearsal.api" in command and name.encode() in command
+
+
+def _end(pid: int) -> None:
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+        if _until(lambda: _gone(pid), END_LIMIT):
+            return
+    raise RehearsalError(f"the API process {pid} does not end")
+
+
+def _gone(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()[0]
+    except OSError:
+        return True
+    return state == "Z"  # its parent has not asked for the exit code yet

@@ -1,0 +1,197 @@
+"""A thin typed wrapper around the ``docker`` command line.
+
+The command line and not the API: ``systempaths=unconfined`` and the seccomp file are resolved by the client.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rehearsal.errors import RehearsalError
+
+LABEL = "flask-fleet.rehearsal"
+"""Label on every container, volume and network; its value is the rehearsal's name."""
+
+SHORT = 60.0
+"""Seconds that an ordinary Docker command may take."""
+
+
+class DockerError(RehearsalError):
+    """A ``docker`` command failed; the message has the command and its stderr."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a ``docker`` command gave back."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+def attempt(*arguments: str, timeout: float = SHORT) -> Outcome:
+    """Run a ``docker`` command that may fail.
+
+    Args:
+        arguments: Command line after ``docker``.
+        timeout: Seconds until the command is given up.
+
+    Returns:
+        Exit status, stdout and stderr.
+
+    Raises:
+        DockerError: There is no ``docker`` client, or the command did not end in time.
+    """
+    try:
+        done = subprocess.run(
+            ["docker", *arguments],
+            capture_output=True,
+            check=False,
+            encoding="utf-8",
+            errors="replace",
+            stdin=subprocess.DEVNULL,
+            timeout=timeout,
+        )
+    except FileNotFoundError as error:
+        raise DockerError("there is no docker client on the PATH; `make rehearse` installs Docker") from error
+    except subprocess.TimeoutExpired as error:
+        raise DockerError(f"docker {' '.join(arguments[:3])} did not end within {timeout:.0f} s") from error
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+def run(*arguments: str, timeout: float = SHORT) -> str:
+    """Run a ``docker`` command that must succeed.
+
+    Args:
+        arguments: Command line after ``docker``.
+        timeout: Seconds until the command is given up.
+
+    Returns:
+        Its stdout, stripped.
+
+    Raises:
+        DockerError: It failed, was not found or did not end in time.
+    """
+    outcome = attempt(*arguments, timeout=timeout)
+    if outcome.status:
+        raise DockerError(f"docker {arguments[0]} failed ({outcome.status}): {outcome.stderr.strip()}")
+    return outcome.stdout.strip()
+
+
+def exit_code(container: str) -> int | None:
+    """Tell how a container ended.
+
+    Args:
+        container: Name of the container.
+
+    Returns:
+        Its exit code, or None while it runs.
+
+    Raises:
+        DockerError: There is no such container.
+    """
+    state: dict[str, Any] = json.loads(run("container", "inspect", "--format", "{{json .State}}", container))
+    return None if state["Running"] else int(state["ExitCode"])
+
+
+def pinned_cpus() -> list[str]:
+    """List the CPU sets of all instances on this machine, of every rehearsal.
+
+    Returns:
+        One CPU set (such as ``0`` or ``0,1``) per running instance.
+    """
+    running = run("container", "ls", "--quiet", "--filter", f"label={LABEL}").split()
+    if not running:
+        return []
+    outcome = attempt("container", "inspect", "--format", "{{.HostConfig.CpusetCpus}}", *running)
+    return outcome.stdout.split()
+
+
+def newest_image(repository: str) -> str | None:
+    """Find the newest local image of a repository.
+
+    Args:
+        repository: Name without a tag.
+
+    Returns:
+        ``repository:tag``, or None when there is none.
+    """
+    listed = run("image", "ls", "--filter", f"reference={repository}", "--format", "{{.Repository}}:{{.Tag}}")
+    return next((line for line in listed.splitlines() if not line.endswith(":<none>")), None)
+
+
+def require_image(image: str) -> None:
+    """Make sure that an image exists on this machine.
+
+    Args:
+        image: Name and tag, or id.
+
+    Raises:
+        DockerError: It does not, or the engine does not answer.
+    """
+    if attempt("image", "inspect", "--format", "{{.Id}}", image).status:
+        run("version", "--format", "{{.Server.Version}}")
+        raise DockerError(f"there is no local image {image!r}; `make rehearse` builds the instance image")
+
+
+def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int) -> None:
+    """Make a rehearsal's network.
+
+    Args:
+        name: Name of the Docker network.
+        rehearsal: Name of the rehearsal, for the label.
+        cidr: Subnet of the network.
+        gateway: Address of this machine in it.
+        mtu: Largest packet in bytes; that of the way out, or large downloads from inside an instance stall.
+
+    Raises:
+        DockerError: The subnet is already in use, or the engine does not answer.
+    """
+    run(
+        "network",
+        "create",
+        f"--label={LABEL}={rehearsal}",
+        f"--subnet={cidr}",
+        f"--gateway={gateway}",
+        f"--opt=com.docker.network.driver.mtu={mtu}",
+        name,
+    )
+
+
+def _listed(kind: str, rehearsal: str) -> list[str]:
+    everything = ("--all",) if kind == "container" else ()
+    return run(kind, "ls", "--quiet", *everything, "--filter", f"label={LABEL}={rehearsal}").split()
+
+
+def reap(rehearsal: str) -> int:
+    """Remove all containers, volumes and networks of one rehearsal, whatever state they are in.
+
+    Args:
+        rehearsal: Name of the rehearsal.
+
+    Returns:
+        How many things were removed.
+
+    Raises:
+        DockerError: Something could not be removed.
+    """
+    removals: Sequence[tuple[str, tuple[str, ...]]] = (
+        ("container", ("container", "rm", "--force", "--volumes")),
+        ("volume", ("volume", "rm", "--force")),
+        ("network", ("network", "rm")),
+    )
+    count = 0
+    for kind, command in removals:
+        found = _listed(kind, rehearsal)
+        if not found:
+            continue
+        outcome = attempt(*command, *found, timeout=120)
+        left = _listed(kind, rehearsal)
+        if left:
+            raise DockerError(f"could not remove {kind} {', '.join(left)}: {outcome.stderr.strip()}")
+        count += len(found)
+    return count

@@ -1,0 +1,261 @@
+"""All instances of one rehearsal: what happens to them, in order, and who waits for it."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Protocol
+
+from rehearsal import docker
+from rehearsal.errors import RehearsalError
+from rehearsal.instance import REBOOTED, Machine
+from rehearsal.sizing import Size
+from rehearsal.state import Settings
+
+LOG = logging.getLogger(__name__)
+
+HOLD = 20.0
+"""Seconds that DescribeInstances may be held; amazon.aws sleeps 15 s after each look that comes too early."""
+
+SERVER_ERROR = "Server.InternalError"
+
+
+class Instance(Protocol):
+    """What the fleet needs of an EC2 instance in the API's memory."""
+
+    @property
+    def id(self) -> str:
+        """The EC2 instance id."""
+        ...
+
+    @property
+    def size(self) -> Size:
+        """Size of its present type."""
+        ...
+
+    @property
+    def state(self) -> str:
+        """Name of its EC2 state."""
+        ...
+
+    @property
+    def terminates_on_shutdown(self) -> bool:
+        """Whether ``poweroff`` inside terminates it."""
+        ...
+
+    def become(self, state: str, code: str = "", reason: str = "") -> None:
+        """Change the EC2 state.
+
+        Args:
+            state: Name of the new state.
+            code: Code of the state reason, such as ``Server.InternalError``.
+            reason: Message of the state reason.
+        """
+        ...
+
+
+class Fleet:
+    """Containers that follow the API's instances.
+
+    Each instance has one worker thread, so that what the API ordered happens one after the other.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with no instance.
+
+        Args:
+            settings: The rehearsal.
+        """
+        self.settings = settings
+        self.image = settings.image
+        self.machines: dict[str, Machine] = {}
+        self._instances: dict[str, Instance] = {}
+        self._workers: dict[str, ThreadPoolExecutor] = {}
+        self._pending: dict[str, Future[None]] = {}
+        self._creating = threading.Lock()
+
+    def launch(self, instance: Instance, machine: Machine) -> None:
+        """Boot a new instance.
+
+        Args:
+            instance: The API's instance.
+            machine: Its container.
+        """
+        instance.become("pending")
+        self.machines[instance.id] = machine
+        self._instances[instance.id] = instance
+        self._workers[instance.id] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=instance.id)
+        self._submit(instance, lambda: self._create_and_boot(instance, machine))
+
+    def start(self, instance: Instance) -> None:
+        """Start a stopped instance, with the size of its present type.
+
+        Args:
+            instance: The API's instance.
+        """
+        machine = self.machines[instance.id]
+        instance.become("pending")
+        self._submit(instance, lambda: self._resize_and_boot(instance, machine))
+
+    def stop(self, instance: Instance) -> None:
+        """Stop an instance.
+
+        Args:
+            instance: The API's instance.
+        """
+        machine = self.machines[instance.id]
+        instance.become("stopping", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        machine.abandoned.set()
+        self._submit(instance, lambda: self._halt(instance, machine))
+
+    def reboot(self, instance: Instance) -> None:
+        """Restart an instance; its EC2 state stays what it is.
+
+        Args:
+            instance: The API's instance.
+        """
+        machine = self.machines[instance.id]
+        self._submit(instance, lambda: self._reboot(instance, machine))
+
+    def terminate(self, instance: Instance) -> None:
+        """Remove an instance for good.
+
+        Args:
+            instance: The API's instance.
+        """
+        machine = self.machines[instance.id]
+        instance.become("shutting-down", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        machine.abandoned.set()
+        self._submit(instance, lambda: self._destroy(instance, machine))
+
+    def settle(self, instance_ids: Iterable[str], limit: float = HOLD) -> None:
+        """Wait until nothing happens to some instances any more.
+
+        Args:
+            instance_ids: EC2 instance ids; unknown ones are ignored.
+            limit: Seconds after which to give up.
+        """
+        pending = [self._pending[one] for one in instance_ids if one in self._pending]
+        wait(pending, timeout=limit)
+
+    def busy(self, instance_id: str) -> bool:
+        """Tell whether an order is being carried out.
+
+        Args:
+            instance_id: The EC2 instance id.
+
+        Returns:
+            Whether one is.
+        """
+        future = self._pending.get(instance_id)
+        return future is not None and not future.done()
+
+    def watch(self) -> None:
+        """Notice for ever which containers end without an order from the API."""
+        while True:
+            try:
+                self._sweep()
+                self._follow_events()
+            except (OSError, RehearsalError):
+                LOG.exception("cannot watch the containers")
+            time.sleep(1)
+
+    def _follow_events(self) -> None:
+        command = ["docker", "events", "--filter=type=container", "--filter=event=die"]
+        command += [f"--filter=label={docker.LABEL}={self.settings.name}", "--format={{.Actor.Attributes.name}}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as events:
+            assert events.stdout is not None
+            for line in events.stdout:
+                self._ended(line.strip().removeprefix(f"{self.settings.name}-"))
+
+    def _sweep(self) -> None:
+        """Look at all instances once: some may have ended while nobody watched."""
+        for instance_id, instance in list(self._instances.items()):
+            if instance.state == "running" and docker.exit_code(self.machines[instance_id].container) is not None:
+                self._ended(instance_id)
+
+    def _ended(self, instance_id: str) -> None:
+        instance = self._instances.get(instance_id)
+        if instance is not None and instance.state == "running" and not self.busy(instance_id):
+            self._submit(instance, lambda: self._after_end(instance, self.machines[instance_id]))
+
+    def _submit(self, instance: Instance, work: Callable[[], None]) -> None:
+        def guarded() -> None:
+            try:
+                work()
+            except RehearsalError as error:
+                LOG.error("%s: %s", instance.id, error)
+                self._fail(instance, str(error))
+            except Exception as error:  # the worker is the last one who can tell
+                LOG.exception("%s: failed", instance.id)
+                self._fail(instance, str(error))
+
+        self._pending[instance.id] = self._workers[instance.id].submit(guarded)
+
+    def _fail(self, instance: Instance, reason: str) -> None:
+        """Show a failure as EC2 does: an instance that never ran is terminated, another one stopped."""
+        machine = self.machines[instance.id]
+        if instance.state == "pending" and not (machine.directory / "ran").exists():
+            machine.destroy()
+            instance.become("terminated", SERVER_ERROR, reason)
+        elif instance.state in {"pending", "running", "stopping"}:
+            instance.become("stopped", SERVER_ERROR, reason)
+        elif instance.state == "shutting-down":
+            instance.become("terminated", SERVER_ERROR, reason)
+
+    def _create_and_boot(self, instance: Instance, machine: Machine) -> None:
+        if machine.abandoned.is_set():
+            return
+        with self._creating:  # two that choose CPUs at the same time would choose the same ones
+            machine.create(self.image, instance.size)
+            machine.start()
+        self._boot(instance, machine)
+
+    def _resize_and_boot(self, instance: Instance, machine: Machine) -> None:
+        with self._creating:
+            machine.resize(instance.size)
+            machine.start()
+        self._boot(instance, machine)
+
+    def _boot(self, instance: Instance, machine: Machine) -> None:
+        begin = time.monotonic()
+        machine.wait()
+        (machine.directory / "ran").touch()
+        if instance.state == "pending":
+            instance.become("running")
+            LOG.info("%s: booted in %.1f s", instance.id, time.monotonic() - begin)
+
+    def _halt(self, instance: Instance, machine: Machine) -> None:
+        machine.stop()
+        if instance.state == "stopping":
+            instance.become("stopped", "Client.UserInitiatedShutdown", "User initiated shutdown")
+
+    def _reboot(self, instance: Instance, machine: Machine) -> None:
+        machine.stop()
+        machine.start()
+        self._boot(instance, machine)
+
+    def _destroy(self, instance: Instance, machine: Machine) -> None:
+        machine.destroy()
+        instance.become("terminated", "Client.UserInitiatedShutdown", "User initiated shutdown")
+
+    def _after_end(self, instance: Instance, machine: Machine) -> None:
+        """Do what EC2 does when the system inside reboots, powers off or dies."""
+        code = docker.exit_code(machine.container)
+        if code is None:
+            return
+        LOG.info("%s: its container ended with exit code %d", instance.id, code)
+        if code == REBOOTED:
+            machine.start()
+            self._boot(instance, machine)
+        elif code in {0, 130} and instance.terminates_on_shutdown:
+            machine.destroy()
+            instance.become("terminated", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
+        elif code in {0, 130}:
+            instance.become("stopped", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
+        else:
+            instance.become("stopped", SERVER_ERROR, f"the container ended with exit code {code}")

@@ -1,0 +1,316 @@
+"""One instance: a systemd container with the size, address, key and user data that the API says."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rehearsal import docker, network, sizing
+from rehearsal.errors import RehearsalError
+from rehearsal.sizing import Size
+from rehearsal.state import Settings, State, write
+
+LOG = logging.getLogger(__name__)
+
+SECCOMP = Path(__file__).with_name("seccomp.json")
+"""What an instance's root must not do to the machine, such as turning off its swap."""
+
+BOOT_LIMIT = 120.0
+"""Seconds after which an instance counts as running although cloud-init has not ended, as on EC2."""
+
+STOP_LIMIT = 60
+"""Seconds for a clean shutdown; then the container is killed."""
+
+POLL = 0.2
+"""Seconds between two looks at a booting instance."""
+
+REBOOTED = 129
+"""Exit code of a container whose systemd asked the kernel for a reboot (SIGHUP to process 1 of its namespace)."""
+
+BOOTED = "test -e /run/cloud-init/result.json && ! test -e /run/nologin"
+
+NO_USER_DATA = "#cloud-config\n{}\n"
+
+
+class InstanceError(RehearsalError):
+    """An instance could not be started, or died."""
+
+
+def hostname(address: str) -> str:
+    """Name a host as EC2 does.
+
+    Args:
+        address: Private IPv4 address.
+
+    Returns:
+        For example ``ip-10-71-0-4``.
+    """
+    return "ip-" + address.replace(".", "-")
+
+
+@dataclass
+class Machine:
+    """The container behind one EC2 instance.
+
+    Attributes:
+        settings: The rehearsal that it belongs to.
+        directory: Where its files are.
+        instance_id: The EC2 instance id.
+        address: Private IPv4 address.
+        keys: Public keys that may log in, in OpenSSH format.
+        user_data: Decoded user data.
+        extra_addresses: Elastic IPs that point to it.
+        abandoned: Set when nobody waits for its boot any more.
+    """
+
+    settings: Settings
+    directory: Path
+    instance_id: str
+    address: str
+    keys: list[str]
+    user_data: str | None = None
+    extra_addresses: set[str] = field(default_factory=set)
+    abandoned: threading.Event = field(default_factory=threading.Event)
+
+    @property
+    def container(self) -> str:
+        """Name of the container."""
+        return f"{self.settings.name}-{self.instance_id}"
+
+    @property
+    def volume(self) -> str:
+        """Name of the volume with the inner Docker engine's data."""
+        return f"{self.container}-docker"
+
+    def create(self, image: str, size: Size) -> None:
+        """Create the container, without starting it.
+
+        Args:
+            image: Docker image to boot.
+            size: Size of the instance type.
+
+        Raises:
+            DockerError: The engine refused.
+        """
+        label = f"--label={docker.LABEL}={self.settings.name}"
+        cpus = self._write_files(size)
+        docker.run("volume", "create", label, self.volume)
+        docker.run("container", "create", label, *self.options(), *limits(size, cpus), image)
+
+    def options(self) -> list[str]:
+        """List the options that make a container a host for systemd and Docker, without ``--privileged``.
+
+        Returns:
+            Arguments of ``docker container create``.
+        """
+        mounts = [(name, f"/proc/{name}") for name in ("cpuinfo", "meminfo")]
+        mounts.append(("seed", "/var/lib/cloud/seed/nocloud"))
+        if (self.directory / "resolv.conf").exists():
+            # Docker's own 127.0.0.11 is out of reach for containers of the engine inside.
+            mounts.append(("resolv.conf", "/etc/resolv.conf"))
+        return [
+            f"--name={self.container}",
+            f"--hostname={hostname(self.address)}",
+            f"--network={self.settings.docker_network}",
+            f"--ip={self.address}",
+            "--restart=no",
+            f"--stop-timeout={STOP_LIMIT}",
+            "--tty",  # systemd writes the console log to it
+            "--cap-add=ALL",
+            # SYS_RESOURCE is missing on some hosts; modules and the clock are the whole machine's.
+            "--cap-drop=SYS_RESOURCE",
+            "--cap-drop=SYS_MODULE",
+            "--cap-drop=SYS_TIME",
+            f"--security-opt=seccomp={SECCOMP}",
+            "--security-opt=apparmor=unconfined",
+            "--security-opt=systempaths=unconfined",
+            "--device-cgroup-rule=a *:* rwm",
+            "--cgroupns=private",
+            "--tmpfs=/run:exec,mode=755",
+            "--tmpfs=/run/lock",
+            f"--mount=type=volume,source={self.volume},target=/var/lib/docker",
+            *(
+                f"--mount=type=bind,source={self.directory / source},target={target},readonly"
+                for source, target in mounts
+            ),
+        ]
+
+    def _write_files(self, size: Size) -> list[int]:
+        """Write what is mounted into the container; returns the chosen CPUs."""
+        seed = self.directory / "seed"
+        seed.mkdir(parents=True, exist_ok=True)
+        write(seed / "meta-data", self.metadata())
+        write(seed / "user-data", self.user_data or NO_USER_DATA)
+        servers = network.resolv_conf()
+        if servers is not None:
+            write(self.directory / "resolv.conf", servers)
+        cpus = sizing.choose_cpus(size.vcpus, sizing.available_cpus(), docker.pinned_cpus())
+        proc = Path("/proc")
+        write(self.directory / "meminfo", sizing.meminfo((proc / "meminfo").read_text(encoding="utf-8"), size.memory))
+        write(self.directory / "cpuinfo", sizing.cpuinfo((proc / "cpuinfo").read_text(encoding="utf-8"), cpus))
+        return cpus
+
+    def metadata(self) -> str:
+        """Write cloud-init's meta-data.
+
+        Returns:
+            JSON, which is YAML too.
+        """
+        known = {"instance-id": self.instance_id, "local-hostname": hostname(self.address), "public-keys": self.keys}
+        return json.dumps(known, indent=2) + "\n"
+
+    def resize(self, size: Size) -> None:
+        """Apply a size to the stopped container.
+
+        Args:
+            size: Size of the instance type.
+
+        Raises:
+            DockerError: The engine refused.
+        """
+        docker.run("container", "update", *limits(size, self._write_files(size)), self.container)
+
+    def start(self) -> None:
+        """Start the container and give it its Elastic IPs.
+
+        Raises:
+            DockerError: The engine could not start it.
+        """
+        self.abandoned.clear()
+        docker.run("container", "start", self.container, timeout=120)
+        for address in sorted(self.extra_addresses):
+            self.add_address(address)
+
+    def stop(self) -> None:
+        """Shut down cleanly, as systemd does on power off.
+
+        Raises:
+            DockerError: The engine could not stop it.
+        """
+        docker.run("container", "stop", self.container, timeout=STOP_LIMIT + 60)
+
+    def destroy(self) -> None:
+        """Keep the console log, then remove the container and its volume; what is gone already is fine."""
+        write(self.directory / "console.log", self.console())
+        docker.attempt("container", "rm", "--force", "--volumes", self.container, timeout=120)
+        docker.attempt("volume", "rm", "--force", self.volume)
+
+    def console(self) -> str:
+        """Read the console log.
+
+        Returns:
+            Its text; that of the last life when the container is gone.
+        """
+        outcome = docker.attempt("container", "logs", "--tail=2000", self.container)
+        kept = self.directory / "console.log"
+        if outcome.status and kept.exists():
+            return kept.read_text(encoding="utf-8")
+        return outcome.stdout + (outcome.stderr if outcome.status else "")
+
+    def add_address(self, address: str) -> None:
+        """Let the instance answer to an Elastic IP.
+
+        Args:
+            address: The Elastic IP.
+        """
+        # The ping tells this machine at once who has the address now; its own neighbour table would lag behind.
+        script = f"ip address replace {address}/32 dev eth0; ping -c1 -W1 -I {address} {self._gateway()}"
+        docker.attempt("container", "exec", self.container, "sh", "-c", script)
+
+    def drop_address(self, address: str) -> None:
+        """Take an Elastic IP away.
+
+        Args:
+            address: The Elastic IP.
+        """
+        docker.attempt("container", "exec", self.container, "ip", "address", "del", f"{address}/32", "dev", "eth0")
+
+    def _gateway(self) -> str:
+        return str(network.parse_network(self.settings.network)[1])
+
+    def wait(self) -> None:
+        """Wait until the boot has ended: sshd answers and cloud-init is done.
+
+        Returns quietly after ``BOOT_LIMIT`` seconds too: on EC2 an instance is running then, whatever happens in it.
+
+        Raises:
+            InstanceError: The container died while it booted.
+            DockerError: The engine does not answer.
+        """
+        deadline = time.monotonic() + BOOT_LIMIT
+        while time.monotonic() < deadline and not self.abandoned.is_set():
+            code = docker.exit_code(self.container)
+            if code == REBOOTED:
+                self.start()
+            elif code is not None:
+                raise InstanceError(f"the container ended with exit code {code}; {self._last_words()}")
+            elif ssh_answers(self.address) and not self._exec_fails(BOOTED):
+                return
+            time.sleep(POLL)
+        LOG.warning("%s: boot has not ended after %.0f s", self.instance_id, BOOT_LIMIT)
+
+    def _exec_fails(self, script: str) -> bool:
+        return docker.attempt("container", "exec", self.container, "sh", "-c", script).status != 0
+
+    def _last_words(self) -> str:
+        lines = [line.strip() for line in self.console().splitlines() if line.strip()]
+        return f"console: {' | '.join(lines[-3:])}" if lines else "nothing on its console"
+
+
+def limits(size: Size, cpus: Sequence[int]) -> list[str]:
+    """List the options that enforce a size.
+
+    Args:
+        size: Size of the instance type.
+        cpus: CPU numbers to run on, so that ``nproc`` inside tells the truth.
+
+    Returns:
+        Arguments of ``docker container create`` and ``docker container update``.
+    """
+    return [
+        f"--memory={size.memory}m",
+        f"--memory-swap={size.memory}m",  # equal to the memory: no swap, as on an AMI
+        f"--cpus={len(cpus)}",
+        f"--cpuset-cpus={','.join(map(str, cpus))}",
+    ]
+
+
+def ssh_answers(address: str, port: int = 22) -> bool:
+    """Ask for an SSH server's greeting.
+
+    Args:
+        address: Host.
+        port: TCP port.
+
+    Returns:
+        Whether one answered.
+    """
+    try:
+        with socket.create_connection((address, port), timeout=1) as connection:
+            connection.settimeout(2)
+            return connection.recv(4) == b"SSH-"
+    except OSError:
+        return False
+
+
+def machine_for(settings: Settings, instance_id: str, address: str, keys: list[str], user_data: str | None) -> Machine:
+    """Describe the container of an instance.
+
+    Args:
+        settings: The rehearsal.
+        instance_id: The EC2 instance id.
+        address: Private IPv4 address.
+        keys: Public keys in OpenSSH format.
+        user_data: Decoded user data.
+
+    Returns:
+        A machine that has no container yet.
+    """
+    directory = State.of(settings.name).instance(instance_id)
+    return Machine(settings, directory, instance_id, address, keys, user_data)

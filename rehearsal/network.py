@@ -1,0 +1,102 @@
+"""What the instances' network takes over from this machine's: name servers and packet size."""
+
+from __future__ import annotations
+
+import ipaddress
+from pathlib import Path
+
+from rehearsal.errors import RehearsalError
+
+RESOLV_CONF = (Path("/etc/resolv.conf"), Path("/run/systemd/resolve/resolv.conf"))
+"""Where name servers may be found; the second has the real ones when the first names systemd-resolved's stub."""
+
+PREFIX_LENGTH = 16
+"""Size of the network: that of an AWS default VPC, which is cut into /20 subnets."""
+
+FALLBACK_MTU = 1500
+
+
+def parse_network(cidr: str) -> ipaddress.IPv4Network:
+    """Check the CIDR block of a rehearsal.
+
+    Args:
+        cidr: For example ``10.71.0.0/16``.
+
+    Returns:
+        The network.
+
+    Raises:
+        RehearsalError: Not a private IPv4 /16.
+    """
+    try:
+        network = ipaddress.IPv4Network(cidr)
+    except ValueError as error:
+        raise RehearsalError(f"--network {cidr!r}: {error}; a private /16 is needed, such as 10.71.0.0/16") from error
+    if network.prefixlen != PREFIX_LENGTH or not network.is_private:
+        raise RehearsalError(f"--network {cidr!r}: a private /16 is needed, such as 10.71.0.0/16")
+    return network
+
+
+def elastic_pool(network: ipaddress.IPv4Network) -> list[str]:
+    """List the addresses that are handed out as Elastic IPs: the last /24, which no default subnet reaches.
+
+    Args:
+        network: The rehearsal's network.
+
+    Returns:
+        Addresses, ascending.
+    """
+    return [str(address) for address in list(network.subnets(new_prefix=24))[-1].hosts()]
+
+
+def _usable(text: str) -> list[str]:
+    servers = []
+    for line in text.splitlines():
+        words = line.split()
+        if len(words) < 2 or words[0] != "nameserver":
+            continue
+        try:
+            address = ipaddress.ip_address(words[1])
+        except ValueError:
+            continue  # a scoped link-local address (fe80::1%eth0) means nothing inside an instance
+        if not address.is_loopback and not address.is_link_local:
+            servers.append(words[1])
+    return servers
+
+
+def resolv_conf(candidates: tuple[Path, ...] = RESOLV_CONF) -> str | None:
+    """Write an instance's /etc/resolv.conf.
+
+    Args:
+        candidates: Files of this machine, in order of preference.
+
+    Returns:
+        Text with the first file's name servers that an instance can reach, or None when there are none.
+    """
+    for path in candidates:
+        text = path.read_text(encoding="utf-8") if path.is_file() else ""
+        servers = _usable(text)
+        if servers:
+            others = [line for line in text.splitlines() if line.split()[:1] in (["search"], ["options"])]
+            return "\n".join([*others, *(f"nameserver {server}" for server in servers)]) + "\n"
+    return None
+
+
+def default_mtu(
+    routes: Path = Path("/proc/net/route"),
+    interfaces: Path = Path("/sys/class/net"),
+) -> int:
+    """Find the packet size of this machine's default route.
+
+    Args:
+        routes: The kernel's IPv4 routing table.
+        interfaces: Directory with one directory per network interface.
+
+    Returns:
+        The MTU in bytes; 1500 when there is no default route.
+    """
+    for line in routes.read_text(encoding="ascii").splitlines()[1:]:
+        interface, destination = line.split()[:2]
+        if destination == "00000000":
+            return int((interfaces / interface / "mtu").read_text(encoding="ascii"))
+    return FALLBACK_MTU

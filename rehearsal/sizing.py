@@ -1,0 +1,127 @@
+"""What an instance type means on this machine: CPUs, memory and what /proc shows inside."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+KIB_PER_MIB = 1024
+
+
+@dataclass(frozen=True)
+class Size:
+    """An instance type's size.
+
+    Attributes:
+        vcpus: Number of virtual CPUs.
+        memory: Memory in MiB.
+    """
+
+    vcpus: int
+    memory: int
+
+
+def size_of(description: Mapping[str, Any]) -> Size:
+    """Read the size out of an answer of DescribeInstanceTypes.
+
+    Args:
+        description: One element of ``InstanceTypes``.
+
+    Returns:
+        Its vCPUs and memory.
+
+    Raises:
+        KeyError: The description has no such figures.
+    """
+    return Size(int(description["VCpuInfo"]["DefaultVCpus"]), int(description["MemoryInfo"]["SizeInMiB"]))
+
+
+def parse_cpus(text: str) -> list[int]:
+    """Read a kernel CPU list.
+
+    Args:
+        text: For example ``0-2,5``.
+
+    Returns:
+        The CPU numbers in it.
+    """
+    cpus: list[int] = []
+    for part in filter(None, text.strip().split(",")):
+        first, _, last = part.partition("-")
+        cpus.extend(range(int(first), int(last or first) + 1))
+    return cpus
+
+
+def available_cpus() -> list[int]:
+    """List the CPUs that this machine lets us use.
+
+    Returns:
+        CPU numbers, ascending.
+    """
+    return sorted(os.sched_getaffinity(0))
+
+
+def choose_cpus(wanted: int, available: Sequence[int], taken: Iterable[str]) -> list[int]:
+    """Choose the CPUs that the fewest other instances use.
+
+    Args:
+        wanted: Number of vCPUs of the instance type.
+        available: CPU numbers of this machine.
+        taken: CPU lists of the other instances.
+
+    Returns:
+        As many CPU numbers as wanted, or all when the machine has fewer.
+    """
+    load = dict.fromkeys(available, 0)
+    for other in taken:
+        for cpu in parse_cpus(other):
+            if cpu in load:
+                load[cpu] += 1
+    # From the top down: this machine's own interrupts and build steps favour its first CPU.
+    quietest = sorted(available, key=lambda cpu: (load[cpu], -cpu))
+    return sorted(quietest[: max(wanted, 1)])
+
+
+def meminfo(machine: str, memory: int) -> str:
+    """Write the /proc/meminfo of an instance: same lines as the machine's, figures of the type.
+
+    Args:
+        machine: The machine's own /proc/meminfo.
+        memory: Memory of the instance type in MiB.
+
+    Returns:
+        Text for a file that is mounted over /proc/meminfo.
+    """
+    total = memory * KIB_PER_MIB
+    shown = {"MemTotal": total, "MemFree": total * 7 // 10, "MemAvailable": total * 8 // 10, "Cached": total // 10}
+    lines = []
+    for line in machine.splitlines():
+        key, _, value = line.partition(":")
+        unit = " kB" if value.endswith("kB") else ""
+        # Fixed properties of the kernel stay; every other counter would be the whole machine's.
+        keep = key in {"Hugepagesize", "VmallocTotal"}
+        lines.append(line if keep else f"{key + ':':<16}{shown.get(key, 0):>8}{unit}")
+    return "\n".join(lines) + "\n"
+
+
+def cpuinfo(machine: str, cpus: Sequence[int]) -> str:
+    """Write the /proc/cpuinfo of an instance.
+
+    Args:
+        machine: The machine's own /proc/cpuinfo.
+        cpus: CPU numbers that the instance may use.
+
+    Returns:
+        Text for a file that is mounted over /proc/cpuinfo, processors numbered from 0.
+    """
+    blocks = []
+    for block in machine.strip().split("\n\n"):
+        number = re.search(r"^processor\s*:\s*(\d+)$", block, re.MULTILINE)
+        if number is None:
+            blocks.append(block)  # arm64 ends with a block about the board
+        elif int(number[1]) in cpus:
+            blocks.append(block.replace(number[0], f"processor\t: {len(blocks)}", 1))
+    return "\n\n".join(blocks) + "\n\n"
