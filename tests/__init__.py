@@ -1,0 +1,1 @@
+"""The fast tests: no engine, no network, no root."""

@@ -1,0 +1,60 @@
+"""What the project consists of, as the policy tests see it."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[1]
+ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir() and not path.name.startswith("."))
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as Ansible writes it: a tag such as !vault is no error, its value is not needed here."""
+
+
+_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
+
+
+def load_yaml(path: Path) -> Any:
+    """Return the content of a YAML file, tags ignored."""
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+
+
+def load_mapping(path: Path) -> dict[str, Any]:
+    """Return the content of a YAML file that holds a mapping; empty and absent files hold an empty one."""
+    content = load_yaml(path) if path.exists() else None
+    if content is None:
+        return {}
+    assert isinstance(content, dict), f"{relative(path)} must hold a mapping"
+    return content
+
+
+def relative(path: Path) -> str:
+    """Name a file for a message."""
+    return path.relative_to(ROOT).as_posix()
+
+
+def files(*patterns: str) -> list[Path]:
+    """Return the files that match, without what Python leaves behind."""
+    found = {path for pattern in patterns for path in ROOT.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
+
+
+def mappings(node: Any) -> Iterator[dict[str, Any]]:
+    """Yield every mapping of a YAML document, however deep."""
+    if isinstance(node, dict):
+        yield node
+    for child in node.values() if isinstance(node, dict) else node if isinstance(node, list) else ():
+        yield from mappings(child)
+
+
+def tasks(entries: Any) -> Iterator[dict[str, Any]]:
+    """Yield every task of a task list, those of blocks included."""
+    for entry in entries or []:
+        inner = [entry[part] for part in ("block", "rescue", "always") if part in entry]
+        if not inner:
+            yield entry
+        for part in inner:
+            yield from tasks(part)

@@ -1,0 +1,59 @@
+"""Renders a role's template as a play would, without a play.
+
+The text goes through Ansible's own template engine with the role's defaults, its vars and its plugins, so what a test
+sees is what a machine would get. A variable that nobody defined is an error, as in a play.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from ansible.parsing.dataloader import DataLoader
+from ansible.plugins.loader import filter_loader, init_plugin_loader, lookup_loader, test_loader
+from ansible.template import Templar, trust_as_template
+from ansible.utils.collection_loader import AnsibleCollectionConfig
+
+MANAGED = "Ansible managed: rendered by a test"
+PLUGINS = {"filter_plugins": filter_loader, "lookup_plugins": lookup_loader, "test_plugins": test_loader}
+
+
+class Renderer:
+    """Renders the templates of the roles in one folder."""
+
+    def __init__(self, roles: Path) -> None:
+        """Make the plugins of those roles known, as ansible-playbook does for the roles of a play."""
+        self.roles = roles
+        if AnsibleCollectionConfig.collection_finder is None:
+            init_plugin_loader()
+        for folder, loader in PLUGINS.items():
+            for path in sorted(roles.glob(f"*/{folder}")):
+                loader.add_directory(str(path))
+
+    def __call__(self, role: str, template: str, *, facts: dict[str, Any] | None = None, **variables: Any) -> str:
+        """Return the text of roles/<role>/templates/<template>.
+
+        Given variables win over vars/main.yml, so that a test can set what a task would have found out; ``facts``
+        is what the template sees as ansible_facts. A given string is data: wrap it in trust_as_template to have
+        the engine look inside it.
+        """
+        loader = DataLoader()
+        loader.set_basedir(str(self.roles / role))
+        source = self.roles / role / "templates" / template
+        values = {
+            "ansible_facts": facts or {},
+            "ansible_managed": MANAGED,
+            "role_name": role,
+            "role_path": str(self.roles / role),
+            **self._variables(loader, role, "defaults"),
+            **self._variables(loader, role, "vars"),
+            **variables,
+        }
+        templar = Templar(loader=loader, variables=values).copy_with_new_env(
+            searchpath=[str(self.roles / role / "templates"), str(source.parent)], available_variables=values
+        )
+        text = trust_as_template(source.read_text(encoding="utf-8"))
+        rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
+        return "" if rendered is None else str(rendered)
+
+    def _variables(self, loader: DataLoader, role: str, folder: str) -> dict[str, Any]:
+        path = self.roles / role / folder / "main.yml"
+        return (loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.exists() else {}
