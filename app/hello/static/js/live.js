@@ -91,12 +91,13 @@ async function ask(signal) {
   while (!signal.aborted) {
     const seenBy = tally;
     try {
-      const response = await fetch(url, { cache: "no-store", signal: AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]) });
+      const endsWith = AbortSignal.any([signal, AbortSignal.timeout(TIMEOUT_MS)]);
+      const response = await fetch(url, { cache: "no-store", signal: endsWith });
       if (!response.ok) {
         throw new Error(`status ${response.status}`);
       }
       const answer = await response.json();
-      // An answer to a question from before "Start over" does not count.
+      // What was asked before "Start over" does not count.
       if (seenBy === tally) {
         countAnswer(answer);
       }
@@ -104,7 +105,9 @@ async function ask(signal) {
       if (signal.aborted) {
         return;
       }
-      countError();
+      if (seenBy === tally) {
+        countError();
+      }
       await wait(AFTER_ERROR_MS);
     }
     requestDraw();
