@@ -1,0 +1,57 @@
+# A thin index of commands; the work is in playbooks/ and rehearsal/.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+VENV := .venv
+READY := $(VENV)/ready
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+# Says what a long step does and how long it took.
+step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
+
+.PHONY: help rehearse up down destroy test lint unit molecule lock clean
+
+help: ## Show this list
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
+
+$(READY): requirements.txt
+	@$(call step,Python environment from the locked requirements,python3 -m venv $(VENV); pip install --quiet --require-hashes --requirement requirements.txt)
+	touch $@
+
+rehearse: $(READY) ## Run site.yml -i inventories/aws against a local EC2
+	@$(call step,engine; instance image and local EC2,ansible-playbook playbooks/rehearsal.yml -i inventories/local)
+	environment=$$(python -m rehearsal env)
+	eval "$$environment"
+	$(call step,site.yml -i inventories/aws against the local EC2,ansible-playbook site.yml -i inventories/aws)
+
+up: $(READY) ## Run the stack on this machine's own engine: http://localhost:7151
+	@ansible-playbook site.yml -i inventories/local
+
+down: $(READY) ## Remove that stack again
+	@ansible-playbook playbooks/down.yml -i inventories/local
+
+destroy: $(READY) ## Remove the local EC2 and all that runs in it
+	@python -m rehearsal down
+
+test: $(READY) ## Lint, unit tests, then the whole way in containers
+	@$(MAKE) lint unit molecule
+	echo "==> all passed: lint, unit tests, molecule ($$SECONDS s)"
+
+lint: $(READY) ## Check style, types and rules
+	@$(call step,lint,ruff check .; ruff format --check .; mypy; yamllint --strict .; ansible-lint)
+
+unit: $(READY) ## Fast tests, without Docker
+	@$(call step,unit tests,pytest)
+
+molecule: $(READY) ## site.yml end to end against a local EC2 of its own
+	@$(call step,molecule test,molecule test --all)
+
+lock: $(READY) ## Lock the newest allowed Python packages with their hashes
+	@head -n 3 requirements.txt
+
+clean: ## Remove the Python environment and the images that were built
+	@rm -rf $(VENV)
+	docker images --quiet --filter "reference=flask-fleet/*" | sort -u | xargs --no-run-if-empty docker rmi --force

@@ -1,0 +1,129 @@
+"""The stack as site.yml leaves it, and as it is after a replica died and after the machine was restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+
+import pytest
+from testinfra.host import Host
+
+from molecule.conftest import Stack
+
+INTENDED_PORTS = {22, 80}
+MOST_UNEVEN = 1.10
+MOST_MEMORY_MIB = 200
+SHARE_REQUESTS = 300
+FOLDER = "/opt/flask-fleet"
+SCAN_AT_ONCE = 1000
+UNITS_MIB = {"B": 2**-20, "KiB": 2**-10, "MiB": 1.0, "GiB": 1024.0}
+
+
+async def _open_ports(address: str) -> set[int]:
+    slots = asyncio.Semaphore(SCAN_AT_ONCE)
+
+    async def is_open(port: int) -> bool:
+        async with slots:
+            try:
+                _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout=5)
+            except (OSError, asyncio.TimeoutError):
+                return False
+            writer.close()
+            return True
+
+    ports = range(1, 65536)
+    return {port for port, found in zip(ports, await asyncio.gather(*map(is_open, ports)), strict=True) if found}
+
+
+def _mib(size: str) -> float:
+    match = re.fullmatch(r"([\d.]+)(\w+)", size)
+    assert match, size
+    return float(match[1]) * UNITS_MIB[match[2]]
+
+
+def test_engine_runs_and_starts_at_boot(host: Host) -> None:
+    """Without it nothing serves, and after a reboot nothing would come back."""
+    assert host.service("docker").is_running
+    assert host.service("docker").is_enabled
+
+
+def test_every_replica_is_healthy_and_nginx_is_one(stack: Stack) -> None:
+    """One replica too few is lost capacity; one too many is memory that nobody budgeted."""
+    replicas = stack.containers("app")
+    assert len(replicas) == stack.replicas
+    assert all("(healthy)" in replica.status for replica in replicas), replicas
+    assert len(stack.containers("nginx")) == 1
+
+
+def test_only_the_intended_ports_answer(stack: Stack) -> None:
+    """A published application port would go round nginx and everything that nginx checks."""
+    assert asyncio.run(_open_ports(stack.address)) == INTENDED_PORTS
+
+
+def test_requests_reach_every_replica_evenly(stack: Stack) -> None:
+    """The replicas are paid for to share the work, and only listed containers may answer."""
+    answers = stack.ask(SHARE_REQUESTS)
+    assert set(answers) == {replica.id for replica in stack.containers("app")}
+    assert max(answers.values()) / min(answers.values()) <= MOST_UNEVEN
+
+
+def test_configuration_of_nginx_is_valid(host: Host) -> None:
+    """nginx must come back after a crash with the file that is there now."""
+    checked = host.run(f"cd {FOLDER} && docker compose exec -T nginx nginx -t -c /etc/nginx/stack/nginx.conf")
+    assert checked.rc == 0, checked.stderr
+
+
+def test_idle_memory_leaves_room_on_a_small_instance(host: Host) -> None:
+    """A t2.micro has 1 GiB for Debian, the engine, the stack and the surge of a deploy."""
+    used = host.check_output("docker stats --no-stream --format '{{.MemUsage}}'").splitlines()
+    total = sum(_mib(line.split(" / ")[0]) for line in used)
+    print(f"nginx and the idle replicas use {total:.1f} MiB")
+    assert total <= MOST_MEMORY_MIB
+
+
+def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
+    """In a hurry people type it on the machine; nginx has to find the new replicas without being told."""
+    scale = f"cd {FOLDER} && docker compose up --detach --scale app={{}}"
+    more = stack.replicas + 2
+    with stack.under_requests() as tally:
+        host.check_output(scale.format(more))
+        stack.wait_for(f"{more} replicas answer", lambda: len(stack.ask(10 * more)) == more)
+        answers = stack.ask(SHARE_REQUESTS)
+        host.check_output(scale.format(stack.replicas))
+    assert max(answers.values()) / min(answers.values()) <= MOST_UNEVEN
+    assert tally.failures == []
+    stack.wait_for("the stack is as before", lambda: len(stack.ask(30)) == stack.replicas)
+
+
+@pytest.mark.parametrize("process", ["container", "server"])
+def test_a_killed_replica_is_not_missed_and_comes_back(host: Host, stack: Stack, process: str) -> None:
+    """Processes die: of a bug, of memory. The others answer, and the engine starts the dead one again."""
+    victim = stack.containers("app")[0]
+    pid = host.check_output(f"docker inspect --format '{{{{.State.Pid}}}}' {victim.id}")
+    if process == "server":
+        pid = host.check_output(f"pgrep --full --newest --ns {pid} gunicorn")
+    with stack.under_requests() as tally:
+        host.check_output(f"kill -9 {pid}")
+        stack.wait_for("it answers again", lambda: victim.id in stack.ask(10 * stack.replicas))
+    assert tally.failures == []
+    stack.wait_for(
+        "it takes its share",
+        lambda: (answers := stack.ask(SHARE_REQUESTS))[victim.id] * MOST_UNEVEN >= max(answers.values()),
+    )
+
+
+def test_a_reboot_brings_the_stack_back(host: Host, stack: Stack) -> None:
+    """AWS restarts machines for its own reasons, and nobody is there to type a command."""
+    booted = host.check_output("cat /proc/sys/kernel/random/boot_id; stat --format %Y /proc/1")
+    stack.ec2.reboot_instances(InstanceIds=[stack.instance_id])
+    stack.wait_for("the machine goes down", lambda: not _answers(stack))
+    stack.wait_for("every replica answers", lambda: len(stack.ask(30)) == stack.replicas)
+    assert host.check_output("cat /proc/sys/kernel/random/boot_id; stat --format %Y /proc/1") != booted
+    assert len(stack.containers("app")) == stack.replicas
+
+
+def _answers(stack: Stack) -> bool:
+    try:
+        return bool(stack.ask(1))
+    except OSError:
+        return False
