@@ -124,12 +124,14 @@ def serve(settings: Settings) -> None:
 
 
 def end(signum: int, frame: FrameType | None) -> None:
-    """End at once: state is in memory only and the command line removes the containers.
+    """End at once, with the docker clients: state is in memory only and the command line removes the containers.
 
     Args:
         signum: The signal.
         frame: Where it came.
     """
+    if os.getpgrp() == os.getpid():
+        os.killpg(0, signal.SIGKILL)
     os._exit(0)
 
 

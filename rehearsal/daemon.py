@@ -24,10 +24,12 @@ from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, lock
 
 IMAGE_REPOSITORY = "flask-fleet/instance"
 
+API_MODULE = "rehearsal.api"
+
 START_LIMIT = 60.0
 """Seconds for the API process to answer; importing moto takes a few on a busy machine."""
 
-END_LIMIT = 10.0
+END_LIMIT = 5.0
 """Seconds for the API process to end."""
 
 
@@ -172,7 +174,7 @@ def _spawn(settings: Settings) -> None:
     environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
     with state.log.open("ab") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "rehearsal.api", settings.name],
+            [sys.executable, "-m", API_MODULE, settings.name],
             cwd="/",
             env=environment,
             start_new_session=True,
@@ -198,27 +200,27 @@ def _until(done: Callable[[], bool], limit: float) -> bool:
 
 def _clean(name: str) -> int:
     """End the API process and remove everything in Docker; returns how many things were removed."""
-    settings = State.of(name).load()
-    pid = _api_pid(settings) if settings else 0
-    if pid:
+    for pid in _processes(name):
         _end(pid)
     return docker.reap(name)
 
 
-def _api_pid(settings: Settings) -> int:
-    """Find the process: by asking it, or by its command line when it hangs. A pid file alone proves nothing."""
-    said = ask(settings)
-    if said:
-        return int(said["pid"])
-    return settings.pid if _is_api(settings.pid, settings.name) else 0
+def _processes(name: str) -> list[int]:
+    """Find the API process, hung or not, and the docker client that a killed one left behind.
+
+    By their command lines: a pid file proves nothing after a crash, its number may be somebody else's by now.
+    """
+    wanted = (["-m", API_MODULE, name], docker.events_command(name)[1:])
+    pids = [int(entry.name) for entry in Path("/proc").iterdir() if entry.name.isdigit()]
+    return [pid for pid in pids if _command(pid)[1:] in wanted]
 
 
-def _is_api(pid: int, name: str) -> bool:
+def _command(pid: int) -> list[str]:
     try:
-        command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
     except OSError:
-        return False
-    return b"rehearsal.api" in command and name.encode() in command
+        return []
+    return [word.decode(errors="replace") for word in words[:-1]]
 
 
 def _end(pid: int) -> None:

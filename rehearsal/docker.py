@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Sequence
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,16 @@ LABEL = "flask-fleet.rehearsal"
 
 SHORT = 60.0
 """Seconds that an ordinary Docker command may take."""
+
+REAP_PASSES = 5
+REAP_PAUSE = 0.3
+"""Seconds between two passes."""
+
+REMOVALS = (
+    ("container", ("container", "rm", "--force", "--volumes")),
+    ("volume", ("volume", "rm", "--force")),
+    ("network", ("network", "rm")),
+)
 
 
 class DockerError(RehearsalError):
@@ -151,15 +161,24 @@ def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int)
     Raises:
         DockerError: The subnet is already in use, or the engine does not answer.
     """
-    run(
-        "network",
-        "create",
-        f"--label={LABEL}={rehearsal}",
-        f"--subnet={cidr}",
-        f"--gateway={gateway}",
-        f"--opt=com.docker.network.driver.mtu={mtu}",
-        name,
-    )
+    options = (f"--subnet={cidr}", f"--gateway={gateway}", f"--opt=com.docker.network.driver.mtu={mtu}")
+    try:
+        run("network", "create", f"--label={LABEL}={rehearsal}", *options, name)
+    except DockerError as error:
+        raise DockerError(f"--network {cidr}: {error}") from error
+
+
+def events_command(rehearsal: str) -> list[str]:
+    """Write the command that tells which containers of a rehearsal end.
+
+    Args:
+        rehearsal: Name of the rehearsal.
+
+    Returns:
+        A command line that prints one container name per line, for ever.
+    """
+    which = ["--filter=type=container", "--filter=event=die", f"--filter=label={LABEL}={rehearsal}"]
+    return ["docker", "events", *which, "--format={{.Actor.Attributes.name}}"]
 
 
 def _listed(kind: str, rehearsal: str) -> list[str]:
@@ -179,19 +198,24 @@ def reap(rehearsal: str) -> int:
     Raises:
         DockerError: Something could not be removed.
     """
-    removals: Sequence[tuple[str, tuple[str, ...]]] = (
-        ("container", ("container", "rm", "--force", "--volumes")),
-        ("volume", ("volume", "rm", "--force")),
-        ("network", ("network", "rm")),
-    )
-    count = 0
-    for kind, command in removals:
-        found = _listed(kind, rehearsal)
+    removed = 0
+    complaint = ""
+    for _ in range(REAP_PASSES):
+        found, complaint = _reap_once(rehearsal)
         if not found:
-            continue
-        outcome = attempt(*command, *found, timeout=120)
-        left = _listed(kind, rehearsal)
-        if left:
-            raise DockerError(f"could not remove {kind} {', '.join(left)}: {outcome.stderr.strip()}")
-        count += len(found)
-    return count
+            return removed
+        removed += found
+        # Look again: the engine may still carry out what a killed client ordered.
+        time.sleep(REAP_PAUSE)
+    raise DockerError(f"could not remove everything of rehearsal {rehearsal!r}: {complaint}")
+
+
+def _reap_once(rehearsal: str) -> tuple[int, str]:
+    """Remove what is there now; returns how many things were found and what the engine complained about."""
+    count, complaint = 0, ""
+    for kind, command in REMOVALS:
+        found = _listed(kind, rehearsal)
+        if found:
+            complaint = attempt(*command, *found, timeout=120).stderr.strip() or complaint
+            count += len(found)
+    return count, complaint

@@ -165,8 +165,7 @@ class Fleet:
             time.sleep(1)
 
     def _follow_events(self) -> None:
-        command = ["docker", "events", "--filter=type=container", "--filter=event=die"]
-        command += [f"--filter=label={docker.LABEL}={self.settings.name}", "--format={{.Actor.Attributes.name}}"]
+        command = docker.events_command(self.settings.name)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as events:
             assert events.stdout is not None
             for line in events.stdout:

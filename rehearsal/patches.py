@@ -19,7 +19,7 @@ from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
-from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
+from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState, StateReason
@@ -368,38 +368,48 @@ def _patch_addresses(fleet: Fleet) -> None:
         free = next((one for one in pool if one not in taken), None)
         if address is None and free is None:
             raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
-        return original(backend, domain, address or free, tags)
+        # EC2-Classic is gone: AWS gives a VPC address whatever is asked. moto's "standard" ones have no id to tag.
+        return original(backend, "vpc", address or free, tags)
 
     @_wrap(ElasticAddressBackend, "associate_address")
     def associate(original: Callable[..., Any], backend: EC2Backend, *args: Any, **kwargs: Any) -> Any:
-        before = {one.public_ip: one.instance_id for one in backend.addresses}
+        before = _holders(backend)
         address = original(backend, *args, **kwargs)
-        if before.get(address.public_ip) != address.instance_id:
-            _move(fleet, address.public_ip, before.get(address.public_ip), address.instance_id)
+        _follow(fleet, before, address)
         return address
 
     @_wrap(ElasticAddressBackend, "disassociate_address")
     def disassociate(original: Callable[..., Any], backend: EC2Backend, *args: Any, **kwargs: Any) -> None:
-        before = {one.public_ip: one.instance_id for one in backend.addresses}
+        before = _holders(backend)
         original(backend, *args, **kwargs)
-        for one in backend.addresses:
-            if before.get(one.public_ip) and not one.instance_id:
-                _move(fleet, one.public_ip, before[one.public_ip], None)
+        for address in list(backend.addresses):
+            _follow(fleet, before, address)
+
+
+def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:
+    return {address.public_ip: address.eni for address in backend.addresses}
 
 
 def _has_elastic_ip(interface: NetworkInterface) -> bool:
     return any(address.eni is interface for address in interface.ec2_backend.addresses)
 
 
-def _move(fleet: Fleet, address: str, source: str | None, target: str | None) -> None:
-    """Take an Elastic IP from one container and give it to another."""
-    old, new = fleet.machines.get(source or ""), fleet.machines.get(target or "")
-    if old:
-        old.extra_addresses.discard(address)
-        old.drop_address(address)
-    if new:
-        new.extra_addresses.add(address)
-        new.add_address(address)
+def _follow(fleet: Fleet, before: dict[str, NetworkInterface | None], address: ElasticAddress) -> None:
+    """Take a moved Elastic IP from its old container, which gets its own address back, and give it to the new one."""
+    old, new = before.get(address.public_ip), address.eni
+    if old is new:
+        return
+    if old is not None:
+        old.public_ip = None
+        if old.instance is not None and old.instance.state == "running":
+            old.check_auto_public_ip()
+    source, target = (fleet.machines.get(one.instance.id) if one and one.instance else None for one in (old, new))
+    if source:
+        source.extra_addresses.discard(address.public_ip)
+        source.drop_address(address.public_ip)
+    if target:
+        target.extra_addresses.add(address.public_ip)
+        target.add_address(address.public_ip)
 
 
 def _patch_console(fleet: Fleet) -> None:
