@@ -23,7 +23,7 @@ YAML_FILES = files("site.yml", *(f"{folder}/**/*.yml" for folder in ("inventorie
 ANSIBLE_FILES = sorted({*YAML_FILES, *TEMPLATES})
 
 LOCAL_HOSTS = {"localhost"}
-FOUND_BY_NAME = ("library", "action_plugins")
+OWN_MODULES = ("roles/*/library/*.py", "roles/*/action_plugins/*.py", "plugins/action/*.py", "plugins/modules/*.py")
 
 # What Ansible itself defines for plays, tasks and connections. Every other ansible_* variable is an injected fact.
 MAGIC = re.compile(
@@ -63,8 +63,8 @@ def modules(task: dict[str, Any]) -> list[str]:
 
 
 def own_modules() -> set[str]:
-    """Return the modules and action plugins of our roles, which have no collection to be named by."""
-    return {path.stem for role in ROLES for folder in FOUND_BY_NAME for path in (role / folder).glob("*.py")}
+    """Return our own modules and action plugins, which have no collection to be named by."""
+    return {path.stem for path in files(*OWN_MODULES)}
 
 
 def collections() -> set[str]:
