@@ -5,3 +5,6 @@ ACCOUNT_ID = "000000000000"
 
 CREDENTIAL = "rehearsal"
 """Value of both dummy AWS credentials; the API checks no signature."""
+
+HOME = "/rehearsal"
+"""Path under which the API process answers about itself, beside the AWS API."""

@@ -1,4 +1,7 @@
-"""The API process: moto's EC2 on 127.0.0.1, with containers behind it."""
+"""The API process: moto's EC2 on 127.0.0.1, with containers behind it.
+
+moto reads its options from the environment when it is imported, so ``daemon`` sets them when it starts this module.
+"""
 
 from __future__ import annotations
 
@@ -9,47 +12,28 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from rehearsal import ACCOUNT_ID, docker
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
+from werkzeug.serving import make_server
+
+from rehearsal import HOME
+from rehearsal.adapter import MotoInstance, all_instances
 from rehearsal.errors import RehearsalError
+from rehearsal.fleet import Fleet
+from rehearsal.patches import install
 from rehearsal.state import Settings, State
-
-if TYPE_CHECKING:
-    from rehearsal.fleet import Fleet
-
-AMIS = Path(__file__).with_name("amis.json")
-
-HOME = "/rehearsal"
-"""Path under which the rehearsal itself answers, beside the AWS API."""
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
-def configure_moto() -> None:
-    """Set moto's options; it reads them when it is imported."""
-    os.environ.update(
-        MOTO_ACCOUNT_ID=ACCOUNT_ID,
-        MOTO_AMIS_PATH=str(AMIS),
-        MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION="1",
-        MOTO_ENABLE_KEYPAIR_VALIDATION="1",
-        MOTO_ENABLE_AMI_VALIDATION="1",
-    )
-
-
-def report(fleet: Fleet) -> list[dict[str, Any]]:
+def report() -> list[dict[str, Any]]:
     """Describe all instances for ``status``.
-
-    Args:
-        fleet: The containers.
 
     Returns:
         One dictionary per instance.
     """
-    from rehearsal.patches import MotoInstance, all_instances
-
     return [
         {
             "id": instance.id,
@@ -93,7 +77,7 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
             "token": settings.token,
             "pid": os.getpid(),
             "image": fleet.image,
-            "instances": report(fleet),
+            "instances": report(),
         }
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(known).encode()]
@@ -107,13 +91,6 @@ def serve(settings: Settings) -> None:
     Args:
         settings: The rehearsal.
     """
-    configure_moto()
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
-    from werkzeug.serving import make_server
-
-    from rehearsal.fleet import Fleet
-    from rehearsal.patches import install
-
     fleet = Fleet(settings)
     install(fleet)
     application = with_home(DomainDispatcherApplication(create_backend_app), settings, fleet)
@@ -123,13 +100,8 @@ def serve(settings: Settings) -> None:
     server.serve_forever()
 
 
-def end(signum: int, frame: FrameType | None) -> None:
-    """End at once, with the docker clients: state is in memory only and the command line removes the containers.
-
-    Args:
-        signum: The signal.
-        frame: Where it came.
-    """
+def end(_signum: int, _frame: FrameType | None) -> None:
+    """End at once, with the docker clients: state is in memory only and the command line removes the containers."""
     if os.getpgrp() == os.getpid():
         os.killpg(0, signal.SIGKILL)
     os._exit(0)
@@ -149,9 +121,8 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGTERM, end)
     signal.signal(signal.SIGINT, end)
     settings = State.of(arguments[0]).load()
-    if settings is None:
+    if settings is None or "MOTO_AMIS_PATH" not in os.environ:
         raise RehearsalError("started without settings; use: python -m rehearsal up")
-    docker.require_image(settings.image)
     serve(settings)
     return 0
 

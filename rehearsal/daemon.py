@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import os
 import shutil
@@ -11,14 +12,11 @@ import socket
 import subprocess
 import sys
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rehearsal import docker, network
-from rehearsal.api import HOME
+from rehearsal import ACCOUNT_ID, HOME, docker, network
 from rehearsal.errors import RehearsalError
 from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
 
@@ -44,14 +42,15 @@ def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = N
     Returns:
         What it says, or None when nobody answers or somebody else does.
     """
-    data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(settings.url + HOME, data=data, method=method)
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    data = None if body is None else json.dumps(body)
+    connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=5)
     try:
-        with direct.open(request, timeout=5) as response:
-            said = json.load(response)
-    except (OSError, ValueError):
+        connection.request(method, HOME, data)
+        said = json.load(connection.getresponse())
+    except (OSError, ValueError, http.client.HTTPException):
         return None
+    finally:
+        connection.close()
     return said if isinstance(said, dict) and said.get("token") == settings.token else None
 
 
@@ -159,6 +158,21 @@ def _prepare(settings: Settings) -> None:
     State.of(settings.name).save(settings)
 
 
+def moto_environment() -> dict[str, str]:
+    """List moto's options: our account and images, and refusing what AWS refuses.
+
+    Returns:
+        Environment variables of the API process.
+    """
+    return {
+        "MOTO_ACCOUNT_ID": ACCOUNT_ID,
+        "MOTO_AMIS_PATH": str(Path(__file__).with_name("amis.json")),
+        "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "1",
+        "MOTO_ENABLE_AMI_VALIDATION": "1",
+        "MOTO_ENABLE_KEYPAIR_VALIDATION": "1",
+    }
+
+
 def _require_free_port(port: int) -> None:
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -171,12 +185,12 @@ def _require_free_port(port: int) -> None:
 def _spawn(settings: Settings) -> None:
     state = State.of(settings.name)
     root = str(Path(__file__).parent.parent)
-    environment = dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")])))
+    search = os.pathsep.join(filter(None, [root, os.environ.get("PYTHONPATH")]))
     with state.log.open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", API_MODULE, settings.name],
             cwd="/",
-            env=environment,
+            env={**os.environ, **moto_environment(), "PYTHONPATH": search},
             start_new_session=True,
             stderr=log,
             stdin=subprocess.DEVNULL,

@@ -167,8 +167,7 @@ class Fleet:
     def _follow_events(self) -> None:
         command = docker.events_command(self.settings.name)
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as events:
-            assert events.stdout is not None
-            for line in events.stdout:
+            for line in events.stdout or ():
                 self._ended(line.strip().removeprefix(f"{self.settings.name}-"))
 
     def _sweep(self) -> None:
@@ -187,7 +186,7 @@ class Fleet:
             try:
                 work()
             except RehearsalError as error:
-                LOG.error("%s: %s", instance.id, error)
+                LOG.warning("%s: %s", instance.id, error)
                 self._fail(instance, str(error))
             except Exception as error:  # the worker is the last one who can tell
                 LOG.exception("%s: failed", instance.id)

@@ -52,16 +52,19 @@ def elastic_pool(network: ipaddress.IPv4Network) -> list[str]:
 def _usable(text: str) -> list[str]:
     servers = []
     for line in text.splitlines():
-        words = line.split()
-        if len(words) < 2 or words[0] != "nameserver":
-            continue
-        try:
-            address = ipaddress.ip_address(words[1])
-        except ValueError:
-            continue  # a scoped link-local address (fe80::1%eth0) means nothing inside an instance
-        if not address.is_loopback and not address.is_link_local:
-            servers.append(words[1])
+        match line.split():
+            case ["nameserver", server, *_] if _is_reachable(server):
+                servers.append(server)
     return servers
+
+
+def _is_reachable(server: str) -> bool:
+    """Leave out what an instance cannot reach: this machine's loopback and IPv6 link-local addresses."""
+    try:
+        address = ipaddress.ip_address(server)
+    except ValueError:
+        return False
+    return not address.is_loopback and not (isinstance(address, ipaddress.IPv6Address) and address.is_link_local)
 
 
 def resolv_conf(candidates: tuple[Path, ...] = RESOLV_CONF) -> str | None:

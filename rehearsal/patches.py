@@ -1,17 +1,15 @@
-"""Where moto's EC2 is changed: its instances get containers, and a few of its answers those of AWS.
+"""Where moto's EC2 is changed: its instances get containers, and a few of its answers become those of AWS.
 
-moto has no plug-in point; its maintainers' advice is to patch the backend in a launcher of one's own. ``PINNED`` lists
-each name that is relied on, with its parameters: moto moving one must be an error, not a rehearsal that boots nothing.
+moto has no plug-in point; its maintainers' advice is to patch the backend in a launcher of one's own.
 """
 
 from __future__ import annotations
 
 import functools
-import inspect
 import ipaddress
 import platform
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 from moto.core.types import Base64EncodedString
@@ -22,137 +20,26 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface
 from moto.ec2.models.instance_types import INSTANCE_TYPES
-from moto.ec2.models.instances import Instance, InstanceBackend, InstanceState, StateReason
-from moto.ec2.models.key_pairs import KeyPairBackend
+from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.general import General
 
 from rehearsal import network
-from rehearsal.errors import RehearsalError
+from rehearsal.adapter import MotoInstance
 from rehearsal.fleet import Fleet
 from rehearsal.instance import machine_for
-from rehearsal.sizing import Size, size_of
+from rehearsal.pins import check_pins
 
-PINNED: tuple[tuple[type[Any], str, tuple[str, ...]], ...] = (
-    (InstanceBackend, "run_instances", ("image_id", "count", "user_data", "security_group_names", "kwargs")),
-    (InstanceBackend, "modify_instance_attribute", ("instance_id", "key", "value")),
-    (InstanceBackend, "get_reservations_by_instance_ids", ("instance_ids", "filters")),
-    (InstanceBackend, "describe_instance_status", ("instance_ids", "include_all_instances", "filters")),
-    (InstanceBackend, "get_instance", ("instance_id",)),
-    (Instance, "start", ()),
-    (Instance, "stop", ()),
-    (Instance, "reboot", ()),
-    (Instance, "terminate", ()),
-    (NetworkInterface, "check_auto_public_ip", ()),
-    (NetworkInterface, "stop", ()),
-    (ElasticAddressBackend, "allocate_address", ("domain", "address", "tags")),
-    (
-        ElasticAddressBackend,
-        "associate_address",
-        ("instance", "eni", "address", "allocation_id", "reassociate"),
-    ),
-    (ElasticAddressBackend, "disassociate_address", ("address", "association_id")),
-    (KeyPairBackend, "describe_key_pairs", ("key_names", "filters")),
-    (
-        VPCBackend,
-        "create_vpc",
-        (
-            "cidr_block",
-            "instance_tenancy",
-            "amazon_provided_ipv6_cidr_block",
-            "ipv6_cidr_block_network_border_group",
-            "tags",
-            "is_default",
-        ),
-    ),
-    (General, "get_console_output", ()),
-)
-"""Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""
+Original = Callable[..., Any]
 
-CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
-
-MOTO_NO_TOKEN = "ABCDE"
-"""What moto passes as client token when the caller sent none."""
+NOT_IDEMPOTENT = "ABCDE"
+"""What moto passes as the client token when the caller sent none."""
 
 ONLY_STOPPED = {"instance_type", "user_data", "kernel", "ebs_optimized"}
 """Attributes that AWS changes on a stopped instance only."""
 
 ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm64": "arm64"}
-
-
-def check_pins() -> None:
-    """Make sure that moto still has what is patched.
-
-    Raises:
-        RehearsalError: A name moved or has other parameters.
-    """
-    moved = []
-    for owner, name, expected in PINNED:
-        method = vars(owner).get(name)
-        if method is None:
-            moved.append(f"{owner.__name__}.{name} is gone")
-        elif tuple(inspect.signature(method).parameters)[1:] != expected:
-            moved.append(f"{owner.__name__}.{name} has other parameters")
-    if "vpc-elastic-ip" not in ec2_utils.EC2_RESOURCE_TO_PREFIX:
-        moved.append("EC2_RESOURCE_TO_PREFIX has no vpc-elastic-ip")
-    if moved:
-        raise RehearsalError(f"this version of moto does not fit the rehearsal: {'; '.join(moved)}")
-
-
-class MotoInstance:
-    """An instance in moto's memory, as the fleet wants to see it."""
-
-    def __init__(self, instance: Instance) -> None:
-        """Wrap an instance.
-
-        Args:
-            instance: moto's instance.
-        """
-        self.raw = instance
-
-    @property
-    def id(self) -> str:
-        """The EC2 instance id."""
-        return str(self.raw.id)
-
-    @property
-    def size(self) -> Size:
-        """Size of its present type."""
-        return size_of(INSTANCE_TYPES[self.raw.instance_type])
-
-    @property
-    def state(self) -> str:
-        """Name of its EC2 state."""
-        return str(self.raw.state)
-
-    @property
-    def terminates_on_shutdown(self) -> bool:
-        """Whether ``poweroff`` inside terminates it."""
-        return bool(self.raw.instance_initiated_shutdown_behavior == "terminate")
-
-    def become(self, state: str, code: str = "", reason: str = "") -> None:
-        """Change the EC2 state.
-
-        Args:
-            state: Name of the new state.
-            code: Code of the state reason.
-            reason: Message of the state reason.
-        """
-        self.raw._state = InstanceState(state, CODES[state])
-        self.raw.state_reason = StateReason(f"{code}: {reason}" if code else "", code)
-        self.raw._reason = f"{reason} ({utcnow():%Y-%m-%d %H:%M:%S UTC})" if reason else ""
-
-
-def all_instances() -> Iterator[Instance]:
-    """Go through the instances of all regions.
-
-    Yields:
-        moto's instances, oldest first in each region.
-    """
-    for account in list(ec2_backends.values()):
-        for backend in list(account.values()):
-            for reservation in list(backend.reservations.values()):
-                yield from list(reservation.instances)
+"""EC2's name of each machine architecture."""
 
 
 def install(fleet: Fleet) -> None:
@@ -165,28 +52,35 @@ def install(fleet: Fleet) -> None:
         RehearsalError: This moto is not the one that the patches were written for.
     """
     check_pins()
-    _patch_launch(fleet)
-    _patch_life(fleet)
-    _patch_changes()
-    _patch_waiting(fleet)
-    _patch_addresses(fleet)
-    _patch_console(fleet)
+    life, addresses = LifeHooks(fleet), AddressHooks(fleet)
+    _replace(InstanceBackend, "run_instances", life.run_instances)
+    _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
+    _replace(InstanceBackend, "get_reservations_by_instance_ids", life.when_settled)
+    _replace(InstanceBackend, "describe_instance_status", life.when_settled)
+    _replace(Instance, "start", life.start)
+    _replace(Instance, "stop", life.stop)
+    _replace(Instance, "reboot", life.reboot)
+    _replace(Instance, "terminate", life.terminate)
+    _replace(General, "get_console_output", life.console_output)
+    _replace(VPCBackend, "create_vpc", addresses.create_vpc)
+    _replace(NetworkInterface, "check_auto_public_ip", addresses.assign_public)
+    _replace(NetworkInterface, "stop", addresses.drop_public)
+    _replace(ElasticAddressBackend, "allocate_address", addresses.allocate)
+    _replace(ElasticAddressBackend, "associate_address", addresses.associate)
+    _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
 
-def _wrap(owner: type[Any], name: str) -> Callable[[Callable[..., Any]], None]:
-    """Replace a method by one that gets the original as its first argument."""
+def _replace(owner: type[Any], name: str, hook: Callable[..., Any]) -> None:
+    """Replace a method by a hook that gets the original method first, then the method's own arguments."""
     original = vars(owner)[name]
 
-    def install_wrapper(wrapper: Callable[..., Any]) -> None:
-        @functools.wraps(original)
-        def method(*args: Any, **kwargs: Any) -> Any:
-            return wrapper(original, *args, **kwargs)
+    @functools.wraps(original)
+    def method(*args: Any, **kwargs: Any) -> Any:
+        return hook(original, *args, **kwargs)
 
-        setattr(owner, name, method)
-
-    return install_wrapper
+    setattr(owner, name, method)
 
 
 def check_type(instance_type: str, image_architecture: str) -> None:
@@ -213,27 +107,10 @@ def check_type(instance_type: str, image_architecture: str) -> None:
         )
 
 
-def _patch_launch(fleet: Fleet) -> None:
-    launched: dict[str, Any] = {}
-    launching = threading.Lock()
-
-    @_wrap(InstanceBackend, "run_instances")
-    def run_instances(
-        original: Callable[..., Any], backend: EC2Backend, image_id: str, count: int, *args: Any, **kwargs: Any
-    ) -> Any:
-        token = kwargs.get("client_token", MOTO_NO_TOKEN)
-        with launching:
-            if token != MOTO_NO_TOKEN and token in launched:
-                return launched[token]  # boto3 repeats a request whose answer got lost
-            images = backend.describe_images(ami_ids=[image_id]) if image_id else []
-            if images and kwargs["instance_type"] in INSTANCE_TYPES:
-                check_type(kwargs["instance_type"], str(images[0].architecture))
-            _choose_subnet(backend, kwargs)
-            reservation = original(backend, image_id, count, *args, **kwargs)
-            launched[token] = reservation
-        for instance in reservation.instances:
-            _launch(fleet, backend, instance)
-        return reservation
+def _require(instance: Instance, state: str) -> None:
+    if instance.state != state:
+        message = f"The instance '{instance.id}' is not in the '{state}' state."
+        raise EC2ClientError("IncorrectInstanceState", message)
 
 
 def _choose_subnet(backend: EC2Backend, request: dict[str, Any]) -> None:
@@ -250,140 +127,186 @@ def _choose_subnet(backend: EC2Backend, request: dict[str, Any]) -> None:
             interface.setdefault("SubnetId", subnets[zone].id)
 
 
-def _launch(fleet: Fleet, backend: EC2Backend, instance: Instance) -> None:
-    address = str(instance.private_ip)
-    if ipaddress.ip_address(address) not in network.parse_network(fleet.settings.network):
-        reason = f"subnet {instance.subnet_id} is outside the rehearsal's network {fleet.settings.network}"
-        MotoInstance(instance).become("terminated", "Server.InternalError", reason)
-        return
-    pairs = backend.describe_key_pairs(key_names=[instance.key_name]) if instance.key_name else []
-    keys = [pair.public_key.strip() for pair in pairs]
-    user_data = instance.user_data.decode() if instance.user_data else None
-    machine = machine_for(fleet.settings, instance.id, address, keys, user_data)
-    fleet.launch(MotoInstance(instance), machine)
+class LifeHooks:
+    """From RunInstances to TerminateInstances."""
 
+    def __init__(self, fleet: Fleet) -> None:
+        """Begin with nothing launched.
 
-def _refuse(instance: Instance, needed: str) -> EC2ClientError:
-    return EC2ClientError("IncorrectInstanceState", f"The instance '{instance.id}' is not in the '{needed}' state.")
+        Args:
+            fleet: Where the containers are.
+        """
+        self.fleet = fleet
+        self._launched: dict[str, Any] = {}
+        self._launching = threading.Lock()
 
+    def run_instances(
+        self, original: Original, backend: EC2Backend, image_id: str, count: int, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Launch instances and boot their containers; the same client token launches only once."""
+        token = kwargs.get("client_token", NOT_IDEMPOTENT)
+        with self._launching:
+            if token != NOT_IDEMPOTENT and token in self._launched:
+                return self._launched[token]  # boto3 repeats a request whose answer got lost
+            images = backend.describe_images(ami_ids=[image_id]) if image_id else []
+            if images and kwargs["instance_type"] in INSTANCE_TYPES:
+                check_type(kwargs["instance_type"], str(images[0].architecture))
+            _choose_subnet(backend, kwargs)
+            reservation = original(backend, image_id, count, *args, **kwargs)
+            self._launched[token] = reservation
+        for instance in reservation.instances:
+            self._boot(backend, instance)
+        return reservation
 
-def _patch_life(fleet: Fleet) -> None:
-    @_wrap(Instance, "start")
-    def start(original: Callable[..., Any], self: Instance) -> Any:
-        if self.state in {"running", "pending"}:
-            return self.instance_state
-        if self.state != "stopped":
-            raise _refuse(self, "stopped")
-        previous = original(self)
-        self.launch_time = utcnow()
-        fleet.start(MotoInstance(self))
+    def _boot(self, backend: EC2Backend, instance: Instance) -> None:
+        settings = self.fleet.settings
+        address = str(instance.private_ip)
+        if ipaddress.ip_address(address) not in network.parse_network(settings.network):
+            reason = f"subnet {instance.subnet_id} is outside the rehearsal's network {settings.network}"
+            MotoInstance(instance).become("terminated", "Server.InternalError", reason)
+            return
+        pairs = backend.describe_key_pairs(key_names=[instance.key_name]) if instance.key_name else []
+        keys = [pair.public_key.strip() for pair in pairs]
+        user_data = instance.user_data.decode() if instance.user_data else None
+        self.fleet.launch(MotoInstance(instance), machine_for(settings, instance.id, address, keys, user_data))
+
+    def start(self, original: Original, instance: Instance) -> Any:
+        """Start a stopped instance; one that runs already is left alone, as on AWS."""
+        if instance.state in {"running", "pending"}:
+            return instance.instance_state
+        _require(instance, "stopped")
+        previous = original(instance)
+        instance.launch_time = utcnow()
+        self.fleet.start(MotoInstance(instance))
         return previous
 
-    @_wrap(Instance, "stop")
-    def stop(original: Callable[..., Any], self: Instance) -> Any:
-        if self.state in {"stopped", "stopping"}:
-            return self.instance_state
-        if self.state != "running":
-            raise _refuse(self, "running")
-        previous = original(self)
-        fleet.stop(MotoInstance(self))
+    def stop(self, original: Original, instance: Instance) -> Any:
+        """Stop a running instance; one that is stopped already is left alone, as on AWS."""
+        if instance.state in {"stopped", "stopping"}:
+            return instance.instance_state
+        _require(instance, "running")
+        previous = original(instance)
+        self.fleet.stop(MotoInstance(instance))
         return previous
 
-    @_wrap(Instance, "reboot")
-    def reboot(original: Callable[..., Any], self: Instance) -> Any:
-        if self.state != "running":
-            raise _refuse(self, "running")
-        fleet.reboot(MotoInstance(self))
+    def reboot(self, _original: Original, instance: Instance) -> None:
+        """Restart a running instance."""
+        _require(instance, "running")
+        self.fleet.reboot(MotoInstance(instance))
 
-    @_wrap(Instance, "terminate")
-    def terminate(original: Callable[..., Any], self: Instance) -> Any:
-        if self.state in {"terminated", "shutting-down"}:
-            return self.instance_state
-        for address in list(self.ec2_backend.addresses):
-            if address.instance_id == self.id:
-                self.ec2_backend.disassociate_address(address=address.public_ip)
-        previous = original(self)
-        if self.id in fleet.machines:
-            fleet.terminate(MotoInstance(self))
+    def terminate(self, original: Original, instance: Instance) -> Any:
+        """Remove an instance; its Elastic IPs stay allocated."""
+        if instance.state in {"terminated", "shutting-down"}:
+            return instance.instance_state
+        for address in list(instance.ec2_backend.addresses):
+            if address.instance_id == instance.id:
+                instance.ec2_backend.disassociate_address(address=address.public_ip)
+        previous = original(instance)
+        if instance.id in self.fleet.machines:
+            self.fleet.terminate(MotoInstance(instance))
         return previous
 
-
-def _patch_changes() -> None:
-    @_wrap(InstanceBackend, "modify_instance_attribute")
-    def modify(original: Callable[..., Any], backend: EC2Backend, instance_id: str, key: str, value: Any) -> Any:
+    def modify_attribute(self, original: Original, backend: EC2Backend, instance_id: str, key: str, value: Any) -> Any:
+        """Change an attribute; the type and a few others only while the instance is stopped."""
         instance = backend.get_instance(instance_id)
-        if key in ONLY_STOPPED and instance.state != "stopped":
-            raise _refuse(instance, "stopped")
+        if key in ONLY_STOPPED:
+            _require(instance, "stopped")
         if key == "instance_type":
             if value not in INSTANCE_TYPES:
                 raise EC2ClientError("InvalidInstanceAttributeValue", f"Invalid value '{value}' for InstanceType.")
-            check_type(value, instance.architecture)
+            check_type(value, str(instance.architecture))
         return original(backend, instance_id, key, value)
 
-
-def _patch_waiting(fleet: Fleet) -> None:
-    @_wrap(InstanceBackend, "get_reservations_by_instance_ids")
-    def by_ids(original: Callable[..., Any], backend: EC2Backend, instance_ids: list[str], **kwargs: Any) -> Any:
-        fleet.settle(instance_ids)
-        return original(backend, instance_ids, **kwargs)
-
-    @_wrap(InstanceBackend, "describe_instance_status")
-    def status(original: Callable[..., Any], backend: EC2Backend, instance_ids: list[str], *args: Any) -> Any:
-        fleet.settle(instance_ids or ())
-        return original(backend, instance_ids, *args)
-
-
-def _patch_addresses(fleet: Fleet) -> None:
-    block = fleet.settings.network
-    pool = network.elastic_pool(network.parse_network(block))
-
-    @_wrap(VPCBackend, "create_vpc")
-    def create_vpc(
-        original: Callable[..., Any], backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any
+    def when_settled(
+        self, original: Original, backend: EC2Backend, instance_ids: list[str], *args: Any, **kwargs: Any
     ) -> Any:
-        # Private addresses are the containers' real ones, so the default VPC is the Docker network.
-        return original(backend, block if kwargs.get("is_default") else cidr_block, *args, **kwargs)
+        """Answer a question about certain instances when nothing happens to them any more, or after ``HOLD``."""
+        self.fleet.settle(instance_ids or ())
+        return original(backend, instance_ids, *args, **kwargs)
 
-    @_wrap(NetworkInterface, "check_auto_public_ip")
-    def check_auto_public_ip(original: Callable[..., Any], self: NetworkInterface) -> None:
-        if str(self.public_ip_auto_assign).lower() == "true" and not _has_elastic_ip(self):
-            self.public_ip = self.private_ip_address
+    def console_output(self, original: Original, response: General) -> Any:
+        """Answer with the container's console."""
+        answer = original(response)
+        machine = self.fleet.machines.get(answer.result["InstanceId"])
+        if machine:
+            answer.result["Output"] = Base64EncodedString.from_raw_string(machine.console())
+        return answer
 
-    @_wrap(NetworkInterface, "stop")
-    def stop(original: Callable[..., Any], self: NetworkInterface) -> None:
-        if not _has_elastic_ip(self):  # AWS keeps an Elastic IP over stop and start
-            original(self)
 
-    @_wrap(ElasticAddressBackend, "allocate_address")
+class AddressHooks:
+    """Addresses that really answer: what the API advertises is what the container has."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """Derive the address ranges.
+
+        Args:
+            fleet: Where the containers are.
+        """
+        self.fleet = fleet
+        self._pool = network.elastic_pool(network.parse_network(fleet.settings.network))
+
+    def create_vpc(self, original: Original, backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
+        """Make the default VPC the Docker network, so that private addresses are the containers' own."""
+        block = self.fleet.settings.network if kwargs.get("is_default") else cidr_block
+        return original(backend, block, *args, **kwargs)
+
+    def assign_public(self, _original: Original, interface: NetworkInterface) -> None:
+        """Advertise the private address as the public one, unless there is an Elastic IP."""
+        if str(interface.public_ip_auto_assign).lower() == "true" and not _has_elastic_ip(interface):
+            interface.public_ip = interface.private_ip_address
+
+    def drop_public(self, original: Original, interface: NetworkInterface) -> None:
+        """Drop the public address at stop, but keep an Elastic IP, as AWS does."""
+        if not _has_elastic_ip(interface):
+            original(interface)
+
     def allocate(
-        original: Callable[..., Any],
+        self,
+        original: Original,
         backend: EC2Backend,
-        domain: str,
+        _domain: str,
         address: str | None = None,
         tags: dict[str, str] | None = None,
     ) -> Any:
-        taken = {
-            one.public_ip for account in ec2_backends.values() for ec2 in account.values() for one in ec2.addresses
-        }
-        free = next((one for one in pool if one not in taken), None)
+        """Allocate an Elastic IP inside the Docker network, for a VPC: moto's other kind has no id to tag."""
+        backends = [ec2 for account in list(ec2_backends.values()) for ec2 in list(account.values())]
+        taken = {one.public_ip for ec2 in backends for one in ec2.addresses}
+        free = next((one for one in self._pool if one not in taken), None)
         if address is None and free is None:
             raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
-        # EC2-Classic is gone: AWS gives a VPC address whatever is asked. moto's "standard" ones have no id to tag.
         return original(backend, "vpc", address or free, tags)
 
-    @_wrap(ElasticAddressBackend, "associate_address")
-    def associate(original: Callable[..., Any], backend: EC2Backend, *args: Any, **kwargs: Any) -> Any:
+    def associate(self, original: Original, backend: EC2Backend, *args: Any, **kwargs: Any) -> Any:
+        """Point an Elastic IP to an instance."""
         before = _holders(backend)
         address = original(backend, *args, **kwargs)
-        _follow(fleet, before, address)
+        self._follow(before, address)
         return address
 
-    @_wrap(ElasticAddressBackend, "disassociate_address")
-    def disassociate(original: Callable[..., Any], backend: EC2Backend, *args: Any, **kwargs: Any) -> None:
+    def disassociate(self, original: Original, backend: EC2Backend, *args: Any, **kwargs: Any) -> None:
+        """Take an Elastic IP from its instance."""
         before = _holders(backend)
         original(backend, *args, **kwargs)
         for address in list(backend.addresses):
-            _follow(fleet, before, address)
+            self._follow(before, address)
+
+    def _follow(self, before: dict[str, NetworkInterface | None], address: ElasticAddress) -> None:
+        """Take a moved Elastic IP from its old container, which gets its own back, and give it to the new one."""
+        old, new = before.get(address.public_ip), address.eni
+        if old is new:
+            return
+        if old is not None:
+            old.public_ip = None
+            if old.instance is not None and old.instance.state == "running":
+                old.check_auto_public_ip()
+        machines = self.fleet.machines
+        source, target = (machines.get(one.instance.id) if one and one.instance else None for one in (old, new))
+        if source:
+            source.extra_addresses.discard(address.public_ip)
+            source.drop_address(address.public_ip)
+        if target:
+            target.extra_addresses.add(address.public_ip)
+            target.add_address(address.public_ip)
 
 
 def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:
@@ -392,31 +315,3 @@ def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:
 
 def _has_elastic_ip(interface: NetworkInterface) -> bool:
     return any(address.eni is interface for address in interface.ec2_backend.addresses)
-
-
-def _follow(fleet: Fleet, before: dict[str, NetworkInterface | None], address: ElasticAddress) -> None:
-    """Take a moved Elastic IP from its old container, which gets its own address back, and give it to the new one."""
-    old, new = before.get(address.public_ip), address.eni
-    if old is new:
-        return
-    if old is not None:
-        old.public_ip = None
-        if old.instance is not None and old.instance.state == "running":
-            old.check_auto_public_ip()
-    source, target = (fleet.machines.get(one.instance.id) if one and one.instance else None for one in (old, new))
-    if source:
-        source.extra_addresses.discard(address.public_ip)
-        source.drop_address(address.public_ip)
-    if target:
-        target.extra_addresses.add(address.public_ip)
-        target.add_address(address.public_ip)
-
-
-def _patch_console(fleet: Fleet) -> None:
-    @_wrap(General, "get_console_output")
-    def get_console_output(original: Callable[..., Any], self: General) -> Any:
-        answer = original(self)
-        machine = fleet.machines.get(answer._result["InstanceId"])
-        if machine:
-            answer._result["Output"] = Base64EncodedString.from_raw_string(machine.console())
-        return answer

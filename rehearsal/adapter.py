@@ -1,0 +1,72 @@
+"""moto's instances, as the fleet wants to see them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from moto.core.utils import utcnow
+from moto.ec2.models import ec2_backends
+from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ec2.models.instances import Instance, StateReason
+
+from rehearsal.sizing import Size, size_of
+
+CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
+"""AWS's number of each instance state."""
+
+
+class MotoInstance:
+    """An instance in moto's memory."""
+
+    def __init__(self, instance: Instance) -> None:
+        """Wrap an instance.
+
+        Args:
+            instance: moto's instance.
+        """
+        self.raw = instance
+
+    @property
+    def id(self) -> str:
+        """The EC2 instance id."""
+        return str(self.raw.id)
+
+    @property
+    def size(self) -> Size:
+        """Size of its present type."""
+        return size_of(INSTANCE_TYPES[self.raw.instance_type])
+
+    @property
+    def state(self) -> str:
+        """Name of its EC2 state."""
+        return str(self.raw.state)
+
+    @property
+    def terminates_on_shutdown(self) -> bool:
+        """Whether ``poweroff`` inside terminates it."""
+        return bool(self.raw.instance_initiated_shutdown_behavior == "terminate")
+
+    def become(self, state: str, code: str = "", reason: str = "") -> None:
+        """Change the EC2 state.
+
+        Args:
+            state: Name of the new state.
+            code: Code of the state reason.
+            reason: Message of the state reason.
+        """
+        self.raw.state_reason = StateReason(f"{code}: {reason}" if code else "", code)
+        self.raw._reason = f"{reason} ({utcnow():%Y-%m-%d %H:%M:%S UTC})" if reason else ""  # noqa: SLF001 (no setter)
+        self.raw.instance_state.name = state
+        self.raw.instance_state.code = CODES[state]
+
+
+def all_instances() -> Iterator[Instance]:
+    """Go through the instances of all regions.
+
+    Yields:
+        moto's instances, oldest first in each region.
+    """
+    for account in list(ec2_backends.values()):
+        for backend in list(account.values()):
+            for reservation in list(backend.reservations.values()):
+                yield from list(reservation.instances)

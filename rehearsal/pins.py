@@ -1,0 +1,73 @@
+"""What the rehearsal relies on inside moto, so that an update that moves it is an error and not an empty success."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from moto.ec2 import utils
+from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.key_pairs import KeyPairBackend
+from moto.ec2.models.subnets import SubnetBackend
+from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.general import General
+
+from rehearsal.errors import RehearsalError
+
+Pin = tuple[type[Any], str, tuple[str, ...]]
+
+PINNED: tuple[Pin, ...] = (
+    (InstanceBackend, "run_instances", ("image_id", "count", "user_data", "security_group_names", "kwargs")),
+    (InstanceBackend, "modify_instance_attribute", ("instance_id", "key", "value")),
+    (InstanceBackend, "get_reservations_by_instance_ids", ("instance_ids", "filters")),
+    (InstanceBackend, "describe_instance_status", ("instance_ids", "include_all_instances", "filters")),
+    (InstanceBackend, "get_instance", ("instance_id",)),
+    (Instance, "start", ()),
+    (Instance, "stop", ()),
+    (Instance, "reboot", ()),
+    (Instance, "terminate", ()),
+    (NetworkInterface, "check_auto_public_ip", ()),
+    (NetworkInterface, "stop", ()),
+    (ElasticAddressBackend, "allocate_address", ("domain", "address", "tags")),
+    (ElasticAddressBackend, "associate_address", ("instance", "eni", "address", "allocation_id", "reassociate")),
+    (ElasticAddressBackend, "disassociate_address", ("address", "association_id")),
+    (KeyPairBackend, "describe_key_pairs", ("key_names", "filters")),
+    (SubnetBackend, "get_default_subnets", ()),
+    (
+        VPCBackend,
+        "create_vpc",
+        (
+            "cidr_block",
+            "instance_tenancy",
+            "amazon_provided_ipv6_cidr_block",
+            "ipv6_cidr_block_network_border_group",
+            "tags",
+            "is_default",
+        ),
+    ),
+    (General, "get_console_output", ()),
+)
+"""Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""
+
+
+def check_pins(pinned: tuple[Pin, ...] = PINNED) -> None:
+    """Make sure that moto still has what is patched.
+
+    Args:
+        pinned: What must be there.
+
+    Raises:
+        RehearsalError: A name moved or has other parameters.
+    """
+    moved = [f"{owner.__name__}.{name}" for owner, name, expected in pinned if _parameters(owner, name) != expected]
+    if "vpc-elastic-ip" not in utils.EC2_RESOURCE_TO_PREFIX:
+        moved.append("EC2_RESOURCE_TO_PREFIX")
+    if moved:
+        raise RehearsalError(f"this version of moto does not fit the rehearsal, it changed {', '.join(moved)}")
+
+
+def _parameters(owner: type[Any], name: str) -> tuple[str, ...] | None:
+    method = vars(owner).get(name)
+    return None if method is None else tuple(inspect.signature(method).parameters)[1:]

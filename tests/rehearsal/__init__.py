@@ -1,0 +1,1 @@
+"""Tests of the rehearsal that need neither Docker nor the network."""

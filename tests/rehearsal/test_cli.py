@@ -1,0 +1,124 @@
+"""The five commands, without an engine."""
+
+import socket
+import subprocess
+from typing import Any
+
+import pytest
+
+from rehearsal import cli, daemon, docker
+from rehearsal.errors import RehearsalError
+from rehearsal.state import Settings, State
+
+INSTANCE = {
+    "id": "i-1",
+    "type": "t2.micro",
+    "state": "running",
+    "address": "10.99.0.4",
+    "vcpus": 1,
+    "memory": 1024,
+    "since": "2026-01-01T00:00:00",
+    "reason": "",
+}
+
+
+@pytest.mark.usefixtures("settings")
+@pytest.mark.parametrize("command", ["status", "env"])
+def test_commands_that_need_a_rehearsal_say_how_to_start_one(command: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """`eval` of an empty answer would send the next command to the real AWS."""
+    assert cli.main(["--name", "trial", command]) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err == ("rehearsal: rehearsal 'trial' is not running; start it: python -m rehearsal --name trial up\n")
+
+
+def test_status_is_a_table(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Instance, type, state, address and size at one look, and why something failed."""
+    broken = INSTANCE | {"id": "i-2", "state": "terminated", "reason": "Server.InternalError: no image"}
+    said = {"image": "x:1", "instances": [INSTANCE, broken]}
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, said))
+    assert cli.main(["status"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "http://127.0.0.1:7199" in lines[0]
+    assert lines[1].split() == list(cli.COLUMNS)
+    assert lines[2].split() == ["i-1", "t2.micro", "running", "10.99.0.4", "1", "1024", "MiB", "2026-01-01T00:00:00"]
+    assert lines[-1] == "i-2: Server.InternalError: no image"
+
+
+def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Playbooks call it in every run."""
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
+    assert daemon.up("trial", settings.image, 7199, None).startswith("already running: rehearsal 'trial' at http://127")
+    with pytest.raises(RehearsalError, match=r"runs with --port 7199, not 7000.*down"):
+        daemon.up("trial", None, 7000, None)
+
+
+def test_running_rehearsal_takes_a_newer_image(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rebuilt image must not need a restart that forgets the instances."""
+    sent: list[Any] = []
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
+    monkeypatch.setattr(daemon, "ask", lambda *arguments: sent.append(arguments[1:]))
+    monkeypatch.setattr(docker, "require_image", lambda _: None)
+    assert "now boot flask-fleet/instance:new" in daemon.up("trial", "flask-fleet/instance:new", None, None)
+    assert sent == [("PUT", {"image": "flask-fleet/instance:new"})]
+
+
+@pytest.mark.usefixtures("settings")
+def test_up_without_an_image_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The usual first mistake."""
+    monkeypatch.setattr(docker, "run", lambda *_, **__: "")
+    with pytest.raises(RehearsalError, match=r"no local image of flask-fleet/instance; `make rehearse`"):
+        daemon.up("trial", None, None, None)
+
+
+@pytest.mark.usefixtures("settings")
+def test_port_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Refused before a network is made."""
+    monkeypatch.setattr(docker, "run", lambda *_, **__: "")
+    monkeypatch.setattr(docker, "attempt", lambda *_, **__: docker.Outcome(0, "", ""))
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        with pytest.raises(RehearsalError, match=f"--port {port}: Address already in use"):
+            daemon.up("trial", "x:1", port, None)
+
+
+def test_another_service_on_the_port_is_not_ours(settings: Settings, state: State) -> None:
+    """After a crash the port may belong to anybody."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        taken = Settings("trial", server.getsockname()[1], settings.network, settings.image)
+        state.save(taken)
+        server.close()
+        assert daemon.running("trial") is None
+
+
+def test_newest_image_is_the_first_with_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker lists images newest first, untagged leftovers among them."""
+    listed = "flask-fleet/instance:<none>\nflask-fleet/instance:b\nflask-fleet/instance:a"
+    monkeypatch.setattr(docker, "run", lambda *_: listed)
+    assert docker.newest_image("flask-fleet/instance") == "flask-fleet/instance:b"
+
+
+def test_docker_errors_carry_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One clear message instead of a traceback."""
+    failed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], 125, "", "no such option\n")
+    monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
+    with pytest.raises(docker.DockerError, match=r"docker network failed \(125\): no such option"):
+        docker.run("network", "ls")
+
+
+def test_reaping_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The engine may finish creating a container whose client was killed."""
+    listed = iter([["a"], ["v"], ["n"], ["late"], [], [], [], [], []])
+    removed: list[tuple[str, ...]] = []
+
+    def attempt(*arguments: str, **_: float) -> docker.Outcome:
+        removed.append(arguments)
+        return docker.Outcome(0, "", "")
+
+    monkeypatch.setattr(docker, "_listed", lambda *_: next(listed))
+    monkeypatch.setattr(docker, "attempt", attempt)
+    monkeypatch.setattr(docker, "REAP_PAUSE", 0)
+    assert docker.reap("trial") == 4
+    assert [arguments[-1] for arguments in removed] == ["a", "v", "n", "late"]

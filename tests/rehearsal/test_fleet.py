@@ -1,0 +1,191 @@
+"""What happens to instances, in order, and who waits for it."""
+
+import threading
+import time
+from dataclasses import dataclass, field
+
+import pytest
+
+from rehearsal import docker
+from rehearsal.errors import RehearsalError
+from rehearsal.fleet import Fleet
+from rehearsal.instance import REBOOTED, Machine
+from rehearsal.sizing import Size
+from rehearsal.state import Settings, State
+
+
+@dataclass
+class FakeInstance:
+    """An instance that remembers its states."""
+
+    id: str = "i-1"
+    state: str = ""
+    size: Size = field(default_factory=lambda: Size(1, 1024))
+    terminates_on_shutdown: bool = False
+    seen: list[str] = field(default_factory=list)
+    reason: str = ""
+
+    def become(self, state: str, code: str = "", reason: str = "") -> None:
+        """Note the state."""
+        self.state = state
+        self.reason = f"{code}: {reason}" if code else ""
+        self.seen.append(state)
+
+
+class FakeMachine(Machine):
+    """A machine that notes what was done to it."""
+
+    def __init__(self, settings: Settings, directory_name: str = "i-1") -> None:
+        """Begin without a history."""
+        super().__init__(settings, State.of(settings.name).instance(directory_name), directory_name, "10.99.0.4", [])
+        self.directory.mkdir(parents=True)
+        self.done: list[str] = []
+        self.gate = threading.Event()
+        self.gate.set()
+        self.failure: Exception | None = None
+
+    def create(self, image: str, size: Size) -> None:
+        """Note it."""
+        self.done.append(f"create {image} {size.memory}")
+
+    def resize(self, size: Size) -> None:
+        """Note it."""
+        self.done.append(f"resize {size.memory}")
+
+    def start(self) -> None:
+        """Note it."""
+        self.done.append("start")
+
+    def stop(self) -> None:
+        """Note it."""
+        self.done.append("stop")
+
+    def destroy(self) -> None:
+        """Note it."""
+        self.done.append("destroy")
+
+    def wait(self) -> None:
+        """Boot when the test says so."""
+        self.gate.wait(5)
+        if self.failure:
+            raise self.failure
+
+
+@pytest.fixture
+def fleet(settings: Settings) -> Fleet:
+    """Give a fleet without instances."""
+    return Fleet(settings)
+
+
+@pytest.fixture
+def machine(settings: Settings) -> FakeMachine:
+    """Give a machine that boots at once."""
+    return FakeMachine(settings)
+
+
+@pytest.fixture
+def running(fleet: Fleet, machine: FakeMachine) -> FakeInstance:
+    """Give an instance that runs."""
+    instance = FakeInstance()
+    fleet.launch(instance, machine)
+    fleet.settle(["i-1"])
+    machine.done.clear()
+    return instance
+
+
+def test_instance_is_pending_until_its_boot_ended(fleet: Fleet, machine: FakeMachine) -> None:
+    """`running` must mean that SSH works."""
+    instance = FakeInstance()
+    machine.gate.clear()
+    fleet.launch(instance, machine)
+    fleet.settle(["i-1"], limit=0.05)
+    assert instance.state == "pending"
+    assert fleet.busy("i-1")
+    machine.gate.set()
+    fleet.settle(["i-1"])
+    assert instance.seen == ["pending", "running"]
+    assert machine.done == ["create flask-fleet/instance:abc 1024", "start"]
+
+
+def test_describe_waits_no_longer_than_its_limit(fleet: Fleet, machine: FakeMachine) -> None:
+    """A client's read time-out is a minute."""
+    machine.gate.clear()
+    fleet.launch(FakeInstance(), machine)
+    begin = time.monotonic()
+    fleet.settle(["i-1", "i-unknown"], limit=0.1)
+    assert time.monotonic() - begin < 1
+    machine.gate.set()
+
+
+def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: FakeMachine) -> None:
+    """So does EC2, and the waiters of boto3 give up at once."""
+    instance = FakeInstance()
+    machine.failure = RehearsalError("the container ended with exit code 32")
+    fleet.launch(instance, machine)
+    fleet.settle(["i-1"])
+    assert instance.state == "terminated"
+    assert instance.reason == "Server.InternalError: the container ended with exit code 32"
+    assert machine.done[-1] == "destroy"
+
+
+def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
+    """A machine that ran has something on its disk."""
+    fleet.stop(running)
+    fleet.settle(["i-1"])
+    machine.failure = RehearsalError("no memory")
+    fleet.start(running)
+    fleet.settle(["i-1"])
+    assert (running.state, running.reason) == ("stopped", "Server.InternalError: no memory")
+    assert "destroy" not in machine.done
+
+
+def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
+    """Stop, modify, start is how EC2 resizes."""
+    fleet.stop(running)
+    running.size = Size(2, 4096)
+    fleet.start(running)
+    fleet.settle(["i-1"])
+    assert machine.done == ["stop", "resize 4096", "start"]
+    assert running.state == "running"
+
+
+def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: FakeMachine) -> None:
+    """The order of the API's answers must be the order of the states."""
+    instance = FakeInstance()
+    machine.gate.clear()
+    fleet.launch(instance, machine)
+    fleet.terminate(instance)
+    machine.gate.set()
+    fleet.settle(["i-1"])
+    assert instance.seen == ["pending", "shutting-down", "terminated"]
+    assert machine.abandoned.is_set()
+
+
+@dataclass(frozen=True)
+class End:
+    """How a container ended, and what EC2 makes of it."""
+
+    code: int
+    terminates: bool
+    state: str
+    done: list[str]
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        pytest.param(End(REBOOTED, False, "running", ["start"]), id="reboot"),
+        pytest.param(End(130, False, "stopped", []), id="poweroff"),
+        pytest.param(End(130, True, "terminated", ["destroy"]), id="poweroff that terminates"),
+        pytest.param(End(137, True, "stopped", []), id="kill"),
+    ],
+)
+def test_what_the_system_inside_does_to_itself_shows_in_the_api(
+    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch, end: End
+) -> None:
+    """`reboot` and `poweroff` typed in an instance are EC2 events too."""
+    monkeypatch.setattr(docker, "exit_code", lambda _: end.code)
+    running.terminates_on_shutdown = end.terminates
+    fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
+    fleet.settle(["i-1"])
+    assert (running.state, machine.done) == (end.state, end.done)

@@ -1,0 +1,239 @@
+"""moto with our patches, asked through boto3; only the containers are missing."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+from moto import mock_aws
+from moto.ec2.models.instances import Instance
+
+from rehearsal import ACCOUNT_ID
+from rehearsal.errors import RehearsalError
+from rehearsal.fleet import Fleet
+from rehearsal.instance import Machine
+from rehearsal.patches import install
+from rehearsal.pins import PINNED, check_pins
+from rehearsal.state import Settings
+
+KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
+AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
+
+
+class PaperFleet(Fleet):
+    """A fleet whose orders succeed at once."""
+
+    def launch(self, instance: Any, machine: Machine) -> None:
+        """Boot without a container."""
+        self.machines[instance.id] = machine
+        instance.become("running")
+
+    def start(self, instance: Any) -> None:
+        """Start at once."""
+        instance.become("running")
+
+    def stop(self, instance: Any) -> None:
+        """Stop at once."""
+        instance.become("stopped")
+
+    def reboot(self, instance: Any) -> None:
+        """Do nothing."""
+
+    def terminate(self, instance: Any) -> None:
+        """Terminate at once."""
+        instance.become("terminated")
+
+
+@pytest.fixture
+def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[PaperFleet]:
+    """Patch moto for the length of one test."""
+    for owner, name, _ in PINNED:
+        monkeypatch.setattr(owner, name, vars(owner)[name])  # restores the original at the end
+    for method in ("add_address", "drop_address"):
+        monkeypatch.setattr(Machine, method, lambda *_: None)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "rehearsal")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    fleet = PaperFleet(settings)
+    install(fleet)
+    with mock_aws():
+        yield fleet
+
+
+@pytest.fixture
+def ec2(fleet: PaperFleet) -> Any:
+    """Give a client with one key pair."""
+    client = boto3.client("ec2", region_name="eu-central-1")
+    client.import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
+    assert fleet.machines == {}
+    return client
+
+
+def newest_ami(ec2: Any, architecture: str = "x86_64") -> str:
+    """Find the image as the ec2 role does."""
+    filters = [
+        {"Name": "name", "Values": ["debian-13-*"]},
+        {"Name": "architecture", "Values": [architecture]},
+    ]
+    images = ec2.describe_images(Owners=["136693071363"], Filters=filters)["Images"]
+    return str(max(images, key=lambda image: image["CreationDate"])["ImageId"])
+
+
+def run(ec2: Any, **changes: Any) -> dict[str, Any]:
+    """Launch one t2.micro."""
+    request = {"ImageId": newest_ami(ec2), "InstanceType": "t2.micro", "KeyName": "key", "MinCount": 1, "MaxCount": 1}
+    launched: dict[str, Any] = ec2.run_instances(**(request | changes))["Instances"][0]
+    return launched
+
+
+def describe(ec2: Any, instance: dict[str, Any]) -> dict[str, Any]:
+    """Ask again for an instance."""
+    found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0][
+        "Instances"
+    ][0]
+    return found
+
+
+def refused(code: str, call: Any, **arguments: Any) -> None:
+    """Check the error code of a refused call."""
+    with pytest.raises(ClientError) as caught:
+        call(**arguments)
+    assert caught.value.response["Error"]["Code"] == code
+
+
+def test_this_moto_is_the_one_that_was_patched() -> None:
+    """The first test to look at after an update of moto."""
+    check_pins()
+
+
+def test_moved_name_in_moto_fails_loudly() -> None:
+    """Patching a name that nobody calls would boot nothing and say nothing."""
+    with pytest.raises(RehearsalError, match=r"moto does not fit.*Instance\.began, Instance\.stop"):
+        check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
+
+
+def test_account_is_recognisable(fleet: PaperFleet) -> None:
+    """Playbooks refuse to treat a real account as a rehearsal, and the other way round."""
+    assert fleet.machines == {}
+    assert boto3.client("sts", region_name="eu-central-1").get_caller_identity()["Account"] == ACCOUNT_ID
+
+
+def test_newest_image_depends_on_date_and_architecture(ec2: Any) -> None:
+    """A look-up without the architecture filter must be able to go wrong here, too."""
+    assert newest_ami(ec2, "x86_64") != newest_ami(ec2, "arm64")
+    images = ec2.describe_images(Owners=["136693071363"], Filters=[AMD64])["Images"]
+    assert len({image["CreationDate"] for image in images}) >= 2
+    assert len({image["ImageId"] for image in images}) == len(images)
+
+
+def test_addresses_are_the_containers_own(ec2: Any, fleet: PaperFleet) -> None:
+    """What is advertised must answer on port 22."""
+    instance = describe(ec2, run(ec2))
+    assert instance["PrivateIpAddress"] == "10.99.0.4"
+    assert instance["PublicIpAddress"] == "10.99.0.4"
+    machine = fleet.machines[instance["InstanceId"]]
+    assert (machine.address, machine.keys) == ("10.99.0.4", [KEY.decode()])
+
+
+def test_user_data_arrives_decoded(ec2: Any, fleet: PaperFleet) -> None:
+    """boto3 sends it in base64."""
+    instance = run(ec2, UserData="#!/bin/sh\necho ü\n")
+    assert fleet.machines[instance["InstanceId"]].user_data == "#!/bin/sh\necho ü\n"
+
+
+def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bare moto would launch all of these."""
+    refused("InvalidInstanceType.NotFound", run, ec2=ec2, InstanceType="t9.huge")
+    refused("InvalidKeyPair.NotFound", run, ec2=ec2, KeyName="nobody")
+    refused("InvalidAMIID.NotFound", run, ec2=ec2, ImageId="ami-0fffffffffffffff0")
+    refused("InvalidParameterValue", run, ec2=ec2, InstanceType="t4g.small")
+    refused("Unsupported", run, ec2=ec2, InstanceType="t4g.small", ImageId=newest_ami(ec2, "arm64"))
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    assert run(ec2, InstanceType="t4g.small", ImageId=newest_ami(ec2, "arm64"))["Architecture"] == "arm64"
+
+
+def test_repeated_request_launches_once(ec2: Any) -> None:
+    """boto3 repeats RunInstances with the same token when the answer got lost."""
+    first, again, other = (run(ec2, ClientToken=token) for token in ("a", "a", "b"))
+    assert first["InstanceId"] == again["InstanceId"] != other["InstanceId"]
+
+
+def test_type_changes_only_while_stopped(ec2: Any) -> None:
+    """The bare moto would change it under a running instance."""
+    instance = run(ec2)
+    key, change = instance["InstanceId"], {"InstanceType": {"Value": "t2.medium"}}
+    refused("IncorrectInstanceState", ec2.modify_instance_attribute, InstanceId=key, **change)
+    ec2.stop_instances(InstanceIds=[key])
+    refused(
+        "InvalidInstanceAttributeValue",
+        ec2.modify_instance_attribute,
+        InstanceId=key,
+        InstanceType={"Value": "t9.huge"},
+    )
+    ec2.modify_instance_attribute(InstanceId=key, **change)
+    ec2.start_instances(InstanceIds=[key])
+    after = describe(ec2, instance)
+    assert (after["InstanceType"], after["PrivateIpAddress"]) == ("t2.medium", instance["PrivateIpAddress"])
+
+
+def test_orders_need_the_right_state(ec2: Any) -> None:
+    """Starting what runs is fine, rebooting what is stopped is not."""
+    instance = run(ec2)
+    key = {"InstanceIds": [instance["InstanceId"]]}
+    ec2.start_instances(**key)
+    ec2.stop_instances(**key)
+    ec2.stop_instances(**key)
+    refused("IncorrectInstanceState", ec2.reboot_instances, **key)
+    ec2.terminate_instances(**key)
+    ec2.terminate_instances(**key)
+    refused("IncorrectInstanceState", ec2.start_instances, **key)
+    assert describe(ec2, instance)["State"] == {"Code": 48, "Name": "terminated"}
+
+
+def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
+    """It is real inside the network, survives stop and start, and gives way to the instance's own address."""
+    one, two = run(ec2), run(ec2)
+    allocated = ec2.allocate_address(
+        Domain="standard",
+        TagSpecifications=[
+            {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]},
+        ],
+    )
+    assert allocated["PublicIp"] == "10.99.255.1"
+    associate = {"AllocationId": allocated["AllocationId"], "AllowReassociation": True}
+    ec2.associate_address(InstanceId=one["InstanceId"], **associate)
+    ec2.stop_instances(InstanceIds=[one["InstanceId"]])
+    assert describe(ec2, one)["PublicIpAddress"] == "10.99.255.1"
+    ec2.start_instances(InstanceIds=[one["InstanceId"]])
+    ec2.associate_address(InstanceId=two["InstanceId"], **associate)
+    assert [describe(ec2, each)["PublicIpAddress"] for each in (one, two)] == ["10.99.0.4", "10.99.255.1"]
+    assert [fleet.machines[each["InstanceId"]].extra_addresses for each in (one, two)] == [set(), {"10.99.255.1"}]
+    ec2.terminate_instances(InstanceIds=[two["InstanceId"]])
+    assert "AssociationId" not in ec2.describe_addresses()["Addresses"][0]
+
+
+def test_tags_of_an_elastic_ip_are_found(ec2: Any) -> None:
+    """Otherwise amazon.aws.ec2_eip reports a change in every run."""
+    address = ec2.allocate_address(Domain="vpc")["AllocationId"]
+    ec2.create_tags(Resources=[address], Tags=[{"Key": "Project", "Value": "x"}])
+    found = ec2.describe_tags(Filters=[{"Name": "resource-type", "Values": ["elastic-ip"]}])["Tags"]
+    assert [tag["ResourceId"] for tag in found] == [address]
+
+
+def test_subnet_outside_the_network_is_said_in_the_state_reason(ec2: Any) -> None:
+    """Docker could not give such an address to a container."""
+    vpc = ec2.create_vpc(CidrBlock="172.30.0.0/16")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.30.1.0/24")["Subnet"]["SubnetId"]
+    instance = describe(ec2, run(ec2, SubnetId=subnet))
+    assert instance["State"]["Name"] == "terminated"
+    assert "outside the rehearsal's network 10.99.0.0/16" in instance["StateReason"]["Message"]
+
+
+def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Host keys and cloud-init's messages are there, as on EC2."""
+    monkeypatch.setattr(Machine, "console", lambda _: "Reached target multi-user.target")
+    output = ec2.get_console_output(InstanceId=run(ec2)["InstanceId"])["Output"]
+    assert output == "Reached target multi-user.target"
