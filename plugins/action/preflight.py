@@ -47,7 +47,7 @@ SIZE_UNITS_MIB = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}
 
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
-    """Reads the argument specs of all roles.
+    """Read the argument specs of all roles.
 
     Args:
         roles: Folder of the roles.
@@ -55,8 +55,10 @@ def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
     Returns:
         The options of every role's main entry point, by the role's name.
     """
-    specs = {path.parent.parent.name: yaml.safe_load(path.read_text()) for path in roles.glob("*/meta/argument_specs.yml")}
-    return {role: spec["argument_specs"]["main"]["options"] for role, spec in sorted(specs.items())}
+    return {
+        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+        for path in sorted(roles.glob("*/meta/argument_specs.yml"))
+    }
 
 
 def _did_you_mean(word: str, known: Iterable[str]) -> str:
@@ -65,7 +67,7 @@ def _did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Finds variables that look like ours but are not.
+    """Find variables that look like ours but are not.
 
     Args:
         names: Names of all variables that are set.
@@ -77,14 +79,13 @@ def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Ite
     known = {name for of_role in options.values() for name in of_role}
     prefixes = tuple(f"{role}_" for role in options)
     for name in sorted(set(names) - known):
-        if name.startswith(prefixes):
-            yield f"{name} is no variable of this project{_did_you_mean(name, known)}"
-        elif not name.startswith("_") and get_close_matches(name, known, n=1, cutoff=0.9):
+        looks_like_ours = not name.startswith("_") and get_close_matches(name, known, n=1, cutoff=0.9)
+        if name.startswith(prefixes) or looks_like_ours:
             yield f"{name} is no variable of this project{_did_you_mean(name, known)}"
 
 
 def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Checks every variable that is set against its role's argument spec.
+    """Check every variable that is set against its role's argument spec.
 
     Args:
         variables: Values by name.
@@ -106,7 +107,7 @@ def _whole_number(value: object) -> int | None:
 
 
 def out_of_range(variables: Variables) -> Iterator[str]:
-    """Checks the numbers.
+    """Check the numbers.
 
     Args:
         variables: Values by name.
@@ -120,7 +121,7 @@ def out_of_range(variables: Variables) -> Iterator[str]:
 
 
 def memory_mib(size: object) -> float | None:
-    """Reads a memory size as Compose writes it.
+    """Read a memory size as Compose writes it.
 
     Args:
         size: Such as ``128m`` or ``1g``.
@@ -159,7 +160,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:
-    """Checks stack_services, entry by entry and together.
+    """Check stack_services, entry by entry and together.
 
     Args:
         services: Value of ``stack_services``.
@@ -192,7 +193,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
 
 
 def too_much_memory(variables: Variables, machine: str, machine_mib: int) -> Iterator[str]:
-    """Compares all memory limits together with the machine.
+    """Compare all memory limits together with the machine.
 
     Args:
         variables: Values by name, already checked one by one.
@@ -210,12 +211,13 @@ def too_much_memory(variables: Variables, machine: str, machine_mib: int) -> Ite
     if total > machine_mib - SYSTEM_MIB:
         yield (
             f"stack_services: {', '.join(label for label, _ in parts)} are {total:.0f} MiB, but {machine} has "
-            f"{machine_mib} MiB, of which the system needs {SYSTEM_MIB}: fewer replicas, less memory each, or a larger machine"
+            f"{machine_mib} MiB, of which the system needs {SYSTEM_MIB}: "
+            "allowed are fewer replicas, less memory each, or a larger machine"
         )
 
 
 def instance_memory(client: Any, instance_type: str) -> int:
-    """Asks EC2 how much memory an instance type has.
+    """Ask EC2 how much memory an instance type has.
 
     Args:
         client: A boto3 EC2 client.
@@ -234,7 +236,8 @@ def instance_memory(client: Any, instance_type: str) -> int:
         if error.response["Error"]["Code"] != "InvalidInstanceType":
             raise
         family = [{"Name": "instance-type", "Values": ["t2.*"]}]
-        known = sorted(one["InstanceType"] for one in client.describe_instance_types(Filters=family)["InstanceTypes"])
+        found = client.describe_instance_types(Filters=family)["InstanceTypes"]
+        known = sorted(one["InstanceType"] for one in found)
         raise ValueError(
             f"ec2_instance_type is {instance_type!r}: {client.meta.region_name} has no such type; "
             f"allowed are for example {', '.join(known)}"
@@ -243,7 +246,7 @@ def instance_memory(client: Any, instance_type: str) -> int:
 
 
 def port_taken(address: str, port: int, project: str) -> bool:
-    """Tells whether somebody else listens where nginx is to be published.
+    """Tell whether somebody else listens where nginx is to be published.
 
     Args:
         address: Address to publish on.
@@ -258,13 +261,14 @@ def port_taken(address: str, port: int, project: str) -> bool:
         try:
             probe.bind((address, port))
         except OSError:
-            ours = ["docker", "ps", "-q", "-f", f"publish={port}", "-f", f"label=com.docker.compose.project={project}"]
+            label = f"label=com.docker.compose.project={project}"
+            ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
             return not subprocess.run(ours, capture_output=True, check=False, text=True).stdout.strip()
     return False
 
 
 def ec2_problems(variables: Variables) -> Iterator[str]:
-    """Checks what only EC2 can tell.
+    """Check what only EC2 can tell.
 
     Args:
         variables: Values by name, already checked one by one.
@@ -283,7 +287,7 @@ def ec2_problems(variables: Variables) -> Iterator[str]:
 
 
 def local_problems(variables: Variables) -> Iterator[str]:
-    """Checks this machine.
+    """Check this machine.
 
     Args:
         variables: Values by name, already checked one by one.
@@ -295,7 +299,7 @@ def local_problems(variables: Variables) -> Iterator[str]:
     yield from too_much_memory(variables, "this machine", machine_mib)
     address, port = variables["stack_address"], int(variables["stack_port"])
     if port_taken(address, port, variables["stack_name"]):
-        yield f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port from 1 to 65535"
+        yield f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -304,7 +308,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"project"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Checks the variables that the task sees.
+        """Check the variables that the task sees.
 
         Args:
             tmp: Unused.

@@ -35,7 +35,7 @@ WAYS_OUT = """\
 
 
 def problem() -> str | None:
-    """Asks who we are.
+    """Ask who we are.
 
     Returns:
         A message when nobody answers, else None.
@@ -58,7 +58,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     NAME = "account"
 
     def verify_file(self, path: str) -> bool:
-        """Tells whether a file is this plugin's.
+        """Tell whether a file is this plugin's.
 
         Args:
             path: The file.
@@ -69,7 +69,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
         return bool(super().verify_file(path)) and path.endswith("account.yml")
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """Checks, and adds nothing.
+        """Check, and adds nothing.
 
         Args:
             inventory: Unused.

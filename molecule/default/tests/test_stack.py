@@ -8,7 +8,7 @@ import re
 import pytest
 from testinfra.host import Host
 
-from molecule.conftest import Stack
+from tests.live_stack import Stack
 
 INTENDED_PORTS = {22, 80}
 MOST_UNEVEN = 1.10
@@ -26,7 +26,7 @@ async def _open_ports(address: str) -> set[int]:
         async with slots:
             try:
                 _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout=5)
-            except (OSError, asyncio.TimeoutError):
+            except (OSError, TimeoutError):
                 return False
             writer.close()
             return True
@@ -68,7 +68,7 @@ def test_requests_reach_every_replica_evenly(stack: Stack) -> None:
 
 
 def test_configuration_of_nginx_is_valid(host: Host) -> None:
-    """nginx must come back after a crash with the file that is there now."""
+    """After a crash nginx must come back with the file that is there now."""
     checked = host.run(f"cd {FOLDER} && docker compose exec -T nginx nginx -t -c /etc/nginx/stack/nginx.conf")
     assert checked.rc == 0, checked.stderr
 

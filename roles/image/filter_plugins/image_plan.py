@@ -32,7 +32,7 @@ class PlannedImage(TypedDict):
 
 
 def context_files(context: Path) -> list[str]:
-    """Lists the files that a build of a folder can see.
+    """List the files that a build of a folder can see.
 
     Args:
         context: Folder with a Dockerfile and, if wanted, a .dockerignore.
@@ -65,7 +65,7 @@ def _file_parts(context: Path) -> Iterator[bytes]:
 
 
 def image_plan(builds: list[Build], project: str, repository: str, base: dict[str, str]) -> list[PlannedImage]:
-    """Names every image by its content and puts parents before children.
+    """Name every image by its content and puts parents before children.
 
     Args:
         builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
@@ -111,7 +111,7 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
 
 
 def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
-    """Picks what has to be built so that the wanted images are there.
+    """Pick what has to be built so that the wanted images are there.
 
     Args:
         plan: As ``image_plan`` gives it.
@@ -133,7 +133,7 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., list[PlannedImage]]]:
-        """Names the filters.
+        """Name the filters.
 
         Returns:
             Filter names and functions.

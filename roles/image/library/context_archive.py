@@ -39,7 +39,7 @@ archive:
 
 
 def pack(path: Path) -> Path:
-    """Packs a folder.
+    """Pack a folder.
 
     Args:
         path: Folder with a Dockerfile.
@@ -56,7 +56,7 @@ def pack(path: Path) -> Path:
 
 
 def main() -> None:
-    """Runs the module."""
+    """Run the module."""
     module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}})
     module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]))))
 

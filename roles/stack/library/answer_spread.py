@@ -46,7 +46,7 @@ spread:
 
 
 def ask(connection: http.client.HTTPConnection, path: str) -> str:
-    """Asks once who is there.
+    """Ask once who is there.
 
     Args:
         connection: Connection to the stack.
@@ -71,7 +71,7 @@ def ask(connection: http.client.HTTPConnection, path: str) -> str:
 
 
 def wait_for_first(connection: http.client.HTTPConnection, path: str, timeout: float) -> str:
-    """Asks until somebody answers, because a service that was just started may need a moment.
+    """Ask until somebody answers, because a service that was just started may need a moment.
 
     Args:
         connection: Connection to the stack.
@@ -97,7 +97,7 @@ def wait_for_first(connection: http.client.HTTPConnection, path: str, timeout: f
 
 
 def main() -> None:
-    """Runs the module."""
+    """Run the module."""
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
@@ -114,6 +114,7 @@ def main() -> None:
         answers += [ask(connection, url.path) for _ in range(module.params["requests"] - 1)]
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"{module.params['url']} did not answer as a replica: {error}")
+        return
     module.exit_json(changed=False, spread=dict(Counter(answers).most_common()))
 
 

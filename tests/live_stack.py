@@ -1,0 +1,161 @@
+"""A running stack as the scenarios see it: over HTTP from outside, and through the engine inside."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import boto3
+from testinfra.host import Host
+
+CLIENTS = 8
+PATIENCE_S = 120
+
+
+@dataclass
+class Replica:
+    """One container of a service, as the engine lists it."""
+
+    id: str
+    name: str
+    status: str
+
+
+@dataclass
+class Tally:
+    """What a number of requests came to."""
+
+    answers: Counter[str] = field(default_factory=Counter)
+    failures: list[str] = field(default_factory=list)
+
+
+class Stack:
+    """The stack of one instance, asked over HTTP from outside and through the engine inside."""
+
+    def __init__(self, host: Host) -> None:
+        """Read from the inventory what is expected.
+
+        Args:
+            host: The instance, reached through Ansible.
+        """
+        self.host = host
+        variables = host.ansible.get_variables()
+        self.instance_id = str(variables["inventory_hostname"])
+        self.region = str(variables["ec2_region"])
+        self.address = str(variables["ansible_host"])
+        self.replicas = int(variables["stack_services"][0]["replicas"])
+
+    @property
+    def ec2(self) -> Any:
+        """A client of the EC2 API that made the instance."""
+        return boto3.client("ec2", region_name=self.region)
+
+    def containers(self, service: str) -> list[Replica]:
+        """List the running containers of a service.
+
+        Args:
+            service: Name of the service in compose.yml.
+
+        Returns:
+            One entry per container.
+        """
+        label = f"label=com.docker.compose.service={service}"
+        listed = self.host.check_output(f"docker ps --filter {label} --format '{{{{json .}}}}'")
+        rows = [json.loads(line) for line in listed.splitlines()]
+        return [Replica(row["ID"], row["Names"], row["Status"]) for row in rows]
+
+    def connect(self) -> http.client.HTTPConnection:
+        """Open a connection from outside.
+
+        Returns:
+            A connection that is kept alive between requests.
+        """
+        return http.client.HTTPConnection(self.address, timeout=10)
+
+    def whoami(self, connection: http.client.HTTPConnection) -> str:
+        """Ask who answers.
+
+        Args:
+            connection: As ``connect`` gives it.
+
+        Returns:
+            The container's id.
+
+        Raises:
+            OSError: No answer, or one with another status than 200.
+        """
+        connection.request("GET", "/whoami")
+        response = connection.getresponse()
+        body = response.read()
+        if response.status != http.client.OK:
+            raise OSError(f"status {response.status}")
+        return str(json.loads(body)["container"])
+
+    def ask(self, requests: int) -> Counter[str]:
+        """Send requests one after the other over one connection.
+
+        Args:
+            requests: How many.
+
+        Returns:
+            Number of answers by container id.
+        """
+        connection = self.connect()
+        return Counter(self.whoami(connection) for _ in range(requests))
+
+    @contextmanager
+    def under_requests(self) -> Iterator[Tally]:
+        """Keep clients asking while the body runs.
+
+        Yields:
+            The tally, complete after the body.
+        """
+        tally = Tally()
+        stop = threading.Event()
+
+        def client() -> None:
+            connection = self.connect()
+            while not stop.is_set():
+                try:
+                    tally.answers[self.whoami(connection)] += 1
+                except (OSError, http.client.HTTPException) as error:
+                    tally.failures.append(repr(error))
+                    connection.close()
+
+        clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        for thread in clients:
+            thread.start()
+        try:
+            yield tally
+        finally:
+            stop.set()
+            for thread in clients:
+                thread.join()
+
+    def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; a refused connection counts as not yet.
+
+        Args:
+            what: The condition, for the message.
+            condition: Tells whether it holds.
+
+        Raises:
+            AssertionError: It did not hold in time; the message has the containers and their last log lines.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        while time.monotonic() < deadline:
+            try:
+                if condition():
+                    return
+            except (OSError, http.client.HTTPException):
+                pass
+            time.sleep(0.5)
+        logs = self.host.run("docker ps --all; cd /opt/flask-fleet && docker compose logs --tail 20").stdout
+        raise AssertionError(f"not within {PATIENCE_S} s: {what}\n{logs}")
