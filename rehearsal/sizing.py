@@ -10,6 +10,9 @@ from typing import Any
 
 KIB_PER_MIB = 1024
 
+CPU_NUMBER = re.compile(r"^((processor|physical id|siblings|core id|cpu cores)\s*:\s*)\d+$", re.MULTILINE)
+"""The lines of /proc/cpuinfo that count or number processors."""
+
 
 @dataclass(frozen=True)
 class Size:
@@ -117,11 +120,21 @@ def cpuinfo(machine: str, cpus: Sequence[int]) -> str:
     Returns:
         Text for a file that is mounted over /proc/cpuinfo, processors numbered from 0.
     """
-    blocks = []
+    blocks: list[str] = []
     for block in machine.strip().split("\n\n"):
         number = re.search(r"^processor\s*:\s*(\d+)$", block, re.MULTILINE)
         if number is None:
             blocks.append(block)  # arm64 ends with a block about the board
         elif int(number[1]) in cpus:
-            blocks.append(block.replace(number[0], f"processor\t: {len(blocks)}", 1))
+            blocks.append(_renumbered(block, len(blocks), len(cpus)))
     return "\n\n".join(blocks) + "\n\n"
+
+
+def _renumbered(block: str, index: int, count: int) -> str:
+    """Show a processor as one core of one socket: Ansible multiplies sockets, cores and threads."""
+    shown = {"processor": index, "core id": index, "physical id": 0, "siblings": count, "cpu cores": count}
+
+    def line(match: re.Match[str]) -> str:
+        return f"{match[1]}{shown[match[2]]}"
+
+    return CPU_NUMBER.sub(line, block)

@@ -6,7 +6,10 @@ from moto.ec2.models.instance_types import INSTANCE_TYPES
 from rehearsal import sizing
 
 MEMINFO = "MemTotal:       24000000 kB\nMemFree:  1 kB\nMemAvailable: 2 kB\nHugePages_Total: 3\nHugepagesize: 2048 kB\n"
-CPUINFO = "processor\t: 0\nmodel name\t: a\n\nprocessor\t: 1\nmodel name\t: b\n\nprocessor\t: 2\nmodel name\t: c\n\n"
+CPUINFO = "".join(
+    f"processor\t: {n}\nmodel name\t: x{n}\nphysical id\t: 1\nsiblings\t: 3\ncore id\t\t: {n}\ncpu cores\t: 3\n\n"
+    for n in range(3)
+)
 
 
 @pytest.mark.parametrize(("name", "vcpus", "memory"), [("t2.micro", 1, 1024), ("t2.medium", 2, 4096)])
@@ -46,6 +49,15 @@ def test_meminfo_tells_the_memory_of_the_type() -> None:
 
 
 def test_cpuinfo_counts_only_the_pinned_cpus_from_zero() -> None:
-    """Ansible counts processors in this file, not those that the instance may use."""
-    shown = sizing.cpuinfo(CPUINFO, [1, 2])
-    assert shown == "processor\t: 0\nmodel name\t: b\n\nprocessor\t: 1\nmodel name\t: c\n\n"
+    """Ansible's facts multiply sockets, cores and threads of this file, whatever the instance may use."""
+    first, second, rest = sizing.cpuinfo(CPUINFO, [1, 2]).split("\n\n")
+    assert first.splitlines() == [
+        "processor\t: 0",
+        "model name\t: x1",
+        "physical id\t: 0",
+        "siblings\t: 2",
+        "core id\t\t: 0",
+        "cpu cores\t: 2",
+    ]
+    assert second.startswith("processor\t: 1\nmodel name\t: x2\n")
+    assert rest == ""
