@@ -8,12 +8,14 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 import boto3
 from testinfra.host import Host
+
+from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
 PATIENCE_S = 120
@@ -46,11 +48,12 @@ class Stack:
             host: The instance, reached through Ansible.
         """
         self.host = host
-        variables = host.ansible.get_variables()
-        self.instance_id = str(variables["inventory_hostname"])
-        self.region = str(variables["ec2_region"])
-        self.address = str(variables["ansible_host"])
-        self.replicas = int(variables["stack_services"][0]["replicas"])
+        # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
+        expression = "msg={{ [inventory_hostname, ansible_host, ec2_region, stack_services[0].replicas] }}"
+        self.instance_id, self.address, self.region, self.replicas = host.ansible("ansible.builtin.debug", expression)[
+            "msg"
+        ]
+        self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
 
     @property
     def ec2(self) -> Any:
@@ -67,17 +70,17 @@ class Stack:
             One entry per container.
         """
         label = f"label=com.docker.compose.service={service}"
-        listed = self.host.check_output(f"docker ps --filter {label} --format '{{{{json .}}}}'")
+        listed = self.host.check_output(f"docker ps --filter {label} --format json")
         rows = [json.loads(line) for line in listed.splitlines()]
         return [Replica(row["ID"], row["Names"], row["Status"]) for row in rows]
 
-    def connect(self) -> http.client.HTTPConnection:
+    def connect(self) -> closing[http.client.HTTPConnection]:
         """Open a connection from outside.
 
         Returns:
-            A connection that is kept alive between requests.
+            A context manager; its connection is kept alive between requests.
         """
-        return http.client.HTTPConnection(self.address, timeout=10)
+        return closing(http.client.HTTPConnection(self.address, timeout=10))
 
     def whoami(self, connection: http.client.HTTPConnection) -> str:
         """Ask who answers.
@@ -107,8 +110,8 @@ class Stack:
         Returns:
             Number of answers by container id.
         """
-        connection = self.connect()
-        return Counter(self.whoami(connection) for _ in range(requests))
+        with self.connect() as connection:
+            return Counter(self.whoami(connection) for _ in range(requests))
 
     @contextmanager
     def under_requests(self) -> Iterator[Tally]:
@@ -121,13 +124,13 @@ class Stack:
         stop = threading.Event()
 
         def client() -> None:
-            connection = self.connect()
-            while not stop.is_set():
-                try:
-                    tally.answers[self.whoami(connection)] += 1
-                except (OSError, http.client.HTTPException) as error:
-                    tally.failures.append(repr(error))
-                    connection.close()
+            with self.connect() as connection:
+                while not stop.is_set():
+                    try:
+                        tally.answers[self.whoami(connection)] += 1
+                    except (OSError, http.client.HTTPException) as error:
+                        tally.failures.append(repr(error))
+                        connection.close()
 
         clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
         for thread in clients:
@@ -157,5 +160,5 @@ class Stack:
             except (OSError, http.client.HTTPException):
                 pass
             time.sleep(0.5)
-        logs = self.host.run("docker ps --all; cd /opt/flask-fleet && docker compose logs --tail 20").stdout
+        logs = self.host.run(f"docker ps --all; cd {self.directory} && docker compose logs --tail 20").stdout
         raise AssertionError(f"not within {PATIENCE_S} s: {what}\n{logs}")
