@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule lock clean
+.PHONY: help rehearse up down destroy test lint unit molecule clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -41,16 +41,13 @@ test: $(READY) ## Lint, unit tests, then the whole way in containers
 	echo "==> all passed: lint, unit tests, molecule ($$SECONDS s)"
 
 lint: $(READY) ## Check style, types and rules
-	@$(call step,lint,ruff check .; ruff format --check .; mypy; yamllint --strict .; ansible-lint)
+	@$(call step,lint,ruff check .; ruff format --check .; mypy; mypy app; yamllint --strict .; ansible-lint)
 
 unit: $(READY) ## Fast tests, without Docker
 	@$(call step,unit tests,pytest)
 
 molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@$(call step,molecule test,molecule test --all)
-
-lock: $(READY) ## Lock the newest allowed Python packages with their hashes
-	@head -n 3 requirements.txt
 
 clean: ## Remove the Python environment and the images that were built
 	@rm -rf $(VENV)
