@@ -1,0 +1,151 @@
+"""Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
+
+Start new, wait until nginx sends requests to it, then drain and remove an old one. When a new one never takes traffic it
+is removed, what was already replaced is put back, and the release before goes on serving.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+
+Replica = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to do next with a service: ``start`` so that there are ``count``, ``retire`` or ``remove`` replicas."""
+
+    action: str
+    count: int = 0
+    replicas: tuple[str, ...] = ()
+
+
+def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | None:
+    """Decide what brings a service nearer to running only fresh replicas.
+
+    There are never fewer than ``wanted`` replicas, unless there were fewer to begin with, and never more than ``surge``
+    above that or above what there were.
+
+    Args:
+        wanted: How many replicas the service shall have.
+        surge: How many more there may be for the time of the change.
+        replicas: What ``stack_machine`` says of each.
+
+    Returns:
+        The next step; None when no old replica is left. Mere numbers are Compose's business.
+    """
+    dead = tuple(one["id"] for one in replicas if not one["running"])
+    old = [one for one in replicas if one["running"] and not one["fresh"]]
+    if not old:
+        return None
+    if dead:
+        return Step("remove", replicas=dead)
+    missing = wanted - (len(replicas) - len(old))
+    room = wanted + surge - len(replicas)
+    if missing > 0 and room > 0:
+        return Step("start", count=len(replicas) + min(missing, room))
+    # One that takes no traffic is missed by nobody.
+    first = min(old, key=lambda one: (one["ready"], one["since"]))
+    return Step("retire", replicas=(first["id"],))
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    _VALID_ARGS = frozenset({"directory", "release", "surge", "seconds", "who"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Roll the release out.
+
+        Args:
+            tmp: Unused.
+            task_vars: All variables.
+
+        Returns:
+            Ansible's result; failed when the release does not take traffic.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        self._vars = task_vars or {}
+        release = str(self._task.args["release"])
+        if self._task.check_mode:
+            return result | {"changed": True}
+        before = self._look(None)["live"] if self._exists() else ""
+        self._do("activate", release=release)
+        try:
+            self._replace_all(release)
+        except AnsibleActionFail as failure:
+            kept = self._go_back(before) if before not in ("", release) else "There was no release before it."
+            return result | {"failed": True, "msg": f"Release {release} does not work.\n{failure.message}\n{kept}"}
+        return result | {"changed": True}
+
+    def _do(self, action: str, **arguments: Any) -> dict[str, Any]:
+        given = {"action": action, "directory": self._task.args["directory"], "who": self._task.args["who"], **arguments}
+        answer: dict[str, Any] = self._execute_module("stack_machine", module_args=given, task_vars=self._vars)
+        if answer.get("failed") or answer.get("unreachable"):
+            raise AnsibleActionFail(str(answer.get("msg", answer)))
+        return answer
+
+    def _exists(self) -> bool:
+        file = f"{self._task.args['directory']}/compose.yml"
+        stat = self._execute_module("ansible.legacy.stat", module_args={"path": file}, task_vars=self._vars)
+        return bool(stat["stat"]["exists"])
+
+    def _look(self, release: str | None) -> dict[str, Any]:
+        return self._do("look", release=release)
+
+    def _say(self, text: str) -> None:
+        Display().display(f"  {self._vars['inventory_hostname']}: {text}", color="cyan")
+
+    def _replace_all(self, release: str) -> None:
+        state = self._look(release)
+        # nginx is one: Compose replaces it when it has to.
+        for service in sorted(set(state["services"]) - {"nginx"}):
+            self._replace(service, release)
+
+    def _replace(self, service: str, release: str) -> None:
+        surge = int(self._task.args["surge"])
+        while True:
+            one = self._look(release)["services"][service]
+            next_to_do = next_step(one["wanted"], surge, one["replicas"])
+            if next_to_do is None:
+                return
+            fresh = [replica["id"] for replica in one["replicas"] if replica["fresh"] and replica["running"]]
+            since = time.monotonic()
+            if next_to_do.action == "start":
+                started = self._do("start", service=service, count=next_to_do.count)["started"]
+                self._say(f"{service}: started {', '.join(started)}, replica {len(fresh) + 1} of {one['wanted']}")
+                self._wait(service, fresh + started)
+                self._say(f"{service}: {', '.join(started)} takes traffic after {time.monotonic() - since:.1f} s")
+            else:
+                # Those of a run that was interrupted were never waited for.
+                self._wait(service, fresh)
+                self._do(next_to_do.action, replicas=list(next_to_do.replicas))
+                done = "drained and removed" if next_to_do.action == "retire" else "removed the dead"
+                self._say(f"{service}: {done} {', '.join(next_to_do.replicas)} in {time.monotonic() - since:.1f} s")
+
+    def _wait(self, service: str, replicas: list[str]) -> None:
+        try:
+            self._do("wait", replicas=replicas, seconds=int(self._task.args["seconds"]))
+        except AnsibleActionFail:
+            self._say(f"{service}: {', '.join(replicas)} does not take traffic")
+            raise
+
+    def _go_back(self, release: str) -> str:
+        """Put the release before back: it needs no new replica where none of its own was retired yet."""
+        self._say(f"going back to release {release}")
+        self._do("activate", release=release)
+        state = self._look(release)
+        for service in set(state["services"]) - {"nginx"}:
+            replicas = state["services"][service]["replicas"]
+            broken = [one["id"] for one in replicas if not one["fresh"] and not (one["running"] and one["ready"])]
+            if broken:
+                self._do("remove", replicas=broken)
+        self._replace_all(release)
+        return f"Release {release} serves on."

@@ -1,0 +1,588 @@
+"""Ansible module: looks at the stack on its machine and does one step of a roll-out there."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: stack_machine
+short_description: Look at the stack on its machine, or do one step of a roll-out
+options:
+  directory:
+    description: The stack's folder, with compose.yml.
+    type: path
+    required: true
+  action:
+    description:
+      - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
+        further replicas; C(wait) waits until replicas take traffic; C(retire) drains and removes one; C(remove) removes
+        one at once; C(lock) and C(unlock) keep two deploys apart; C(prune) removes old releases and their images.
+    type: str
+    required: true
+    choices: [look, activate, start, wait, retire, remove, lock, unlock, prune]
+  service:
+    description: Name of the service, for C(start).
+    type: str
+  count:
+    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(prune).
+    type: int
+  replicas:
+    description: Container ids, for C(wait), C(retire) and C(remove).
+    type: list
+    elements: str
+    default: []
+  seconds:
+    description: How long to wait, for C(wait); after how long a lock is stale, for C(lock).
+    type: int
+    default: 120
+  release:
+    description: Id of the release, for C(look), C(activate) and C(unlock).
+    type: str
+  who:
+    description: Who deploys and why, for C(lock) and C(unlock).
+    type: str
+    default: ""
+attributes:
+  check_mode:
+    support: partial
+    details: Only C(look) does anything then.
+"""
+
+EXAMPLES = """
+- name: Look
+  stack_machine:
+    directory: /opt/flask-fleet
+    action: look
+"""
+
+RETURN = """
+services:
+  description: For each service its wanted number of replicas and its containers.
+  type: dict
+  returned: with action look
+"""
+
+LOG_LINES = 20
+POLL_S = 0.25
+COMMAND_TIMEOUT_S = 900
+RENDERED = {"compose.yml": "compose.yml", "nginx.conf": "nginx/nginx.conf"}
+"""Where the files of a release go when it becomes the live one."""
+
+
+class StepError(Exception):
+    """A step failed; the message is for a person."""
+
+
+def run(command: Sequence[str], cwd: Path | None = None) -> str:
+    """Run a command.
+
+    Args:
+        command: Program and arguments.
+        cwd: Folder to run in.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        StepError: It failed; the message has what it printed on stderr.
+    """
+    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    if done.returncode:
+        raise StepError(f"{' '.join(command[:4])} …: {done.stderr.strip() or done.stdout.strip()}")
+    return done.stdout
+
+
+def digest(folder: Path, names: Sequence[str]) -> str:
+    """Name a release by its files.
+
+    Args:
+        folder: Where the files are.
+        names: The files, relative to it.
+
+    Returns:
+        The id, or an empty string when a file is missing.
+    """
+    try:
+        content = "".join((folder / name).read_text() for name in names)
+    except FileNotFoundError:
+        return ""
+    return hashlib.sha1(content.encode(), usedforsecurity=False).hexdigest()[:12]
+
+
+class Machine:
+    """The stack in one folder of this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        """Name the folder.
+
+        Args:
+            directory: Folder with compose.yml.
+        """
+        self.directory = directory
+
+    def compose(self, *arguments: str, file: Path | None = None) -> str:
+        """Run docker compose in the folder.
+
+        Args:
+            arguments: What comes after ``docker compose``.
+            file: Another compose.yml than the live one.
+
+        Returns:
+            What it printed.
+
+        Raises:
+            StepError: It failed.
+        """
+        where = ["--project-directory", str(self.directory), "--file", str(file or self.directory / "compose.yml")]
+        return run(["docker", "compose", *where, *arguments])
+
+    def inspect(self, replicas: Sequence[str]) -> list[dict[str, Any]]:
+        """Inspect containers.
+
+        Args:
+            replicas: Their ids; may be empty.
+
+        Returns:
+            The engine's answer; those that are gone meanwhile are left out.
+        """
+        if not replicas:
+            return []
+        command = ["docker", "inspect", "--type", "container", *replicas]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
+        found: list[dict[str, Any]] = json.loads(done.stdout or "[]")
+        return found
+
+    def containers(self, project: str) -> list[dict[str, Any]]:
+        """List the project's containers, dead ones too.
+
+        Args:
+            project: Name of the Compose project.
+
+        Returns:
+            The engine's answer for each.
+        """
+        label = f"label=com.docker.compose.project={project}"
+        return self.inspect(run(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]).split())
+
+    def balancer(self) -> dict[str, Any]:
+        """Ask nginx what it knows.
+
+        Returns:
+            Its status; empty when nginx does not run.
+        """
+        try:
+            status: dict[str, Any] = json.loads(self.compose("exec", "-T", "nginx", "balancer-status", "--always"))
+        except (StepError, ValueError):
+            return {}
+        return status
+
+
+def addresses(container: dict[str, Any]) -> set[str]:
+    """Collect a container's addresses.
+
+    Args:
+        container: As the engine inspects it.
+
+    Returns:
+        IP addresses in all its networks.
+    """
+    return {network["IPAddress"] for network in container["NetworkSettings"]["Networks"].values()}
+
+
+def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any]) -> dict[str, Any]:
+    """Say what matters of a container.
+
+    Args:
+        container: As the engine inspects it.
+        config_hash: What Compose would make of the service now.
+        balancer: nginx's status.
+
+    Returns:
+        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts and start time.
+    """
+    labels, state = container["Config"]["Labels"], container["State"]
+    known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
+    return {
+        "id": container["Id"][:12],
+        "name": container["Name"].lstrip("/"),
+        "image": container["Config"]["Image"],
+        "fresh": labels["com.docker.compose.config-hash"] == config_hash,
+        "running": state["Running"] and not state["Restarting"],
+        "health": state.get("Health", {}).get("Status", "none"),
+        "ready": any(known.get(address, {}).get("ready") for address in addresses(container)),
+        "restarts": container["RestartCount"],
+        "since": state["StartedAt"],
+    }
+
+
+def look(machine: Machine, release: str | None) -> dict[str, Any]:
+    """Compare what runs with what should.
+
+    Args:
+        machine: The stack.
+        release: Id of the release that should run; the live one when None.
+
+    Returns:
+        The services with their wanted number and containers, the releases that are kept, the running configuration of
+        nginx, and whether all of it is as it should be.
+    """
+    live = digest(machine.directory, list(RENDERED.values()))
+    folder = machine.directory / "releases" / release if release else machine.directory
+    file = folder / "compose.yml"
+    if not file.exists():
+        raise StepError(f"there is no {file}")
+    config = json.loads(machine.compose("config", "--format", "json", file=file))
+    lines = machine.compose("config", "--hash", "*", file=file).splitlines()
+    hashes = dict(line.split() for line in lines)
+    balancer = machine.balancer() if live else {}
+    services: dict[str, Any] = {
+        name: {"wanted": service.get("deploy", {}).get("replicas", 1), "replicas": []}
+        for name, service in config["services"].items()
+    }
+    strangers = []
+    for container in machine.containers(config["name"]):
+        name = container["Config"]["Labels"]["com.docker.compose.service"]
+        found = summary(container, hashes.get(name, ""), balancer)
+        if name in services:
+            services[name]["replicas"].append(found)
+        else:
+            strangers.append(found["name"])
+    nginx_conf = folder / ("nginx.conf" if release else RENDERED["nginx.conf"])
+    wanted_sha1 = hashlib.sha1(nginx_conf.read_bytes(), usedforsecurity=False).hexdigest()
+    as_wanted = all(
+        len(service["replicas"]) == service["wanted"]
+        and all(one["fresh"] and one["running"] for one in service["replicas"])
+        for service in services.values()
+    )
+    return {
+        "live": live,
+        "services": services,
+        "releases": kept_releases(machine.directory),
+        "nginx_current": balancer.get("config_sha1") == wanted_sha1,
+        "converged": as_wanted and not strangers and (release is None or live == release),
+    }
+
+
+def kept_releases(directory: Path) -> list[dict[str, Any]]:
+    """List the releases that could be gone back to.
+
+    Args:
+        directory: The stack's folder.
+
+    Returns:
+        Id, time of the last activation (UTC) and who did it; newest first, never activated ones left out.
+    """
+    marks = sorted((directory / "releases").glob("*/activated"), key=lambda mark: mark.stat().st_mtime, reverse=True)
+    return [
+        {
+            "id": mark.parent.name,
+            "activated": datetime.fromtimestamp(mark.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "by": mark.read_text().strip(),
+        }
+        for mark in marks
+    ]
+
+
+def activate(machine: Machine, release: str, who: str) -> dict[str, Any]:
+    """Make a rendered release the live one; nothing that runs changes by it.
+
+    Args:
+        machine: The stack.
+        release: Id of the release.
+        who: Who did it.
+
+    Returns:
+        Ansible's result.
+    """
+    folder = machine.directory / "releases" / release
+    for source, target in RENDERED.items():
+        new = machine.directory / f"{target}.new"
+        new.parent.mkdir(exist_ok=True)
+        shutil.copyfile(folder / source, new)
+        new.replace(machine.directory / target)
+    (folder / "activated").write_text(f"{who}\n")
+    return {"changed": True}
+
+
+def start(machine: Machine, service: str, count: int) -> dict[str, Any]:
+    """Start replicas of the live release beside those that run.
+
+    Args:
+        machine: The stack.
+        service: Name of the service.
+        count: How many replicas there shall be in all.
+
+    Returns:
+        Ids of the new containers.
+    """
+    label = f"label=com.docker.compose.service={service}"
+    project = json.loads(machine.compose("config", "--format", "json"))["name"]
+    listing = ["docker", "ps", "-aq", "--filter", label, "--filter", f"label=com.docker.compose.project={project}"]
+    before = set(run(listing).split())
+    machine.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={count}", service)
+    return {"changed": True, "started": sorted(set(run(listing).split()) - before)}
+
+
+def health_failure(container: dict[str, Any]) -> str:
+    """Run a container's own health check now, because the engine may take long to come round to it.
+
+    Args:
+        container: As the engine inspects it.
+
+    Returns:
+        What is wrong; empty when it is healthy or has no check.
+    """
+    kind, *test = container["Config"].get("Healthcheck", {}).get("Test") or ["NONE"]
+    if kind == "NONE":
+        return ""
+    command = ["sh", "-c", *test] if kind == "CMD-SHELL" else test
+    done = subprocess.run(
+        ["docker", "exec", container["Id"], *command], capture_output=True, text=True, check=False, timeout=60
+    )
+    return (done.stdout + done.stderr).strip() or "the health check fails" if done.returncode else ""
+
+
+def obstacle(machine: Machine, replica: str) -> str:
+    """Tell why a replica does not take traffic yet.
+
+    Args:
+        machine: The stack.
+        replica: Container id.
+
+    Returns:
+        What is missing; empty when it takes traffic.
+
+    Raises:
+        StepError: It never will.
+    """
+    found = machine.inspect([replica])
+    if not found:
+        raise StepError("it is gone")
+    container = found[0]
+    state = container["State"]
+    if state["Restarting"] or not state["Running"] or container["RestartCount"]:
+        raise StepError(f"it ended with status {state['ExitCode']}")
+    unhealthy = health_failure(container)
+    if unhealthy:
+        return f"not healthy: {unhealthy}"
+    balancer = machine.balancer()
+    name = container["Config"]["Labels"]["com.docker.compose.service"]
+    known = balancer.get("services", {}).get(name)
+    if known is None:
+        return ""
+    seen = [known["replicas"][address] for address in addresses(container) if address in known["replicas"]]
+    if not seen:
+        return "nginx has not seen it yet"
+    return "" if seen[0]["ready"] else f"not ready: {seen[0].get('why', 'no answer')}"
+
+
+def last_words(replica: str) -> str:
+    """Collect what helps to find out why a replica failed.
+
+    Args:
+        replica: Container id.
+
+    Returns:
+        Its last log lines.
+    """
+    command = ["docker", "logs", "--tail", str(LOG_LINES), replica]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
+    return done.stdout.strip()
+
+
+def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, Any]:
+    """Wait until replicas are healthy and take traffic.
+
+    Args:
+        machine: The stack.
+        replicas: Container ids.
+        seconds: How long at most.
+
+    Returns:
+        Ansible's result.
+
+    Raises:
+        StepError: One never did; the message has the reason and its last log lines.
+    """
+    deadline = time.monotonic() + seconds
+    for replica in replicas:
+        try:
+            while reason := obstacle(machine, replica):
+                if time.monotonic() > deadline:
+                    raise StepError(f"not within {seconds} s: {reason}")
+                time.sleep(POLL_S)
+        except StepError as error:
+            raise StepError(f"{replica} does not take traffic: {error}\nIts last log lines:\n{last_words(replica)}") from error
+    return {"changed": False}
+
+
+def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
+    """Take replicas out of service and remove them.
+
+    Args:
+        replicas: Container ids.
+        gently: Whether they may drain first, as long as their own stop time says.
+
+    Returns:
+        Ansible's result.
+    """
+    if gently:
+        run(["docker", "stop", *replicas])
+    run(["docker", "rm", "--force", *replicas])
+    return {"changed": True}
+
+
+def lock(machine: Machine, who: str, seconds: int) -> dict[str, Any]:
+    """Keep a second deploy out.
+
+    Args:
+        machine: The stack.
+        who: Who deploys and why.
+        seconds: Age after which a lock counts as left behind.
+
+    Returns:
+        Ansible's result, with a warning when a stale lock was taken over.
+
+    Raises:
+        StepError: Somebody else deploys; the message says who and since when.
+    """
+    folder = machine.directory / "lock"
+    note = folder / "who"
+    result: dict[str, Any] = {"changed": True}
+    for last_try in (False, True):
+        try:
+            folder.mkdir()
+        except FileExistsError:
+            age = time.time() - folder.stat().st_mtime
+            holder = note.read_text().strip() if note.exists() else "somebody"
+            since = datetime.fromtimestamp(folder.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            if age < seconds or last_try:
+                left = f"{seconds - age:.0f}"
+                raise StepError(f"{holder} has been deploying here since {since}; the lock expires in {left} s") from None
+            result["warnings"] = [f"took over a lock that {holder} left behind at {since}"]
+            # Of two that find it stale, only one can rename it.
+            stale = folder.with_name(f"lock.{os.getpid()}")
+            folder.rename(stale)
+            shutil.rmtree(stale)
+            continue
+        note.write_text(f"{who}\n")
+        break
+    return result
+
+
+def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
+    """Let the next deploy in and note this one in the audit log.
+
+    Args:
+        machine: The stack.
+        release: Id of the release, with the outcome.
+        who: Who deployed and why.
+
+    Returns:
+        Ansible's result.
+    """
+    shutil.rmtree(machine.directory / "lock", ignore_errors=True)
+    with (machine.directory / "audit.log").open("a") as log:
+        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {release} by {who}\n")
+    return {"changed": True}
+
+
+def images_of(file: Path) -> set[str]:
+    """List the images that a release runs.
+
+    Args:
+        file: Its compose.yml.
+
+    Returns:
+        Image references.
+    """
+    config = json.loads(run(["docker", "compose", "--file", str(file), "config", "--format", "json"]))
+    return {service["image"] for service in config["services"].values()}
+
+
+def prune(machine: Machine, count: int) -> dict[str, Any]:
+    """Remove old releases, and images of the same repositories that no kept release runs.
+
+    Args:
+        machine: The stack.
+        count: How many releases to keep.
+
+    Returns:
+        Ansible's result.
+    """
+    folder = machine.directory / "releases"
+    kept = [release["id"] for release in kept_releases(machine.directory)][:count]
+    images = {image for release in kept for image in images_of(folder / release / "compose.yml")}
+    for path in folder.iterdir():
+        if path.name not in kept:
+            shutil.rmtree(path)
+    repositories = {image.rpartition(":")[0] for image in images}
+    listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
+    old = [image for image in listed if image.rpartition(":")[0] in repositories and image not in images]
+    if old:
+        # An image that a stopped container still needs stays; that is no reason to fail.
+        subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    return {"changed": bool(old)}
+
+
+def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
+    """Do what is asked for.
+
+    Args:
+        machine: The stack.
+        params: The module's parameters.
+
+    Returns:
+        Ansible's result.
+    """
+    actions = {
+        "look": lambda: {"changed": False} | look(machine, params["release"]),
+        "activate": lambda: activate(machine, params["release"], params["who"]),
+        "start": lambda: start(machine, params["service"], params["count"]),
+        "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
+        "retire": lambda: retire(params["replicas"], gently=True),
+        "remove": lambda: retire(params["replicas"], gently=False),
+        "lock": lambda: lock(machine, params["who"], params["seconds"]),
+        "unlock": lambda: unlock(machine, params["release"], params["who"]),
+        "prune": lambda: prune(machine, params["count"]),
+    }
+    return actions[params["action"]]()
+
+
+def main() -> None:
+    """Run the module."""
+    choices = ["look", "activate", "start", "wait", "retire", "remove", "lock", "unlock", "prune"]
+    module = AnsibleModule(
+        argument_spec={
+            "action": {"type": "str", "required": True, "choices": choices},
+            "directory": {"type": "path", "required": True},
+            "service": {"type": "str"},
+            "count": {"type": "int"},
+            "replicas": {"type": "list", "elements": "str", "default": []},
+            "seconds": {"type": "int", "default": 120},
+            "release": {"type": "str"},
+            "who": {"type": "str", "default": ""},
+        },
+        supports_check_mode=True,
+    )
+    if module.check_mode and module.params["action"] != "look":
+        module.exit_json(changed=True)
+    try:
+        module.exit_json(**step(Machine(Path(module.params["directory"])), module.params))
+    except StepError as error:
+        module.fail_json(msg=str(error))
+
+
+if __name__ == "__main__":
+    main()
