@@ -18,6 +18,7 @@ from testinfra.host import Host
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
+METHODS = ["GET", "POST"]
 PATIENCE_S = 120
 
 
@@ -28,6 +29,15 @@ class Replica:
     id: str
     name: str
     status: str
+
+
+@dataclass
+class Answer:
+    """An HTTP answer."""
+
+    status: int
+    headers: dict[str, str]
+    text: str
 
 
 @dataclass
@@ -74,6 +84,33 @@ class Stack:
         rows = [json.loads(line) for line in listed.splitlines()]
         return [Replica(row["ID"], row["Names"], row["Status"]) for row in rows]
 
+    def inspect(self, service: str) -> list[dict[str, Any]]:
+        """Inspect the running containers of a service.
+
+        Args:
+            service: Name of the service in compose.yml.
+
+        Returns:
+            What the engine says of each.
+        """
+        ids = " ".join(replica.id for replica in self.containers(service))
+        found: list[dict[str, Any]] = json.loads(self.host.check_output(f"docker inspect {ids}"))
+        return found
+
+    def get(self, path: str) -> Answer:
+        """Ask for a page.
+
+        Args:
+            path: Its path.
+
+        Returns:
+            The answer, whatever its status.
+        """
+        with self.connect() as connection:
+            connection.request("GET", path)
+            response = connection.getresponse()
+            return Answer(response.status, dict(response.headers), response.read().decode())
+
     def connect(self) -> closing[http.client.HTTPConnection]:
         """Open a connection from outside.
 
@@ -82,11 +119,12 @@ class Stack:
         """
         return closing(http.client.HTTPConnection(self.address, timeout=10))
 
-    def whoami(self, connection: http.client.HTTPConnection) -> str:
+    def whoami(self, connection: http.client.HTTPConnection, method: str = "GET") -> str:
         """Ask who answers.
 
         Args:
             connection: As ``connect`` gives it.
+            method: GET or POST.
 
         Returns:
             The container's id.
@@ -94,7 +132,7 @@ class Stack:
         Raises:
             OSError: No answer, or one with another status than 200.
         """
-        connection.request("GET", "/whoami")
+        connection.request(method, "/whoami", body=None if method == "GET" else b"x" * 100)
         response = connection.getresponse()
         body = response.read()
         if response.status != http.client.OK:
@@ -115,7 +153,7 @@ class Stack:
 
     @contextmanager
     def under_requests(self) -> Iterator[Tally]:
-        """Keep clients asking while the body runs.
+        """Keep clients asking, half of them with GET and half with POST, while the body runs.
 
         Yields:
             The tally, complete after the body.
@@ -123,16 +161,16 @@ class Stack:
         tally = Tally()
         stop = threading.Event()
 
-        def client() -> None:
+        def client(method: str) -> None:
             with self.connect() as connection:
                 while not stop.is_set():
                     try:
-                        tally.answers[self.whoami(connection)] += 1
+                        tally.answers[self.whoami(connection, method)] += 1
                     except (OSError, http.client.HTTPException) as error:
-                        tally.failures.append(repr(error))
+                        tally.failures.append(f"{method}: {error!r}")
                         connection.close()
 
-        clients = [threading.Thread(target=client) for _ in range(CLIENTS)]
+        clients = [threading.Thread(target=client, args=(method,)) for method in METHODS * (CLIENTS // len(METHODS))]
         for thread in clients:
             thread.start()
         try:

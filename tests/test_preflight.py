@@ -458,9 +458,7 @@ def run_playbook(tmp_path: Path, **variables: Any) -> "subprocess.CompletedProce
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_NOCOLOR": "1"}
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment
-    )
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
 
 
 def test_playbook_refuses_bad_input(tmp_path: Path) -> None:

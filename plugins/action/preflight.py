@@ -30,8 +30,11 @@ WHOLE_NUMBERS = {
     "host_swap_mib": (0, 16384),
     "stack_drain_seconds": (1, 300),
     "stack_port": (1, 65535),
-    "stack_start_seconds": (10, 1800),
+    "stack_keep_releases": (1, 100),
+    "stack_lock_seconds": (60, 86400),
+    "stack_start_seconds": (5, 1800),
     "stack_stop_seconds": (1, 600),
+    "stack_surge": (1, 50),
 }
 """Smallest and largest value that makes sense for a number of ours; sizes are in GiB or MiB, times in seconds."""
 
@@ -193,6 +196,21 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
         yield "stack_services: no service has the path /"
 
 
+def scaled(services: object, variables: Variables) -> object:
+    """Take numbers of replicas from variables that are named like services.
+
+    Args:
+        services: Value of ``stack_services``; left alone when it is not a list of services.
+        variables: Values by name, such as app=5.
+
+    Returns:
+        The services with the other numbers.
+    """
+    if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
+        return services
+    return [entry | {"replicas": variables.get(str(entry.get("name")), entry.get("replicas"))} for entry in services]
+
+
 def too_much_memory(variables: Variables, machine: str, machine_mib: int) -> Iterator[str]:
     """Compare all memory limits together with the machine.
 
@@ -310,7 +328,7 @@ def local_problems(variables: Variables) -> Iterator[str]:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"project"})
+    _VALID_ARGS = frozenset({"project", "scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check the variables that the task sees.
@@ -338,6 +356,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         variables = {name: self._templar.template(task_vars[name]) for name in ours & set(task_vars)}
         defaults = {name: option["default"] for name, option in options["stack"].items() if "default" in option}
         stack = defaults | variables
+        if self._task.args.get("scale"):
+            stack["stack_services"] = scaled(stack["stack_services"], task_vars)
         problems = [
             *misspelt(task_vars, options),
             *wrong_types(variables, options),

@@ -12,6 +12,8 @@ local PROBE_TIMEOUT_MS = 800
 -- One slow answer is load, two in a row are a replica that hangs.
 local TIMEOUTS_UNTIL_OUT = 2
 local EXTRA_TRIES = 2
+-- The counters of addresses that are long gone do not pile up.
+local SERVED_TTL_S = 86400
 
 local shared = ngx.shared.balancer
 local _M = {}
@@ -189,6 +191,7 @@ function _M.done()
   for address in (ngx.var.upstream_addr or ""):gmatch("([%d%.]+):%d+") do
     local requests = (in_flight[address] or 0) - 1
     in_flight[address] = requests > 0 and requests or nil
+    shared:incr("served:" .. address, 1, 0, SERVED_TTL_S)
   end
 end
 
@@ -197,10 +200,11 @@ function _M.status()
   local report = { config_sha1 = config_sha1, services = {} }
   for name in pairs(services) do
     local ready = ready_list(name)
-    report.services[name] = {
-      ready = #ready,
-      replicas = cjson.decode(shared:get("replicas:" .. name) or "{}"),
-    }
+    local replicas = cjson.decode(shared:get("replicas:" .. name) or "{}")
+    for address, replica in pairs(replicas) do
+      replica.served = shared:get("served:" .. address) or 0
+    end
+    report.services[name] = { ready = #ready, replicas = replicas }
     if #ready == 0 then
       ngx.status = ngx.HTTP_SERVICE_UNAVAILABLE
     end

@@ -86,7 +86,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result | {"changed": True}
 
     def _do(self, action: str, **arguments: Any) -> dict[str, Any]:
-        given = {"action": action, "directory": self._task.args["directory"], "who": self._task.args["who"], **arguments}
+        given = {
+            "action": action,
+            "directory": self._task.args["directory"],
+            "who": self._task.args["who"],
+            **arguments,
+        }
         answer: dict[str, Any] = self._execute_module("stack_machine", module_args=given, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise AnsibleActionFail(str(answer.get("msg", answer)))

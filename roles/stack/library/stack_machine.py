@@ -27,15 +27,17 @@ options:
     description:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
         further replicas; C(wait) waits until replicas take traffic; C(retire) drains and removes one; C(remove) removes
-        one at once; C(lock) and C(unlock) keep two deploys apart; C(prune) removes old releases and their images.
+        one at once; C(lock) and C(unlock) keep two deploys apart; C(settle) notes that a release
+        works and removes old ones with their images;
+        C(status) tells a person what runs.
     type: str
     required: true
-    choices: [look, activate, start, wait, retire, remove, lock, unlock, prune]
+    choices: [look, activate, start, wait, retire, remove, lock, unlock, settle, status]
   service:
     description: Name of the service, for C(start).
     type: str
   count:
-    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(prune).
+    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle).
     type: int
   replicas:
     description: Container ids, for C(wait), C(retire) and C(remove).
@@ -47,16 +49,16 @@ options:
     type: int
     default: 120
   release:
-    description: Id of the release, for C(look), C(activate) and C(unlock).
+    description: Id of the release, for C(look), C(activate), C(unlock) and C(settle).
     type: str
   who:
-    description: Who deploys and why, for C(lock) and C(unlock).
+    description: Who deploys and why, for C(lock), C(unlock) and C(settle).
     type: str
     default: ""
 attributes:
   check_mode:
     support: partial
-    details: Only C(look) does anything then.
+    details: Only C(look) and C(status) do anything then.
 """
 
 EXAMPLES = """
@@ -71,6 +73,10 @@ services:
   description: For each service its wanted number of replicas and its containers.
   type: dict
   returned: with action look
+text:
+  description: What runs, for a person.
+  type: str
+  returned: with action status
 """
 
 LOG_LINES = 20
@@ -213,6 +219,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
+    seen = [known[address] for address in addresses(container) if address in known]
     return {
         "id": container["Id"][:12],
         "name": container["Name"].lstrip("/"),
@@ -220,7 +227,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "fresh": labels["com.docker.compose.config-hash"] == config_hash,
         "running": state["Running"] and not state["Restarting"],
         "health": state.get("Health", {}).get("Status", "none"),
-        "ready": any(known.get(address, {}).get("ready") for address in addresses(container)),
+        "ready": any(one["ready"] for one in seen),
+        "served": sum(one.get("served", 0) for one in seen),
         "restarts": container["RestartCount"],
         "since": state["StartedAt"],
     }
@@ -294,13 +302,12 @@ def kept_releases(directory: Path) -> list[dict[str, Any]]:
     ]
 
 
-def activate(machine: Machine, release: str, who: str) -> dict[str, Any]:
+def activate(machine: Machine, release: str) -> dict[str, Any]:
     """Make a rendered release the live one; nothing that runs changes by it.
 
     Args:
         machine: The stack.
         release: Id of the release.
-        who: Who did it.
 
     Returns:
         Ansible's result.
@@ -311,7 +318,6 @@ def activate(machine: Machine, release: str, who: str) -> dict[str, Any]:
         new.parent.mkdir(exist_ok=True)
         shutil.copyfile(folder / source, new)
         new.replace(machine.directory / target)
-    (folder / "activated").write_text(f"{who}\n")
     return {"changed": True}
 
 
@@ -423,7 +429,9 @@ def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, A
                     raise StepError(f"not within {seconds} s: {reason}")
                 time.sleep(POLL_S)
         except StepError as error:
-            raise StepError(f"{replica} does not take traffic: {error}\nIts last log lines:\n{last_words(replica)}") from error
+            raise StepError(
+                f"{replica} does not take traffic: {error}\nIts last log lines:\n{last_words(replica)}"
+            ) from error
     return {"changed": False}
 
 
@@ -469,7 +477,9 @@ def lock(machine: Machine, who: str, seconds: int) -> dict[str, Any]:
             since = datetime.fromtimestamp(folder.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             if age < seconds or last_try:
                 left = f"{seconds - age:.0f}"
-                raise StepError(f"{holder} has been deploying here since {since}; the lock expires in {left} s") from None
+                raise StepError(
+                    f"{holder} has been deploying here since {since}; the lock expires in {left} s"
+                ) from None
             result["warnings"] = [f"took over a lock that {holder} left behind at {since}"]
             # Of two that find it stale, only one can rename it.
             stale = folder.with_name(f"lock.{os.getpid()}")
@@ -511,17 +521,20 @@ def images_of(file: Path) -> set[str]:
     return {service["image"] for service in config["services"].values()}
 
 
-def prune(machine: Machine, count: int) -> dict[str, Any]:
-    """Remove old releases, and images of the same repositories that no kept release runs.
+def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
+    """Note that a release works; remove old ones, and images of the same repositories that no kept one runs.
 
     Args:
         machine: The stack.
+        release: Id of the release that works.
+        who: Who deployed it.
         count: How many releases to keep.
 
     Returns:
         Ansible's result.
     """
     folder = machine.directory / "releases"
+    (folder / release / "activated").write_text(f"{who}\n")
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
     images = {image for release in kept for image in images_of(folder / release / "compose.yml")}
     for path in folder.iterdir():
@@ -533,7 +546,45 @@ def prune(machine: Machine, count: int) -> dict[str, Any]:
     if old:
         # An image that a stopped container still needs stays; that is no reason to fail.
         subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
-    return {"changed": bool(old)}
+    return {"changed": True}
+
+
+def usage() -> dict[str, list[str]]:
+    """Ask the engine what its containers use.
+
+    Returns:
+        CPU and memory of each, by name.
+    """
+    listed = run(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}} {{.MemUsage}}"])
+    return {name: [cpu, memory] for name, cpu, memory, *_ in map(str.split, listed.splitlines())}
+
+
+def status(machine: Machine) -> dict[str, Any]:
+    """Tell a person what runs.
+
+    Args:
+        machine: The stack.
+
+    Returns:
+        The text: the release, then a line for each container.
+    """
+    state, used = look(machine, None), usage()
+    live = next((one for one in state["releases"] if one["id"] == state["live"]), {"activated": "?", "by": "?"})
+    rows = [("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "share")]
+    for name, service in sorted(state["services"].items()):
+        total = sum(one["served"] for one in service["replicas"])
+        for one in sorted(service["replicas"], key=lambda replica: str(replica["name"])):
+            is_replica = name != "nginx"
+            share = f"{one['served'] / total:.1%}" if total else "-"
+            balanced = ("yes" if one["ready"] else "NO", str(one["restarts"]))
+            traffic = (str(one["served"]), share) if is_replica else ("-", "-")
+            cpu_and_memory = used.get(one["name"], ["-", "-"])
+            ready, restarts = balanced if is_replica else ("-", balanced[1])
+            rows.append((one["name"], one["health"], ready, restarts, *cpu_and_memory, *traffic))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    head = f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"
+    return {"changed": False, "text": "\n".join([head, "", *lines])}
 
 
 def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
@@ -548,21 +599,22 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     """
     actions = {
         "look": lambda: {"changed": False} | look(machine, params["release"]),
-        "activate": lambda: activate(machine, params["release"], params["who"]),
+        "activate": lambda: activate(machine, params["release"]),
         "start": lambda: start(machine, params["service"], params["count"]),
         "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
         "retire": lambda: retire(params["replicas"], gently=True),
         "remove": lambda: retire(params["replicas"], gently=False),
         "lock": lambda: lock(machine, params["who"], params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
-        "prune": lambda: prune(machine, params["count"]),
+        "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
+        "status": lambda: status(machine),
     }
     return actions[params["action"]]()
 
 
 def main() -> None:
     """Run the module."""
-    choices = ["look", "activate", "start", "wait", "retire", "remove", "lock", "unlock", "prune"]
+    choices = ["look", "activate", "start", "wait", "retire", "remove", "lock", "unlock", "settle", "status"]
     module = AnsibleModule(
         argument_spec={
             "action": {"type": "str", "required": True, "choices": choices},
@@ -576,7 +628,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if module.check_mode and module.params["action"] != "look":
+    if module.check_mode and module.params["action"] not in {"look", "status"}:
         module.exit_json(changed=True)
     try:
         module.exit_json(**step(Machine(Path(module.params["directory"])), module.params))

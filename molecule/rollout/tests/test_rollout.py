@@ -1,0 +1,173 @@
+"""No request is lost while what runs is changed, and a version that does not work never replaces one that does."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from tests.live_stack import Stack
+from tests.project import ROOT, load_mapping
+
+Playbook = Callable[..., subprocess.CompletedProcess[str]]
+
+PATIENCE_S = 10
+"""How long a version that does not work is given; the shipped 60 s would only make the tests slower."""
+
+
+def _playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    command = ["ansible-playbook", f"playbooks/{name}.yml", "--inventory", "inventories/aws", *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+
+
+def _version_of(app: Path) -> list[str]:
+    """Deploy another folder in the place of app/."""
+    services = load_mapping(ROOT / "inventories/aws/group_vars/all/services.yml")["stack_services"]
+    other = [services[0] | {"context": str(app)}, *services[1:]]
+    return ["--extra-vars", json.dumps({"stack_services": other, "stack_start_seconds": PATIENCE_S})]
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Copy the sample app, to be changed.
+
+    Args:
+        tmp_path: Where to.
+
+    Returns:
+        The copy.
+    """
+    copy = tmp_path / "app"
+    shutil.copytree(ROOT / "app", copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    return copy
+
+
+def _edit(file: Path, old: str, new: str) -> None:
+    text = file.read_text()
+    assert old in text, file
+    file.write_text(text.replace(old, new))
+
+
+def _deploy(app: Path) -> str:
+    deployed = _playbook("deploy", *_version_of(app))
+    assert deployed.returncode == 0, deployed.stdout
+    return deployed.stdout
+
+
+def _releases(stack: Stack) -> set[str]:
+    return {container["Image"] for container in stack.inspect("app")}
+
+
+def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None:
+    """This is what the project is for."""
+    seen = {frozenset(_releases(stack))}
+    said = ""
+    with stack.under_requests() as tally:
+        for number in range(3):
+            _edit(app / "hello/templates/index.html", "Hello from Flask", f"Hello {number} from Flask")
+            said = _deploy(app)
+            assert len(stack.containers("app")) == stack.replicas
+            seen.add(frozenset(_releases(stack)))
+    print(f"{sum(tally.answers.values())} answers")
+    assert tally.failures == []
+    assert len(seen) == 4
+    assert "takes traffic after" in said
+    assert "drained and removed" in said
+
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "does not build": lambda app: _edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
+    "crashes": lambda app: _edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
+    "is never healthy": lambda app: _edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
+    "is never ready": lambda app: _edit(app / "hello/views.py", '"/readyz"', '"/never"'),
+}
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, how: str) -> None:
+    """People deploy mistakes. The run fails and says why; nobody else notices."""
+    before = {replica.id for replica in stack.containers("app")}
+    BROKEN[how](app)
+    with stack.under_requests() as tally:
+        deployed = _playbook("deploy", *_version_of(app))
+    assert deployed.returncode != 0
+    if how == "crashes":
+        assert "no database" in deployed.stdout + deployed.stderr
+    assert tally.failures == []
+    assert {replica.id for replica in stack.containers("app")} == before
+    assert set(stack.ask(30)) == before
+
+
+def test_rollback_brings_the_release_before_without_a_lost_request(stack: Stack) -> None:
+    """The way back has to be as safe as the way forward, and needs no build."""
+    before = _releases(stack)
+    with stack.under_requests() as tally:
+        back = _playbook("rollback")
+        assert back.returncode == 0, back.stdout
+    assert tally.failures == []
+    assert _releases(stack) != before
+    assert len(stack.containers("app")) == stack.replicas
+
+
+def test_rollback_refuses_a_release_that_is_not_there() -> None:
+    """A misspelt id must not end in an empty machine; the message lists what there is."""
+    refused = _playbook("rollback", "--extra-vars", "release=no-such-release")
+    assert refused.returncode != 0
+    assert "release is no-such-release" in refused.stdout + refused.stderr
+    assert "(live)" in refused.stdout + refused.stderr
+
+
+def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
+    """Up before a busy hour, down after it."""
+    with stack.under_requests() as tally:
+        for number in (5, 1, 3):
+            scaled = _playbook("scale", "--extra-vars", f"app={number}")
+            assert scaled.returncode == 0, scaled.stdout
+            assert len(stack.containers("app")) == number
+    assert tally.failures == []
+
+
+def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
+    """A stopped replica announces itself: nginx looks away before the server ends."""
+    victim = stack.containers("app")[0]
+    with stack.under_requests() as tally:
+        host.check_output(f"docker stop {victim.id}")
+    assert tally.failures == []
+    host.check_output(f"docker start {victim.id}")
+    stack.wait_for("it takes its share again", lambda: victim.id in stack.ask(30))
+
+
+def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
+    """The second is told who is there and since when, and touches nothing."""
+    host.check_output(f"mkdir {stack.directory}/lock && echo 'jane: hotfix' > {stack.directory}/lock/who")
+    _edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
+    before = {replica.id for replica in stack.containers("app")}
+    refused = _playbook("deploy", *_version_of(app))
+    host.check_output(f"rm -r {stack.directory}/lock")
+    assert refused.returncode != 0
+    assert "jane: hotfix has been deploying here since" in refused.stdout + refused.stderr
+    assert {replica.id for replica in stack.containers("app")} == before
+
+
+def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
+    """Visitors are told to come back; a monitor that asks for the health is not alarmed."""
+    assert _playbook("maintenance", "--extra-vars", "on=true").returncode == 0
+    closed, healthy = stack.get("/"), stack.get("/healthz")
+    assert _playbook("maintenance", "--extra-vars", "on=false").returncode == 0
+    assert (closed.status, healthy.status) == (503, 200)
+    assert closed.headers["Retry-After"]
+    assert "Back soon" in closed.text
+    assert stack.get("/").status == 200
+
+
+def test_deploying_again_changes_nothing_and_repairs_all(stack: Stack) -> None:
+    """Whatever was done by hand, one run brings what the inventory says; the next finds nothing to do."""
+    assert _playbook("deploy").returncode == 0
+    again = _playbook("deploy")
+    assert "changed=0" in again.stdout
+    assert len(stack.containers("app")) == stack.replicas
