@@ -119,11 +119,12 @@ def swap_contents(app: Path) -> None:
     second.write_bytes(one)
 
 
-def move_boundary(app: Path) -> None:
-    """Move a byte from the content of a file into its name."""
-    content = (app / "run").read_bytes()
-    (app / "run").unlink()
-    (app / f"run{content[:1].decode()}").write_bytes(content[1:])
+def swallow(app: Path) -> None:
+    """Append a file, name and all, to the one before it: one after the other the bytes are the same."""
+    swallowed = app / "wsgi.py"
+    with (app / "run").open("ab") as file:
+        file.write(b"wsgi.py-" + swallowed.read_bytes())
+    swallowed.unlink()
 
 
 def relink(app: Path) -> None:
@@ -156,7 +157,7 @@ RELEVANT: dict[str, Change] = {
     "link target": relink,
     "link becomes its target": follow,
     "contents exchanged": swap_contents,
-    "byte from content to name": move_boundary,
+    "file swallowed by another": swallow,
     "negated file": lambda app: (app / "kept.log").write_text("other\n", encoding="utf-8"),
     "no longer ignored": lambda app: (app / ".dockerignore").write_text("tests\n", encoding="utf-8"),
 }
