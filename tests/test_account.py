@@ -139,9 +139,8 @@ def test_inventory_says_it_once_and_ends(tmp_path: Path) -> None:
 
 def test_inventory_names_the_endpoint(tmp_path: Path, nobody: str) -> None:
     """The same from the outside for a rehearsal that is down: the account is asked before instances are."""
-    run = list_inventory(
-        tmp_path, AWS_ENDPOINT_URL=nobody, AWS_ACCESS_KEY_ID="testing", AWS_SECRET_ACCESS_KEY="testing"
-    )
+    credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
+    run = list_inventory(tmp_path, AWS_ENDPOINT_URL=nobody, **credentials)
     assert run.returncode == 1
     assert run.stderr.strip() == (
         f"[ERROR]: Nobody answers at {nobody} (AWS_ENDPOINT_URL). Two ways on:\n{account.WAYS_OUT}"

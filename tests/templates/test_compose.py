@@ -1,0 +1,168 @@
+"""compose.yml: what runs with which limits, and that only nginx can be reached."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.templates.render import MANAGED, Renderer
+
+APP = {
+    "name": "app",
+    "context": "app",
+    "path": "/",
+    "replicas": 3,
+    "server": "gunicorn",
+    "memory": "128m",
+    "cpus": "0.5",
+}
+API = APP | {"name": "api-2", "context": "api", "path": "/api", "replicas": 2, "memory": "1g", "cpus": "2"}
+IMAGES = {
+    "nginx": "flask-fleet/nginx:0123456789ab",
+    "app": "flask-fleet/app:123456789012",
+    "api-2": "registry.example:5000/team/api:v1.2",
+}
+NEW_ENGINE = {"stdout": "26.1.5+dfsg1"}
+SERVICES = {"one service": [APP], "two services": [APP, API]}
+
+Compose = Callable[..., dict[str, Any]]
+
+both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
+
+
+@pytest.fixture
+def compose(render: Renderer) -> Compose:
+    """Render the file and read it as Compose would."""
+
+    def read(services: list[dict[str, Any]], **variables: Any) -> dict[str, Any]:
+        given = {"stack_images": IMAGES, "__stack_engine": NEW_ENGINE} | variables
+        text = render("stack", "compose.yml.j2", stack_services=services, **given)
+        content: dict[str, Any] = yaml.safe_load(text)
+        return content
+
+    return read
+
+
+def seconds(duration: str) -> int:
+    """Read a duration as this file writes it."""
+    assert duration.endswith("s")
+    return int(duration.removesuffix("s"))
+
+
+@both
+def test_every_service_is_there_once(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """Each entry of the variable and nginx, under the project's name."""
+    content = compose(services, stack_name="mine")
+    assert list(content["services"]) == ["nginx", *(service["name"] for service in services)]
+    assert content["name"] == "mine"
+
+
+def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
+    """And what can be done by hand in its folder, with a service that exists."""
+    text = render("stack", "compose.yml.j2", stack_services=[API], stack_images=IMAGES, __stack_engine=NEW_ENGINE)
+    assert text.startswith(f"#\n# {MANAGED}\n#\n")
+    assert "--scale api-2=5\n" in text
+
+
+@both
+def test_only_nginx_is_published(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """A replica that is reached directly would believe whatever X-Forwarded-For says."""
+    content = compose(services, stack_address="127.0.0.1", stack_port=7151)
+    published = {name: service["ports"] for name, service in content["services"].items() if "ports" in service}
+    assert published == {"nginx": ["127.0.0.1:7151:80"]}
+    assert [name for name, service in content["services"].items() if "network_mode" in service] == []
+
+
+@both
+def test_every_container_is_confined(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """What breaks into one finds nothing to write to, no privilege to gain, and limits."""
+    for name, service in compose(services)["services"].items():
+        assert service["read_only"] is True, name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert service["init"] is True, name
+        assert {"cap_add", "privileged", "devices", "pid", "ipc"}.isdisjoint(service), name
+        limits = service["deploy"]["resources"]["limits"]
+        assert limits["memory"], name
+        assert 0 < limits["pids"] <= 100, name
+        # Where a read-only container still has to write.
+        assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"], name  # noqa: S108 - in a container
+
+
+@both
+def test_dead_replica_is_started_again(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """Also after a reboot, but not what a person stopped."""
+    for name, service in compose(services)["services"].items():
+        assert service["restart"] == "unless-stopped", name
+
+
+@both
+def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """The sum that preflight compared with the machine is what runs."""
+    content = compose(services, stack_nginx_memory="96m")
+    for service in services:
+        deploy = content["services"][service["name"]]["deploy"]
+        assert deploy["replicas"] == service["replicas"]
+        assert deploy["resources"]["limits"]["memory"] == service["memory"]
+        # Compose wants text here: a bare 0.5 is a number.
+        assert deploy["resources"]["limits"]["cpus"] == service["cpus"]
+    assert content["services"]["nginx"]["deploy"]["resources"]["limits"]["memory"] == "96m"
+    assert content["services"]["nginx"]["deploy"].get("replicas", 1) == 1
+
+
+@both
+def test_images_are_those_that_were_built(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """The whole reference, registry port included."""
+    content = compose(services)["services"]
+    assert {name: service["image"] for name, service in content.items()} == {name: IMAGES[name] for name in content}
+    assert [name for name, service in content.items() if "build" in service] == []
+
+
+@both
+def test_replicas_are_told_their_release(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """The image's tag as text, also where the hash happens to have no letter and YAML would see a number."""
+    content = compose(services)["services"]
+    for service in services:
+        tag = IMAGES[service["name"]].rpartition(":")[2]
+        assert content[service["name"]]["environment"]["RELEASE"] == tag
+
+
+@pytest.mark.parametrize(("drain", "stop"), [(3, 20), (1, 1), (300, 600)])
+def test_engine_waits_longer_than_drain_and_stop(compose: Compose, drain: int, stop: int) -> None:
+    """A replica that is killed while it drains loses requests; so does nginx."""
+    content = compose([APP, API], stack_drain_seconds=drain, stack_stop_seconds=stop)["services"]
+    for name in ("app", "api-2"):
+        assert seconds(content[name]["stop_grace_period"]) > drain + stop
+        assert content[name]["environment"]["DRAIN_SECONDS"] == str(drain)
+    assert seconds(content["nginx"]["stop_grace_period"]) > stop
+
+
+def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> None:
+    """Ansible replaces the file: a mount of the file alone would show the old one until the container is replaced."""
+    content = compose([APP])["services"]
+    assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro"]
+    assert [name for name, service in content.items() if name != "nginx" and "volumes" in service] == []
+
+
+@both
+def test_nginx_starts_after_the_services(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """Stopped in the opposite order, nginx leaves first and no request meets an empty stack."""
+    assert compose(services)["services"]["nginx"]["depends_on"] == [service["name"] for service in services]
+
+
+@pytest.mark.parametrize(
+    ("version", "healthcheck"),
+    [
+        ("20.10.24+dfsg1", None),
+        ("24.0.9", None),
+        ("25.0.0", {"start_interval": "1s"}),
+        ("29.1", {"start_interval": "1s"}),
+    ],
+)
+def test_old_engine_is_not_asked_for_what_it_refuses(
+    compose: Compose, version: str, healthcheck: dict[str, str] | None
+) -> None:
+    """Debian 12's engine knows no start_interval; the check itself stays the image's everywhere."""
+    for name, service in compose([APP, API], __stack_engine={"stdout": version})["services"].items():
+        assert service.get("healthcheck") == healthcheck, name

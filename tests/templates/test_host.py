@@ -1,0 +1,71 @@
+"""The files of the host role: a swap file, and security updates that install themselves."""
+
+import configparser
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.templates.render import MANAGED, Renderer
+
+SWAP = "etc/systemd/system/host-swap.service.j2"
+UPDATES = "etc/apt/apt.conf.d/20auto-upgrades.j2"
+
+
+def unit(text: str) -> configparser.ConfigParser:
+    """Read a unit file, which has to give every key once."""
+    parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True)
+    parser.optionxform = str  # type: ignore[assignment,method-assign] # keys of systemd have capitals
+    parser.read_string(text)
+    return parser
+
+
+def test_swap_file_has_the_size_that_was_asked_for(render: Renderer) -> None:
+    """It is made once, readable by nobody else, and it is the one that is turned on and off."""
+    text = render("host", SWAP, host_swap_mib=512)
+    assert text.startswith(f"#\n# {MANAGED}\n#\n")
+    service = unit(text)["Service"]
+    make = service["ExecStartPre"]
+    assert "fallocate -l 512M /swapfile" in make
+    assert make.index("test -s /swapfile ||") < make.index("umask 077") < make.index("fallocate")
+    assert make.index("fallocate") < make.index("mkswap /swapfile")
+    assert service["ExecStart"] == "/sbin/swapon /swapfile"
+    assert service["ExecStop"] == "/sbin/swapoff /swapfile"
+
+
+def test_swap_survives_a_reboot_and_spares_containers(render: Renderer) -> None:
+    """Swap in the rehearsal's containers would be the swap of the person's own machine."""
+    read = unit(render("host", SWAP))
+    assert read["Install"]["WantedBy"] == "swap.target"
+    assert read["Unit"]["ConditionVirtualization"] == "!container"
+    assert (read["Service"]["Type"], read["Service"]["RemainAfterExit"]) == ("oneshot", "yes")
+
+
+@pytest.mark.parametrize("path", ["/swapfile", "/var/swap"])
+def test_swap_file_is_named_in_one_place(render: Renderer, path: str) -> None:
+    """Half a change would make one file and turn another on."""
+    text = render("host", SWAP, __host_swap_file=path)
+    assert text.count(path) == 5
+    assert path == "/swapfile" or "/swapfile" not in text
+
+
+def test_security_updates_install_themselves(render: Renderer) -> None:
+    """Both settings are needed: without new lists nothing is ever found to upgrade."""
+    text = render("host", UPDATES)
+    assert MANAGED in text
+    assert text.rstrip().split("*/\n")[1].splitlines() == [
+        'APT::Periodic::Update-Package-Lists "1";',
+        'APT::Periodic::Unattended-Upgrade "1";',
+    ]
+
+
+@pytest.mark.skipif(not shutil.which("apt-config"), reason="only Debian has apt")
+def test_apt_reads_the_updates_file(render: Renderer, tmp_path: Path) -> None:
+    """Its comments are not those of other files: apt would refuse every command after a bad one."""
+    path = tmp_path / "20auto-upgrades"
+    path.write_text(render("host", UPDATES), encoding="utf-8")
+    command = ["apt-config", f"--config-file={path}", "dump", "APT::Periodic"]
+    read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in read.stdout
+    assert read.stderr == ""

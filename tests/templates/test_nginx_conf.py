@@ -1,0 +1,163 @@
+"""nginx.conf: which requests go where, what a client cannot claim, and when another replica is asked."""
+
+import ast
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from tests.project import ROOT
+from tests.templates.render import MANAGED, Renderer
+
+APP = {"name": "app", "path": "/"}
+API = {"name": "api-2", "path": "/api/"}
+SERVICES = {"one service": [APP], "two services": [APP, API]}
+FOLDER = "/etc/nginx/stack"
+
+Conf = Callable[[list[dict[str, Any]]], str]
+
+both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
+
+
+@pytest.fixture
+def conf(render: Renderer) -> Conf:
+    """Render the file."""
+    return lambda services: render("stack", "nginx/nginx.conf.j2", stack_services=services)
+
+
+def block(text: str, head: str) -> str:
+    """Return what is inside the only block that begins so."""
+    assert text.count(f"{head} {{") == 1, f"{text.count(f'{head} {{')} blocks {head}"
+    rest = text.split(f"{head} {{")[1]
+    depth = 1
+    for position, character in enumerate(rest):
+        depth += {"{": 1, "}": -1}.get(character, 0)
+        if depth == 0:
+            return rest[:position]
+    pytest.fail(f"{head} is never closed")
+
+
+def values(text: str, directive: str) -> list[str]:
+    """Return the values of a directive, wherever it stands."""
+    return re.findall(rf"^\s*{directive}\s+([^;{{]+);", text, re.MULTILINE)
+
+
+def served(text: str) -> str:
+    """Return the server that is published."""
+    (server,) = (part for part in text.split("\n    server {")[1:] if "listen 80 " in part)
+    return server
+
+
+def gunicorn(setting: str) -> int:
+    """Return a number of the sample app's gunicorn.conf.py."""
+    tree = ast.parse((ROOT / "app/gunicorn.conf.py").read_text(encoding="utf-8"))
+    (value,) = (
+        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == setting
+    )
+    return int(ast.literal_eval(value))
+
+
+@both
+def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """The header comes first, every block is closed, and nothing of the template is left."""
+    text = conf(services)
+    assert text.startswith(f"#\n# {MANAGED}\n#\n")
+    assert text.count("{") == text.count("}")
+    assert "{{" not in text
+    assert "{%" not in text
+
+
+@both
+def test_one_upstream_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """Each asks the balancer for replicas of its own service."""
+    text = conf(services)
+    names = [service["name"] for service in services]
+    assert re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE) == names
+    for name in names:
+        inside = block(text, f"upstream {name}")
+        assert f'require("balancer").pick("{name}")' in inside
+        # nginx ignores `keepalive` when it stands before the balancing method.
+        assert inside.index("balancer_by_lua_block") < inside.index("keepalive")
+
+
+@both
+def test_one_location_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """Requests whose path begins with a service's go to it, and nothing that a page links to is taken away."""
+    server = served(conf(services))
+    assert re.findall(r"location (.+?) \{", server) == [service["path"] for service in services]
+    for service in services:
+        assert values(block(server, f"location {service['path']}"), "proxy_pass") == [f"http://{service['name']}"]
+
+
+@both
+def test_balancer_watches_every_service(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """A service that it does not know has no ready replica, ever."""
+    watched = re.findall(r'\{ name = "(\S+)", port = (\d+), ready_path = "(\S+)" \}', conf(services))
+    assert watched == [(service["name"], "5000", "/readyz") for service in services]
+
+
+def test_balancer_hashes_the_file_that_runs(conf: Conf) -> None:
+    """By this hash the role sees whether nginx runs the new file: it must be the one the image starts nginx with."""
+    assert f'require("balancer").init("{FOLDER}/nginx.conf", {{' in conf([APP])
+    assert f'"-c", "{FOLDER}/nginx.conf"' in (ROOT / "files/images/nginx/Dockerfile").read_text(encoding="utf-8")
+
+
+@both
+def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """The app trusts one proxy: whatever the client sends is replaced, never appended to."""
+    text = conf(services)
+    headers = dict(value.split(maxsplit=1) for value in values(text, "proxy_set_header"))
+    assert headers["X-Forwarded-For"] == "$remote_addr"
+    assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert headers["X-Forwarded-Host"] == headers["Host"] == "$host"
+    assert "$proxy_add_x_forwarded_for" not in text
+    assert "$http_x_" not in text
+
+
+@both
+def test_no_location_replaces_the_headers(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """One proxy_set_header inside a location would undo all those of the server."""
+    for service in services:
+        inside = block(served(conf(services)), f"location {service['path']}")
+        assert values(inside, "proxy_set_header") == []
+
+
+def test_connections_to_replicas_are_kept(conf: Conf) -> None:
+    """HTTP/1.1 and an empty Connection header are what upstream keep-alive needs."""
+    text = conf([APP])
+    assert values(text, "proxy_http_version") == ["1.1"]
+    assert '""' in dict(value.split(maxsplit=1) for value in values(text, "proxy_set_header"))["Connection"]
+
+
+@both
+def test_unsafe_request_is_never_sent_twice(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """A payment is not repeated because the first replica was slow to say that it took it."""
+    (conditions,) = values(conf(services), "proxy_next_upstream")
+    assert "non_idempotent" not in conditions
+    assert {"error", "timeout", "http_502", "http_503"} == set(conditions.split())
+
+
+def test_both_ends_agree_on_times(conf: Conf) -> None:
+    """An idle connection is closed by nginx first, and a slow request given up by gunicorn first."""
+    text = conf([APP])
+    (idle,) = values(block(text, "upstream app"), "keepalive_timeout")
+    (reading,) = values(text, "proxy_read_timeout")
+    assert int(idle.removesuffix("s")) < gunicorn("keepalive")
+    assert int(reading.removesuffix("s")) > gunicorn("timeout")
+
+
+def test_only_the_balancers_page_is_beside_the_public_server(conf: Conf) -> None:
+    """What it knows of the replicas is for this container, not for the network."""
+    assert values(conf([APP, API]), "listen") == ["80 default_server", "127.0.0.1:8081"]
+
+
+def test_nginx_writes_only_where_it_can(conf: Conf) -> None:
+    """The container is read-only and its user is not root: every path to write to is in /tmp or a stream."""
+    text = conf([APP])
+    paths = [*values(text, "pid"), *values(text, r"\w+_temp_path")]
+    assert len(paths) == 6
+    assert [path for path in paths if not path.startswith("/tmp/")] == []  # noqa: S108 - in a container
+    (errors,), (access, *_) = values(text, "error_log"), values(text, "access_log")
+    assert errors.split()[0] == "stderr"
+    assert access.split()[0] == "/dev/stdout"
