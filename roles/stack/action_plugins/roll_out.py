@@ -1,7 +1,7 @@
 """Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
 
-Start new, wait until nginx sends requests to it, then drain and remove an old one. When a new one never takes traffic it
-is removed, what was already replaced is put back, and the release before goes on serving.
+Start new, wait until nginx sends requests to it, then drain and remove an old one. When a new one never takes traffic
+it is removed, what was already replaced is put back, and the release before goes on serving.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"directory", "release", "surge", "seconds", "who"})
+    _VALID_ARGS = frozenset({"directory", "release", "surge", "seconds"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Roll the release out.
@@ -86,12 +86,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result | {"changed": True}
 
     def _do(self, action: str, **arguments: Any) -> dict[str, Any]:
-        given = {
-            "action": action,
-            "directory": self._task.args["directory"],
-            "who": self._task.args["who"],
-            **arguments,
-        }
+        given = {"action": action, "directory": self._task.args["directory"], **arguments}
         answer: dict[str, Any] = self._execute_module("stack_machine", module_args=given, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise AnsibleActionFail(str(answer.get("msg", answer)))

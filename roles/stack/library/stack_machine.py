@@ -8,7 +8,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -424,14 +424,17 @@ def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, A
     deadline = time.monotonic() + seconds
     for replica in replicas:
         try:
-            while reason := obstacle(machine, replica):
-                if time.monotonic() > deadline:
-                    raise StepError(f"not within {seconds} s: {reason}")
+            reason = obstacle(machine, replica)
+            while reason and time.monotonic() < deadline:
                 time.sleep(POLL_S)
+                reason = obstacle(machine, replica)
         except StepError as error:
+            reason = str(error)
+        if reason:
+            words = last_words(replica)
             raise StepError(
-                f"{replica} does not take traffic: {error}\nIts last log lines:\n{last_words(replica)}"
-            ) from error
+                f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{words}"
+            )
     return {"changed": False}
 
 
@@ -476,10 +479,8 @@ def lock(machine: Machine, who: str, seconds: int) -> dict[str, Any]:
             holder = note.read_text().strip() if note.exists() else "somebody"
             since = datetime.fromtimestamp(folder.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             if age < seconds or last_try:
-                left = f"{seconds - age:.0f}"
-                raise StepError(
-                    f"{holder} has been deploying here since {since}; the lock expires in {left} s"
-                ) from None
+                left = f"the lock expires in {seconds - age:.0f} s"
+                raise StepError(f"{holder} has been deploying here since {since}; {left}") from None
             result["warnings"] = [f"took over a lock that {holder} left behind at {since}"]
             # Of two that find it stale, only one can rename it.
             stale = folder.with_name(f"lock.{os.getpid()}")
@@ -597,7 +598,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Ansible's result.
     """
-    actions = {
+    actions: dict[str, Callable[[], dict[str, Any]]] = {
         "look": lambda: {"changed": False} | look(machine, params["release"]),
         "activate": lambda: activate(machine, params["release"]),
         "start": lambda: start(machine, params["service"], params["count"]),

@@ -1,0 +1,62 @@
+"""What the roll-out decides: it must come to its end, never below the wanted number, never above it and the surge."""
+
+from __future__ import annotations
+
+from itertools import count
+from typing import Any
+
+import pytest
+
+from roles.stack.action_plugins.roll_out import Step, next_step
+
+
+def replica(number: int, **changed: Any) -> dict[str, Any]:
+    """Describe a container as stack_machine does: an old one that serves, unless changed."""
+    return {"id": f"c{number}", "fresh": False, "running": True, "ready": True, "since": f"{number:04}"} | changed
+
+
+def replicas(old: int, fresh: int = 0) -> list[dict[str, Any]]:
+    """Describe a number of old and of fresh containers."""
+    return [replica(number, fresh=number >= old) for number in range(old + fresh)]
+
+
+@pytest.mark.parametrize("wanted", [1, 2, 3, 5])
+@pytest.mark.parametrize("surge", [1, 2, 5])
+@pytest.mark.parametrize("old", [1, 3, 7])
+@pytest.mark.parametrize("fresh", [0, 1, 3])
+def test_the_change_ends_within_its_bounds(wanted: int, surge: int, old: int, fresh: int) -> None:
+    """Fewer than wanted are lost requests; more than the surge may not fit into a small machine's memory."""
+    running, numbers = replicas(old, fresh), count(100)
+    least, most = min(wanted, len(running)), max(wanted + surge, len(running))
+    for _ in range(100):
+        step = next_step(wanted, surge, running)
+        if step is None:
+            break
+        if step.action == "start":
+            assert step.count > len(running)
+            running += [replica(next(numbers), fresh=True) for _ in range(step.count - len(running))]
+        else:
+            running = [one for one in running if one["id"] not in step.replicas]
+        assert least <= len(running) <= most
+    assert step is None
+    assert all(one["fresh"] for one in running)
+    assert len(running) >= wanted
+
+
+def test_only_numbers_differ_is_nothing_to_roll_out() -> None:
+    """Compose adds and drains replicas by itself; only replacing is ours."""
+    assert next_step(5, 1, replicas(0, 2)) is None
+    assert next_step(1, 1, replicas(0, 2)) is None
+
+
+def test_dead_ones_go_first() -> None:
+    """What an interrupted run left behind takes the place of a replica that could serve."""
+    dead = replica(7, running=False)
+    assert next_step(2, 1, [*replicas(2), dead]) == Step("remove", replicas=("c7",))
+
+
+def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
+    """Nobody misses it; the next to go is the oldest."""
+    hung = replica(2, ready=False)
+    assert next_step(2, 1, [*replicas(2), hung]) == Step("retire", replicas=("c2",))
+    assert next_step(2, 1, replicas(3)) == Step("retire", replicas=("c0",))
