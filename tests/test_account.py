@@ -112,6 +112,12 @@ def test_unknown_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "no-such-profile" in str(account.problem())
 
 
+def test_endpoint_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A forgotten http:// is named, not buried under what the parsers say."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
+    assert str(account.problem()).startswith("AWS_ENDPOINT_URL is 'localhost': Invalid endpoint: localhost.")
+
+
 def list_inventory(tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the real ansible-inventory, without whatever the shell says about Ansible and AWS."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}

@@ -18,7 +18,7 @@ IGNORE_FILES = {
     "empty": "",
     "some": "tests\n*.log\n**/*.pyc\n",
     "negation": "*\n!wsgi.py\n!hello\nhello/*.pyc\n",
-    "comments and blanks": "# What is not needed:\n\n  tests  \n*.log\n",
+    "comments and blanks": "# What is not needed:\n# notes\n\n  tests  \n*.log\n",
     "a folder and one file of it": "hello\n!hello/views.py\n",
     "itself and the Dockerfile": ".dockerignore\nDockerfile\n",
 }
@@ -36,6 +36,8 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         path.write_text(f"content of {name}\n", encoding="utf-8")
     (folder / "run").chmod(0o755)
     (folder / "link").symlink_to("run")
+    (folder / "# notes").touch()
+    (folder / "folder").symlink_to("hello")
     (folder / "dangling").symlink_to("nowhere")
     return folder
 
@@ -59,7 +61,17 @@ def test_ignored_files_stay_at_home(context: Path) -> None:
     (context / ".dockerignore").write_text("tests\n*.log\n**/*.pyc\n", encoding="utf-8")
     with tarfile.open(pack(context)) as archive:
         files = {member.name for member in archive.getmembers() if not member.isdir()}
-    assert files == {".dockerignore", "Dockerfile", "dangling", "hello/views.py", "link", "run", "wsgi.py"}
+    assert files == {
+        "# notes",
+        ".dockerignore",
+        "Dockerfile",
+        "dangling",
+        "folder",
+        "hello/views.py",
+        "link",
+        "run",
+        "wsgi.py",
+    }
 
 
 def test_links_and_the_executable_bit_survive(context: Path) -> None:

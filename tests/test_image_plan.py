@@ -155,6 +155,7 @@ RELEVANT: dict[str, Change] = {
     "file gone": lambda app: (app / "wsgi.py").unlink(),
     "executable": lambda app: (app / "run").chmod(0o755),
     "link target": relink,
+    "link to a folder": lambda app: (app / "folder").symlink_to("hello"),
     "link becomes its target": follow,
     "contents exchanged": swap_contents,
     "file swallowed by another": swallow,

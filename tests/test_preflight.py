@@ -21,10 +21,8 @@ from tests.project import ROOT
 
 OPTIONS = preflight.known_variables(ROOT / "roles")
 SERVICES_OPTION = OPTIONS["stack"]["stack_services"]
+PATHS = "allowed is a path that begins with /, of letters, digits and the characters . _ ~ - /"
 REGION = "eu-central-1"
-
-# 0 is allowed there, and text is the argument spec's business.
-NEVER_ZERO = sorted(set(preflight.WHOLE_NUMBERS) - {"host_swap_mib"})
 
 each_number = pytest.mark.parametrize("name", sorted(preflight.WHOLE_NUMBERS))
 
@@ -111,7 +109,7 @@ def test_number_beyond_the_edge_is_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("value", ["three", "", None, True, 2.5, [2]], ids=repr)
-@pytest.mark.parametrize("name", NEVER_ZERO)
+@each_number
 def test_what_is_no_whole_number_is_refused(name: str, value: object) -> None:
     """Python takes True for 1 and YAML writes it as `yes`."""
     (problem,) = preflight.out_of_range({name: value})
@@ -212,7 +210,7 @@ def test_memory_without_a_unit_is_unreadable(size: object) -> None:
         *(("replicas", value, "a whole number from 1 to 50") for value in (0, -1, 51, 1000, "three", True, 2.5, None)),
         *(("server", value, "gunicorn") for value in ("gunicron", "", None)),
         *(("memory", value, "a size such as 128m or 1g") for value in ("lots", "128", 128, "0m", None)),
-        *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", True, None)),
+        *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
@@ -236,11 +234,11 @@ def test_good_value_of_a_service_is_allowed(project: Path, key: str, value: obje
     assert service_problems(project, service(**{key: value})) == []
 
 
-@pytest.mark.parametrize("path", ["api", "", None, "http://example.org/"])
+@pytest.mark.parametrize("path", ["api", "", None, "http://example.org/", "/a b", "/;", "/a {"])
 def test_path_has_to_begin_with_a_slash(project: Path, path: str | None) -> None:
     """Nginx compares with the beginning of what was asked for, and that is a slash."""
     problems = service_problems(project, service(), service(name="api", context="api", path=path))
-    assert problems == [f"stack_services[1] (api): path is {path!r}: allowed is a path that begins with /"]
+    assert problems == [f"stack_services[1] (api): path is {path!r}: {PATHS}"]
 
 
 @pytest.mark.parametrize("name", ["App", "1app", "my_app", "-app", "app.de", "", "a" * 32, "app\n", None])
@@ -344,6 +342,13 @@ def test_limits_that_fit_exactly_are_allowed() -> None:
     needed = 3 * 128 + 64 + preflight.SYSTEM_MIB
     assert list(preflight.too_much_memory(stack(), "this machine", needed)) == []
     assert len(list(preflight.too_much_memory(stack(), "this machine", needed - 1))) == 1
+
+
+@pytest.mark.parametrize("size", ["lots", "64", "0m"])
+def test_memory_of_nginx_has_to_be_a_size(size: str) -> None:
+    """It counts in the sum, and Compose refuses it only when the images are built."""
+    (problem,) = preflight.too_much_memory(stack(stack_nginx_memory=size), "this machine", 4096)
+    assert problem == f"stack_nginx_memory is {size!r}: allowed is a size such as 128m or 1g"
 
 
 def test_limits_of_all_services_count() -> None:

@@ -6,6 +6,7 @@ neither ranges nor misspelt names. This looks at everything first.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shutil
@@ -107,7 +108,7 @@ def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> 
 
 def _whole_number(value: object) -> int | None:
     text = str(value)
-    return int(text) if re.fullmatch(r"-?\d+", text) and not isinstance(value, bool) else None
+    return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else None
 
 
 def out_of_range(variables: Variables) -> Iterator[str]:
@@ -120,7 +121,10 @@ def out_of_range(variables: Variables) -> Iterator[str]:
         A sentence for each problem.
     """
     for name, (smallest, largest) in WHOLE_NUMBERS.items():
-        if name in variables and not smallest <= (_whole_number(variables[name]) or 0) <= largest:
+        if name not in variables:
+            continue
+        number = _whole_number(variables[name])
+        if number is None or not smallest <= number <= largest:
             yield f"{name} is {variables[name]!r}: allowed is a whole number from {smallest} to {largest}"
 
 
@@ -139,7 +143,7 @@ def memory_mib(size: object) -> float | None:
 
 def _positive_number(value: object) -> bool:
     try:
-        return float(str(value)) > 0
+        return 0 < float(str(value)) < math.inf
     except ValueError:
         return False
 
@@ -154,8 +158,11 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         yield f"memory is {service.get('memory')!r}: allowed is a size such as 128m or 1g"
     if not _positive_number(service.get("cpus")):
         yield f"cpus is {service.get('cpus')!r}: allowed is a number above 0, such as 0.5"
-    if not str(service.get("path", "")).startswith("/"):
-        yield f"path is {service.get('path')!r}: allowed is a path that begins with /"
+    if not re.fullmatch(r"/[\w./~-]*", str(service.get("path", "")), re.ASCII):
+        yield (
+            f"path is {service.get('path')!r}: allowed is a path that begins with /, "
+            "of letters, digits and the characters . _ ~ - /"
+        )
     context = project / str(service.get("context", ""))
     if not context.is_dir():
         yield f"context is {service.get('context')!r}: there is no folder {context}"
@@ -183,7 +190,10 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
         where = f"stack_services[{position}] ({name})"
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or name in IMAGE_NAMES:
             taken = ", ".join(sorted(IMAGE_NAMES))
-            yield f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, but not {taken}"
+            yield (
+                f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, at most 31, "
+                f"a letter first, but not {taken}"
+            )
         for key in sorted(set(service) - set(allowed)):
             yield f"{where}: {key} is no key of a service{_did_you_mean(key, allowed)}"
         for problem in _service_problems(service, project, allowed["server"]["choices"]):
@@ -222,6 +232,9 @@ def too_much_memory(variables: Variables, machine: str, machine_mib: int) -> Ite
     Yields:
         A sentence when the limits do not fit.
     """
+    if memory_mib(variables["stack_nginx_memory"]) is None:
+        yield f"stack_nginx_memory is {variables['stack_nginx_memory']!r}: allowed is a size such as 128m or 1g"
+        return
     parts = [(f"nginx {variables['stack_nginx_memory']}", memory_mib(variables["stack_nginx_memory"]) or 0.0)]
     for service in variables["stack_services"]:
         label = f"{service['replicas']} x {service['memory']} of {service['name']}"
@@ -367,5 +380,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if problems:
             return problems
         in_cloud = "provisioner" in task_vars["group_names"]
+        if not in_cloud:
+            return list(local_problems(stack))
+        missing = [name for name, option in options["ec2"].items() if option.get("required") and not stack.get(name)]
+        if missing:
+            return [f"{name} has no value; it is needed with this inventory" for name in missing]
         ec2 = {name: option.get("default") for name, option in options["ec2"].items()}
-        return list(ec2_problems(ec2 | stack) if in_cloud else local_problems(stack))
+        return list(ec2_problems(ec2 | stack))

@@ -47,6 +47,8 @@ def problem() -> str | None:
     except EndpointConnectionError:
         endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
         return f"Nobody answers at {endpoint} (AWS_ENDPOINT_URL). Two ways on:\n{WAYS_OUT}"
+    except ValueError as error:
+        return f"AWS_ENDPOINT_URL is {os.environ.get('AWS_ENDPOINT_URL')!r}: {error}. Two ways on:\n{WAYS_OUT}"
     except (BotoCoreError, ClientError) as error:
         return f"AWS does not accept the credentials: {error}. Two ways on:\n{WAYS_OUT}"
     return None

@@ -128,14 +128,14 @@ def test_replicas_are_told_their_release(compose: Compose, services: list[dict[s
         assert content[service["name"]]["environment"]["RELEASE"] == tag
 
 
-@pytest.mark.parametrize(("drain", "stop"), [(3, 20), (1, 1), (300, 600)])
-def test_engine_waits_longer_than_drain_and_stop(compose: Compose, drain: int, stop: int) -> None:
-    """A replica that is killed while it drains loses requests; so does nginx."""
+@pytest.mark.parametrize(("drain", "stop"), [(3, 20), (1, 1), (300, 600), ("3", "20")])
+def test_engine_waits_longer_than_drain_and_stop(compose: Compose, drain: int | str, stop: int | str) -> None:
+    """A replica that is killed while it drains loses requests; so does nginx. -e gives numbers as text."""
     content = compose([APP, API], stack_drain_seconds=drain, stack_stop_seconds=stop)["services"]
     for name in ("app", "api-2"):
-        assert seconds(content[name]["stop_grace_period"]) > drain + stop
+        assert seconds(content[name]["stop_grace_period"]) > int(drain) + int(stop)
         assert content[name]["environment"]["DRAIN_SECONDS"] == str(drain)
-    assert seconds(content["nginx"]["stop_grace_period"]) > stop
+    assert seconds(content["nginx"]["stop_grace_period"]) > int(stop)
 
 
 def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> None:

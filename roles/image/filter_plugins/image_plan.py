@@ -43,7 +43,8 @@ def context_files(context: Path) -> list[str]:
     ignore = context / ".dockerignore"
     patterns = ignore.read_text().splitlines() if ignore.is_file() else []
     patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
-    return sorted(path for path in exclude_paths(str(context), patterns) if path and not (context / path).is_dir())
+    found = [path for path in exclude_paths(str(context), patterns) if path]
+    return sorted(path for path in found if (context / path).is_symlink() or not (context / path).is_dir())
 
 
 def _digest(parts: Iterable[bytes]) -> str:

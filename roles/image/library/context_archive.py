@@ -50,7 +50,9 @@ def pack(path: Path) -> Path:
     ignore = path / ".dockerignore"
     exclude = ignore.read_text().splitlines() if ignore.is_file() else []
     with tempfile.NamedTemporaryFile(prefix="context-", suffix=".tar", delete=False) as target:
-        with tar(str(path), exclude=[line.strip() for line in exclude if line.strip()]) as archive:
+        with tar(
+            str(path), exclude=[line.strip() for line in exclude if line.strip() and not line.startswith("#")]
+        ) as archive:
             shutil.copyfileobj(archive, target)
         return Path(target.name)
 
