@@ -16,6 +16,7 @@ from tests.project import ROOT, load_mapping
 
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
+HOLDER = json.dumps({"who": "jane: hotfix", "controller": "janes-machine", "pid": 1})
 PATIENCE_S = 10
 """How long a version that does not work is given; the shipped 60 s would only make the tests slower."""
 
@@ -69,7 +70,7 @@ def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None
     said = ""
     with stack.under_requests() as tally:
         for number in range(3):
-            _edit(app / "hello/templates/index.html", "Hello from Flask", f"Hello {number} from Flask")
+            _edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
             said = _deploy(app)
             assert len(stack.containers("app")) == stack.replicas
             seen.add(frozenset(_releases(stack)))
@@ -144,11 +145,12 @@ def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
 
 def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
     """The second is told who is there and since when, and touches nothing."""
-    host.check_output(f"mkdir {stack.directory}/lock && echo 'jane: hotfix' > {stack.directory}/lock/who")
+    lock = f"{stack.directory}/lock"
+    host.check_output(f"mkdir {lock} && printf '{HOLDER}' > {lock}/holder.json")
     _edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
     before = {replica.id for replica in stack.containers("app")}
     refused = _playbook("deploy", *_version_of(app))
-    host.check_output(f"rm -r {stack.directory}/lock")
+    host.check_output(f"rm -r {lock}")
     assert refused.returncode != 0
     assert "jane: hotfix has been deploying here since" in refused.stdout + refused.stderr
     assert {replica.id for replica in stack.containers("app")} == before

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -51,6 +52,14 @@ options:
   release:
     description: Id of the release, for C(look), C(activate), C(unlock) and C(settle).
     type: str
+  controller:
+    description: Host name of the controller, for C(lock).
+    type: str
+    default: ""
+  pid:
+    description: Process on the controller that deploys, for C(lock).
+    type: int
+    default: 0
   who:
     description: Who deploys and why, for C(lock), C(unlock) and C(settle).
     type: str
@@ -79,6 +88,7 @@ text:
   returned: with action status
 """
 
+HOLDER = ("who", "controller", "pid")
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -454,42 +464,41 @@ def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
     return {"changed": True}
 
 
-def lock(machine: Machine, who: str, seconds: int) -> dict[str, Any]:
+def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, Any]:
     """Keep a second deploy out.
 
     Args:
         machine: The stack.
-        who: Who deploys and why.
-        seconds: Age after which a lock counts as left behind.
+        holder: Who deploys, and the controller and process that do it.
+        seconds: Age from which a lock counts as left behind.
 
     Returns:
-        Ansible's result, with a warning when a stale lock was taken over.
-
-    Raises:
-        StepError: Somebody else deploys; the message says who and since when.
+        Ansible's result, with a warning when a stale lock was taken over; failed, with the holder, when somebody else
+        deploys.
     """
     folder = machine.directory / "lock"
-    note = folder / "who"
-    result: dict[str, Any] = {"changed": True}
-    for last_try in (False, True):
+    note = folder / "holder.json"
+    taken_over: list[str] = []
+    while True:
         try:
             folder.mkdir()
         except FileExistsError:
-            age = time.time() - folder.stat().st_mtime
-            holder = note.read_text().strip() if note.exists() else "somebody"
-            since = datetime.fromtimestamp(folder.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
-            if age < seconds or last_try:
-                left = f"the lock expires in {seconds - age:.0f} s"
-                raise StepError(f"{holder} has been deploying here since {since}; {left}") from None
-            result["warnings"] = [f"took over a lock that {holder} left behind at {since}"]
+            since = folder.stat().st_mtime
+            other = json.loads(note.read_text()) if note.exists() else {"who": "somebody"}
+            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            left = since + seconds - time.time()
+            if left > 0 or taken_over:
+                text = f"{other['who']} has been deploying here since {when}; the lock expires in {left:.0f} s"
+                return {"failed": True, "msg": text, "holder": other}
+            taken_over = [f"took over the lock that {other['who']} left behind at {when}"]
             # Of two that find it stale, only one can rename it.
             stale = folder.with_name(f"lock.{os.getpid()}")
-            folder.rename(stale)
-            shutil.rmtree(stale)
+            with suppress(FileNotFoundError):
+                folder.rename(stale)
+                shutil.rmtree(stale)
             continue
-        note.write_text(f"{who}\n")
-        break
-    return result
+        note.write_text(json.dumps(holder))
+        return {"changed": True, "warnings": taken_over}
 
 
 def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
@@ -605,7 +614,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
         "retire": lambda: retire(params["replicas"], gently=True),
         "remove": lambda: retire(params["replicas"], gently=False),
-        "lock": lambda: lock(machine, params["who"], params["seconds"]),
+        "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
         "status": lambda: status(machine),
@@ -626,15 +635,18 @@ def main() -> None:
             "seconds": {"type": "int", "default": 120},
             "release": {"type": "str"},
             "who": {"type": "str", "default": ""},
+            "controller": {"type": "str", "default": ""},
+            "pid": {"type": "int", "default": 0},
         },
         supports_check_mode=True,
     )
     if module.check_mode and module.params["action"] not in {"look", "status"}:
         module.exit_json(changed=True)
     try:
-        module.exit_json(**step(Machine(Path(module.params["directory"])), module.params))
+        result = step(Machine(Path(module.params["directory"])), module.params)
     except StepError as error:
-        module.fail_json(msg=str(error))
+        result = {"failed": True, "msg": str(error)}
+    module.exit_json(**result)
 
 
 if __name__ == "__main__":
