@@ -18,8 +18,7 @@ from loadgen.report import Counts, Example, Method, Report, status_failure
 from loadgen.target import find_target
 
 HEAD_START = 0.02
-HEAD_START_PER_CLIENT = 0.0005
-"""Seconds until the first request is due, in which the clients' threads come up."""
+"""Seconds from the start of the clients until the first request is due, for them to claim theirs."""
 
 
 class Generator:
@@ -53,20 +52,21 @@ class Generator:
         # Whole numbers decide what belongs to the load: comparing times would miscount by one now and then.
         self._total = None if plan.seconds is None else max(round(plan.rate * plan.seconds), 1)
         self._end = None if plan.seconds is None else plan.seconds
+        self._beginning = threading.Event()
         self._ending = threading.Event()
         self._aborted = False
         self._clients: list[Future[None]] = []
 
     def start(self) -> None:
         """Begin to send."""
-        head_start = HEAD_START + HEAD_START_PER_CLIENT * self.plan.clients
-        self.started = time.monotonic() + head_start
-        self._counts.report.started = time.time() + head_start
         pool = ThreadPoolExecutor(self.plan.clients, "client")
         self._clients = [pool.submit(self._run, connection) for connection in self._connections]
         for client in self._clients:
             client.add_done_callback(self._stop_after_error)
         pool.shutdown(wait=False)
+        self.started = time.monotonic() + HEAD_START
+        self._counts.report.started = time.time() + HEAD_START
+        self._beginning.set()
 
     def elapsed(self) -> float:
         """Tell the time of the load.
@@ -150,6 +150,7 @@ class Generator:
             self.abort()
 
     def _run(self, connection: Connection) -> None:
+        self._beginning.wait()
         try:
             while (number := self._next()) is not None:
                 self._send(connection, number)

@@ -108,7 +108,7 @@ class Server:
     """
 
     def __init__(self, behaviours: dict[str, Behaviour], idle: float | None) -> None:
-        """Listen.
+        """Listen and accept connections until ``stop``.
 
         Args:
             behaviours: Used in turns, one per request.
@@ -123,10 +123,24 @@ class Server:
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
+        self._acceptor = threading.Thread(target=self._accept)
+        self._acceptor.start()
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
-    def serve(self) -> None:
-        """Accept connections until ``stop``."""
+    def stop(self) -> None:
+        """Close everything and wait for the threads."""
+        # Only shutdown wakes a thread that waits in accept.
+        self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
+        self._listener.close()
+        with self._lock:
+            for connection in self._open:
+                with suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
+        for thread in self._threads:
+            thread.join()
+
+    def _accept(self) -> None:
         while True:
             try:
                 connection, _ = self._listener.accept()
@@ -136,20 +150,8 @@ class Server:
             with self._lock:
                 self._open.add(connection)
             thread = threading.Thread(target=self._talk, args=(connection,))
-            self._threads.append(thread)
             thread.start()
-
-    def stop(self) -> None:
-        """Close everything and wait for the threads."""
-        # Only shutdown wakes a thread that waits in accept.
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        with self._lock:
-            for connection in self._open:
-                with suppress(OSError):
-                    connection.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
+            self._threads.append(thread)
 
     def _talk(self, connection: socket.socket) -> None:
         with connection, connection.makefile("rb") as stream, suppress(Hangup, OSError):
@@ -192,10 +194,7 @@ def serving(*, idle: float | None = None, **behaviours: Behaviour) -> Iterator[S
         The server.
     """
     server = Server(behaviours or {"ok": answer()}, idle)
-    acceptor = threading.Thread(target=server.serve)
-    acceptor.start()
     try:
         yield server
     finally:
         server.stop()
-        acceptor.join()

@@ -92,10 +92,11 @@ def test_stop_ends_at_once_and_waits_for_what_is_due() -> None:
     assert report.elapsed == pytest.approx(ended, abs=0.1)
 
 
-def test_stop_before_the_first_request() -> None:
+def test_stop_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that fails at once has sent nothing."""
+    monkeypatch.setattr("loadgen.generator.HEAD_START", 30)
     with serving() as server:
-        generator = Generator(Plan(server.url, clients=200))
+        generator = Generator(Plan(server.url))
         generator.start()
         generator.stop()
         assert generator.wait(10)
