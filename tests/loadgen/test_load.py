@@ -1,5 +1,6 @@
 """The API for tests, with the generator in a process of its own."""
 
+import signal
 import subprocess
 import sys
 import time
@@ -69,6 +70,17 @@ def test_interrupted_test_does_not_wait() -> None:
         assert time.monotonic() - begun < 30
     with pytest.raises(LoadError, match="no report"):
         load.report()
+
+
+def test_interrupt_from_the_terminal_is_left_to_the_test() -> None:
+    """Ctrl-C reaches every process of the terminal; the test may want its report before it ends."""
+    with serving() as server, Load(server.url) as load:
+        process = load._process  # noqa: SLF001 (the terminal knows it too)
+        assert process is not None
+        before = load.report().sent
+        process.send_signal(signal.SIGINT)
+        eventually(lambda: load.report().sent > before + 20)
+    assert load.report().failures() == {}
 
 
 def test_load_without_its_block_has_no_report() -> None:
