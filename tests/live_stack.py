@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import http.client
 import json
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
 from testinfra.host import Host
 
+from loadgen import Load
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
-METHODS = ["GET", "POST"]
+RATE = 200
+"""Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
 
 
@@ -38,14 +39,6 @@ class Answer:
     status: int
     headers: dict[str, str]
     text: str
-
-
-@dataclass
-class Tally:
-    """What a number of requests came to."""
-
-    answers: Counter[str] = field(default_factory=Counter)
-    failures: list[str] = field(default_factory=list)
 
 
 class Stack:
@@ -119,12 +112,11 @@ class Stack:
         """
         return closing(http.client.HTTPConnection(self.address, timeout=10))
 
-    def whoami(self, connection: http.client.HTTPConnection, method: str = "GET") -> str:
+    def whoami(self, connection: http.client.HTTPConnection) -> str:
         """Ask who answers.
 
         Args:
             connection: As ``connect`` gives it.
-            method: GET or POST.
 
         Returns:
             The container's id.
@@ -132,7 +124,7 @@ class Stack:
         Raises:
             OSError: No answer, or one with another status than 200.
         """
-        connection.request(method, "/whoami", body=None if method == "GET" else b"x" * 100)
+        connection.request("GET", "/whoami")
         response = connection.getresponse()
         body = response.read()
         if response.status != http.client.OK:
@@ -151,34 +143,13 @@ class Stack:
         with self.connect() as connection:
             return Counter(self.whoami(connection) for _ in range(requests))
 
-    @contextmanager
-    def under_requests(self) -> Iterator[Tally]:
-        """Keep clients asking, half of them with GET and half with POST, while the body runs.
+    def under_load(self) -> Load:
+        """Keep clients asking, half of them with GET and half with POST, while a block runs.
 
-        Yields:
-            The tally, complete after the body.
+        Returns:
+            A context manager; its report says what came of every request.
         """
-        tally = Tally()
-        stop = threading.Event()
-
-        def client(method: str) -> None:
-            with self.connect() as connection:
-                while not stop.is_set():
-                    try:
-                        tally.answers[self.whoami(connection, method)] += 1
-                    except (OSError, http.client.HTTPException) as error:
-                        tally.failures.append(f"{method}: {error!r}")
-                        connection.close()
-
-        clients = [threading.Thread(target=client, args=(method,)) for method in METHODS * (CLIENTS // len(METHODS))]
-        for thread in clients:
-            thread.start()
-        try:
-            yield tally
-        finally:
-            stop.set()
-            for thread in clients:
-                thread.join()
+        return Load(f"http://{self.address}/", rate=RATE, clients=CLIENTS, methods={"GET": 0.5, "POST": 0.5})
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; a refused connection counts as not yet.
@@ -200,3 +171,17 @@ class Stack:
             time.sleep(0.5)
         logs = self.host.run(f"docker ps --all; cd {self.directory} && docker compose logs --tail 20").stdout
         raise AssertionError(f"not within {PATIENCE_S} s: {what}\n{logs}")
+
+
+def assert_nothing_lost(load: Load) -> None:
+    """Assert that every request of a load was answered well.
+
+    Args:
+        load: After its block.
+    """
+    report = load.report()
+    print(
+        f"{report.ok} of {report.planned} answered, p99 {report.latency.p99 * 1000:.0f} ms, by {len(report.containers)}"
+    )
+    assert report.failures() == {}, report.examples
+    assert report.ok == report.planned > 0

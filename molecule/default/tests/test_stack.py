@@ -9,7 +9,7 @@ import re
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import CLIENTS, Stack
+from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
 
 INTENDED_PORTS = {22, 80}
 MOST_UNEVEN = 1.10
@@ -85,14 +85,15 @@ def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
     """In a hurry people type it on the machine; nginx has to find the new replicas without being told."""
     scale = f"cd {stack.directory} && docker compose up --detach --scale app={{}}"
     more = stack.replicas + 2
-    with stack.under_requests() as growing:
+    with stack.under_load() as growing:
         host.check_output(scale.format(more))
         stack.wait_for(f"{more} replicas answer", lambda: len(stack.ask(10 * more)) == more)
     answers = stack.ask(SHARE_REQUESTS)
-    with stack.under_requests() as shrinking:
+    with stack.under_load() as shrinking:
         host.check_output(scale.format(stack.replicas))
     assert max(answers.values()) / min(answers.values()) <= MOST_UNEVEN
-    assert growing.failures + shrinking.failures == []
+    assert_nothing_lost(growing)
+    assert_nothing_lost(shrinking)
     assert len(stack.ask(30)) == stack.replicas
 
 
@@ -102,12 +103,13 @@ def test_a_killed_replica_is_not_missed_and_comes_back(host: Host, stack: Stack,
     victim = stack.containers("app")[0]
     processes = host.check_output(f"docker top {victim.id} -o pid,args").splitlines()[1:]
     pid = next(line.split()[0] for line in processes if process in line)
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         host.check_output(f"kill -9 {pid}")
         stack.wait_for("it answers again", lambda: victim.id in stack.ask(10 * stack.replicas))
     # An answer that was cut in the middle cannot be repeated by nginx; each client has one request in flight.
-    assert len(tally.failures) <= CLIENTS
-    assert sum(tally.answers.values()) > CLIENTS
+    report = load.report()
+    assert report.planned - report.ok <= CLIENTS, report.examples
+    assert report.ok > CLIENTS
     stack.wait_for(
         "it takes its share",
         lambda: (answers := stack.ask(SHARE_REQUESTS))[victim.id] * MOST_UNEVEN >= max(answers.values()),

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import Stack
+from tests.live_stack import Stack, assert_nothing_lost
 from tests.project import ROOT, load_mapping
 
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
@@ -68,14 +68,13 @@ def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None
     """This is what the project is for."""
     seen = {frozenset(_releases(stack))}
     said = ""
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         for number in range(3):
             _edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
             said = _deploy(app)
             assert len(stack.containers("app")) == stack.replicas
             seen.add(frozenset(_releases(stack)))
-    print(f"{sum(tally.answers.values())} answers")
-    assert tally.failures == []
+    assert_nothing_lost(load)
     assert len(seen) == 4
     assert "takes traffic after" in said
     assert "drained and removed" in said
@@ -94,12 +93,12 @@ def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, ho
     """People deploy mistakes. The run fails and says why; nobody else notices."""
     before = {replica.id for replica in stack.containers("app")}
     BROKEN[how](app)
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         deployed = _playbook("deploy", *_version_of(app))
     assert deployed.returncode != 0
     if how == "crashes":
         assert "no database" in deployed.stdout + deployed.stderr
-    assert tally.failures == []
+    assert_nothing_lost(load)
     assert {replica.id for replica in stack.containers("app")} == before
     assert set(stack.ask(30)) == before
 
@@ -107,10 +106,10 @@ def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, ho
 def test_rollback_brings_the_release_before_without_a_lost_request(stack: Stack) -> None:
     """The way back has to be as safe as the way forward, and needs no build."""
     before = _releases(stack)
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         back = _playbook("rollback")
         assert back.returncode == 0, back.stdout
-    assert tally.failures == []
+    assert_nothing_lost(load)
     assert _releases(stack) != before
     assert len(stack.containers("app")) == stack.replicas
 
@@ -125,20 +124,20 @@ def test_rollback_refuses_a_release_that_is_not_there() -> None:
 
 def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
     """Up before a busy hour, down after it."""
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         for number in (5, 1, 3):
             scaled = _playbook("scale", "--extra-vars", f"app={number}")
             assert scaled.returncode == 0, scaled.stdout
             assert len(stack.containers("app")) == number
-    assert tally.failures == []
+    assert_nothing_lost(load)
 
 
 def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
     """A stopped replica announces itself: nginx looks away before the server ends."""
     victim = stack.containers("app")[0]
-    with stack.under_requests() as tally:
+    with stack.under_load() as load:
         host.check_output(f"docker stop {victim.id}")
-    assert tally.failures == []
+    assert_nothing_lost(load)
     host.check_output(f"docker start {victim.id}")
     stack.wait_for("it takes its share again", lambda: victim.id in stack.ask(30))
 
