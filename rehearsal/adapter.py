@@ -8,7 +8,9 @@ from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, StateReason
+from moto.ec2.models.security_groups import SecurityGroup, SecurityGroupRule
 
+from rehearsal.rules import Guest, Rule
 from rehearsal.sizing import Size, size_of
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
@@ -70,3 +72,44 @@ def all_instances() -> Iterator[Instance]:
         for backend in list(account.values()):
             for reservation in list(backend.reservations.values()):
                 yield from list(reservation.instances)
+
+
+def groups_of(instance: Instance) -> list[SecurityGroup]:
+    """List an instance's security groups.
+
+    Args:
+        instance: moto's instance.
+
+    Returns:
+        Its groups; those of its interface when it was launched without any.
+    """
+    found = {group.id: group for interface in instance.nics.values() for group in interface.group_set}
+    return [found[group_id] for group_id in sorted(found)]
+
+
+def guests() -> list[Guest]:
+    """Describe the instances for the packet filter.
+
+    Returns:
+        Those that are not terminated.
+    """
+    living = [one for one in all_instances() if one.state != "terminated" and one.private_ip]
+    members: dict[str, list[str]] = {}
+    for instance in living:
+        for group in groups_of(instance):
+            members.setdefault(group.id, []).append(f"{instance.private_ip}/32")
+    return [_guest(instance, members) for instance in living]
+
+
+def _guest(instance: Instance, members: dict[str, list[str]]) -> Guest:
+    interfaces = list(instance.nics.values())
+    elastic = [one.public_ip for one in instance.ec2_backend.addresses if one.eni in interfaces]
+    ingress = [_rule(rule, members) for group in groups_of(instance) for rule in group.ingress_rules]
+    egress = [_rule(rule, members) for group in groups_of(instance) for rule in group.egress_rules]
+    return Guest((str(instance.private_ip), *sorted(elastic)), tuple(ingress), tuple(egress))
+
+
+def _rule(rule: SecurityGroupRule, members: dict[str, list[str]]) -> Rule:
+    peers = [rule.cidr_ipv4] if rule.cidr_ipv4 else []
+    peers += members.get(rule.source_group.get("GroupId", ""), [])
+    return Rule(str(rule.ip_protocol), rule.from_port, rule.to_port, tuple(peers))

@@ -19,13 +19,13 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from rehearsal import HOME
-from rehearsal.adapter import MotoInstance, all_instances
+from rehearsal.adapter import MotoInstance, all_instances, guests
 from rehearsal.errors import RehearsalError
+from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
+from rehearsal.front import Application, Front
 from rehearsal.patches import install
 from rehearsal.state import Settings, State
-
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
 
 def report() -> list[dict[str, Any]]:
@@ -91,9 +91,11 @@ def serve(settings: Settings) -> None:
     Args:
         settings: The rehearsal.
     """
-    fleet = Fleet(settings)
+    firewall = Firewall(settings, guests)
+    firewall.sync(anew=True)
+    fleet = Fleet(settings, firewall.sync)
     install(fleet)
-    application = with_home(DomainDispatcherApplication(create_backend_app), settings, fleet)
+    application = with_home(Front(DomainDispatcherApplication(create_backend_app), firewall.sync), settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=fleet.watch, daemon=True).start()

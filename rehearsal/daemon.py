@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from rehearsal import ACCOUNT_ID, HOME, docker, network
+from rehearsal import ACCOUNT_ID, HOME, docker, firewall, network
 from rehearsal.errors import RehearsalError
 from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
 
@@ -155,6 +155,7 @@ def _prepare(settings: Settings) -> None:
     docker.create_network(
         settings.docker_network, settings.name, settings.network, str(whole[1]), network.default_mtu()
     )
+    firewall.filter_bridge(settings)
     State.of(settings.name).save(settings)
 
 
@@ -216,6 +217,8 @@ def _clean(name: str) -> int:
     """End the API process and remove everything in Docker; returns how many things were removed."""
     for pid in _processes(name):
         _end(pid)
+    settings = State.of(name).load()
+    firewall.remove(name, settings.image if settings else "")
     return docker.reap(name)
 
 

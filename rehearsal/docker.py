@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.errors import RehearsalError
+from rehearsal.rules import Names
 
 LABEL = "flask-fleet.rehearsal"
 """Label on every container, volume and network; its value is the rehearsal's name."""
@@ -161,7 +162,12 @@ def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int)
     Raises:
         DockerError: The subnet is already in use, or the engine does not answer.
     """
-    options = (f"--subnet={cidr}", f"--gateway={gateway}", f"--opt=com.docker.network.driver.mtu={mtu}")
+    options = (
+        f"--subnet={cidr}",
+        f"--gateway={gateway}",
+        f"--opt=com.docker.network.driver.mtu={mtu}",
+        f"--opt=com.docker.network.bridge.name={Names(rehearsal).bridge}",
+    )
     try:
         run("network", "create", f"--label={LABEL}={rehearsal}", *options, name)
     except DockerError as error:

@@ -64,13 +64,15 @@ class Fleet:
     Each instance has one worker thread, so that what the API ordered happens one after the other.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, changed: Callable[[bool], None] = lambda _: None) -> None:
         """Begin with no instance.
 
         Args:
             settings: The rehearsal.
+            changed: Called after each change, with True before an instance begins to boot.
         """
         self.settings = settings
+        self.changed = changed
         self.image = settings.image
         self.machines: dict[str, Machine] = {}
         self._instances: dict[str, Instance] = {}
@@ -191,6 +193,10 @@ class Fleet:
             except Exception as error:  # the worker is the last one who can tell
                 LOG.exception("%s: failed", instance.id)
                 self._fail(instance, str(error))
+            try:
+                self.changed(False)
+            except RehearsalError:
+                LOG.exception("%s: cannot follow its change", instance.id)
 
         self._pending[instance.id] = self._workers[instance.id].submit(guarded)
 
@@ -210,12 +216,14 @@ class Fleet:
             return
         with self._creating:  # two that choose CPUs at the same time would choose the same ones
             machine.create(self.image, instance.size)
+            self.changed(True)
             machine.start()
         self._boot(instance, machine)
 
     def _resize_and_boot(self, instance: Instance, machine: Machine) -> None:
         with self._creating:
             machine.resize(instance.size)
+            self.changed(True)
             machine.start()
         self._boot(instance, machine)
 

@@ -18,7 +18,7 @@ from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.vpcs import VPCBackend
@@ -52,7 +52,7 @@ def install(fleet: Fleet) -> None:
         RehearsalError: This moto is not the one that the patches were written for.
     """
     check_pins()
-    life, addresses = LifeHooks(fleet), AddressHooks(fleet)
+    life, addresses, groups = LifeHooks(fleet), AddressHooks(fleet), GroupHooks()
     _replace(InstanceBackend, "run_instances", life.run_instances)
     _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
     _replace(InstanceBackend, "get_reservations_by_instance_ids", life.when_settled)
@@ -68,6 +68,8 @@ def install(fleet: Fleet) -> None:
     _replace(ElasticAddressBackend, "allocate_address", addresses.allocate)
     _replace(ElasticAddressBackend, "associate_address", addresses.associate)
     _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
+    _replace(InstanceBackend, "modify_instance_security_groups", groups.of_instance)
+    _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", groups.of_interface)
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
@@ -248,7 +250,14 @@ class AddressHooks:
     def create_vpc(self, original: Original, backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
         """Make the default VPC the Docker network, so that private addresses are the containers' own."""
         block = self.fleet.settings.network if kwargs.get("is_default") else cidr_block
-        return original(backend, block, *args, **kwargs)
+        vpc = original(backend, block, *args, **kwargs)
+        default = backend.get_default_security_group(vpc.id)
+        if default is not None:  # its members reach each other, which moto leaves out
+            pair = [{"GroupId": default.id, "OwnerId": default.owner_id}]
+            backend.authorize_security_group_ingress(
+                default.id, "-1", "-1", "-1", [], source_groups=pair, vpc_id=vpc.id
+            )
+        return vpc
 
     def assign_public(self, _original: Original, interface: NetworkInterface) -> None:
         """Advertise the private address as the public one, unless there is an Elastic IP."""
@@ -307,6 +316,26 @@ class AddressHooks:
         if target:
             target.extra_addresses.add(address.public_ip)
             target.add_address(address.public_ip)
+
+
+class GroupHooks:
+    """moto keeps an instance's groups twice, changes one of the two and shows both."""
+
+    def of_instance(self, original: Original, backend: EC2Backend, instance_id: str, group_ids: list[str]) -> Any:
+        """Change an instance's groups, and those of its interface with them."""
+        instance = original(backend, instance_id, group_ids)
+        for interface in list(instance.nics.values())[:1]:
+            interface._group_set = list(instance.security_groups)
+        return instance
+
+    def of_interface(
+        self, original: Original, backend: EC2Backend, eni_id: str, group_ids: list[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Change an interface's groups, and those of its instance with them."""
+        original(backend, eni_id, group_ids, *args, **kwargs)
+        interface = backend.get_network_interface(eni_id)
+        if group_ids and interface.instance is not None:
+            interface.instance.security_groups = list(interface._group_set)
 
 
 def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:

@@ -7,9 +7,10 @@ from typing import Any
 
 from moto.ec2 import utils
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.key_pairs import KeyPairBackend
+from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.subnets import SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.general import General
@@ -24,6 +25,30 @@ PINNED: tuple[Pin, ...] = (
     (InstanceBackend, "get_reservations_by_instance_ids", ("instance_ids", "filters")),
     (InstanceBackend, "describe_instance_status", ("instance_ids", "include_all_instances", "filters")),
     (InstanceBackend, "get_instance", ("instance_id",)),
+    (InstanceBackend, "modify_instance_security_groups", ("instance_id", "new_group_id_list")),
+    (
+        NetworkInterfaceBackend,
+        "modify_network_interface_attribute",
+        ("eni_id", "group_ids", "source_dest_check", "description"),
+    ),
+    (NetworkInterfaceBackend, "get_network_interface", ("eni_id",)),
+    (SecurityGroupBackend, "get_default_security_group", ("vpc_id",)),
+    (
+        SecurityGroupBackend,
+        "authorize_security_group_ingress",
+        (
+            "group_name_or_id",
+            "ip_protocol",
+            "from_port",
+            "to_port",
+            "ip_ranges",
+            "sgrule_tags",
+            "source_groups",
+            "prefix_list_ids",
+            "security_rule_ids",
+            "vpc_id",
+        ),
+    ),
     (Instance, "start", ()),
     (Instance, "stop", ()),
     (Instance, "reboot", ()),

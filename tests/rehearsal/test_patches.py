@@ -10,6 +10,7 @@ from moto import mock_aws
 from moto.ec2.models.instances import Instance
 
 from rehearsal import ACCOUNT_ID
+from rehearsal.adapter import guests
 from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
 from rehearsal.instance import Machine
@@ -237,3 +238,41 @@ def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Machine, "console", lambda _: "Reached target multi-user.target")
     output = ec2.get_console_output(InstanceId=run(ec2)["InstanceId"])["Output"]
     assert output == "Reached target multi-user.target"
+
+
+def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
+    """Give what the packet filter would be told of each instance's ports."""
+    return [[(rule.first, rule.peers) for rule in guest.ingress] for guest in guests()]
+
+
+def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
+    """CIDR blocks as they are, groups as the addresses of their members, empty groups as nobody."""
+    web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
+    empty = ec2.create_security_group(GroupName="empty", Description="empty")["GroupId"]
+    for port, peer in (
+        (80, {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}),
+        (81, {"UserIdGroupPairs": [{"GroupId": web}]}),
+        (82, {"UserIdGroupPairs": [{"GroupId": empty}]}),
+    ):
+        permission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peer}
+        ec2.authorize_security_group_ingress(GroupId=web, IpPermissions=[permission])
+    one = run(ec2, SecurityGroupIds=[web])["InstanceId"]
+    run(ec2)
+    everybody, members = ("0.0.0.0/0",), ("10.99.0.4/32",)
+    assert filtered() == [[(80, everybody), (81, members), (82, ())], [(None, ("10.99.0.5/32",))]]
+    ec2.modify_instance_attribute(InstanceId=one, Groups=[empty])
+    assert filtered()[0] == []
+    interface = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"][0]["NetworkInterfaces"][0]
+    assert [group["GroupId"] for group in interface["Groups"]] == [empty]
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=[web])
+    assert len(filtered()[0]) == 3
+    ec2.terminate_instances(InstanceIds=[one])
+    assert len(filtered()) == 1
+
+
+def test_elastic_ip_is_filtered_like_its_instance(ec2: Any) -> None:
+    """It is the same machine."""
+    instance = run(ec2)["InstanceId"]
+    address = ec2.allocate_address(Domain="vpc")
+    ec2.associate_address(InstanceId=instance, AllocationId=address["AllocationId"])
+    assert guests()[0].addresses == ("10.99.0.4", "10.99.255.1")
