@@ -18,14 +18,16 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from rehearsal import HOME
+from rehearsal import HOME, metadata, network
 from rehearsal.adapter import MotoInstance, all_instances, guests
 from rehearsal.errors import RehearsalError
 from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
 from rehearsal.front import Application, Front
 from rehearsal.patches import install
+from rehearsal.rules import METADATA_PORT
 from rehearsal.state import Settings, State
+from rehearsal.subjects import subject_at
 
 
 def report() -> list[dict[str, Any]]:
@@ -99,6 +101,9 @@ def serve(settings: Settings) -> None:
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=fleet.watch, daemon=True).start()
+    gateway = str(network.parse_network(settings.network)[1])
+    about = metadata.server(gateway, METADATA_PORT, metadata.Service(settings.token, subject_at))
+    threading.Thread(target=about.serve_forever, daemon=True).start()
     server.serve_forever()
 
 

@@ -55,6 +55,7 @@ def install(fleet: Fleet) -> None:
     life, addresses, groups = LifeHooks(fleet), AddressHooks(fleet), GroupHooks()
     _replace(InstanceBackend, "run_instances", life.run_instances)
     _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
+    _replace(InstanceBackend, "modify_instance_metadata_options", life.modify_metadata)
     _replace(InstanceBackend, "get_reservations_by_instance_ids", life.when_settled)
     _replace(InstanceBackend, "describe_instance_status", life.when_settled)
     _replace(Instance, "start", life.start)
@@ -218,6 +219,19 @@ class LifeHooks:
                 raise EC2ClientError("InvalidInstanceAttributeValue", f"Invalid value '{value}' for InstanceType.")
             check_type(value, str(instance.architecture))
         return original(backend, instance_id, key, value)
+
+    def modify_metadata(self, original: Original, backend: EC2Backend, instance_id: str, **wanted: Any) -> Any:
+        """Change some of the metadata options; moto would forget the others."""
+        now = backend.get_instance(instance_id).metadata_options
+        kept = {
+            "http_tokens": now.http_tokens,
+            "hop_limit": now.http_put_response_hop_limit,
+            "http_endpoint": now.http_endpoint,
+            "http_protocol": now.http_protocol_ipv6,
+            "metadata_tags": now.instance_metadata_tags,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return original(backend, instance_id, **(kept | given))
 
     def when_settled(
         self, original: Original, backend: EC2Backend, instance_ids: list[str], *args: Any, **kwargs: Any

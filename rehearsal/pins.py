@@ -31,6 +31,11 @@ PINNED: tuple[Pin, ...] = (
         "modify_network_interface_attribute",
         ("eni_id", "group_ids", "source_dest_check", "description"),
     ),
+    (
+        InstanceBackend,
+        "modify_instance_metadata_options",
+        ("instance_id", "http_tokens", "hop_limit", "http_endpoint", "dry_run", "http_protocol", "metadata_tags"),
+    ),
     (NetworkInterfaceBackend, "get_network_interface", ("eni_id",)),
     (SecurityGroupBackend, "get_default_security_group", ("vpc_id",)),
     (

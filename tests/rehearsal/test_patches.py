@@ -1,5 +1,6 @@
 """moto with our patches, asked through boto3; only the containers are missing."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -14,9 +15,11 @@ from rehearsal.adapter import guests
 from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
 from rehearsal.instance import Machine
+from rehearsal.metadata import Options, find
 from rehearsal.patches import install
 from rehearsal.pins import PINNED, check_pins
 from rehearsal.state import Settings
+from rehearsal.subjects import subject_at
 
 KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
@@ -276,3 +279,36 @@ def test_elastic_ip_is_filtered_like_its_instance(ec2: Any) -> None:
     address = ec2.allocate_address(Domain="vpc")
     ec2.associate_address(InstanceId=instance, AllocationId=address["AllocationId"])
     assert guests()[0].addresses == ("10.99.0.4", "10.99.255.1")
+
+
+def test_metadata_follows_the_api(ec2: Any) -> None:
+    """An option that is not named keeps its value, and what changes is seen at once."""
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "me"}]}]
+    options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
+    instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]
+    ec2.modify_instance_metadata_options(InstanceId=instance, HttpPutResponseHopLimit=2)
+    me = subject_at("10.99.0.4")
+    assert me is not None
+    assert (me.instance_id, me.options) == (instance, Options(tokens_required=True, hops=2))
+    assert find(me.tree, "meta-data/tags/instance/Name") == "me"
+    assert find(me.tree, "meta-data/public-keys") == "0=me"
+    assert find(me.tree, "meta-data/security-groups") == "default"
+    assert find(me.tree, "user-data") is None
+    assert json.loads(find(me.tree, "dynamic/instance-identity/document") or "")["instanceId"] == instance
+    ec2.modify_instance_metadata_options(InstanceId=instance, InstanceMetadataTags="disabled")
+    after = subject_at("10.99.0.4")
+    assert after is not None
+    assert find(after.tree, "meta-data/tags") is None
+    assert subject_at("10.99.0.9") is None
+
+
+def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
+    """As empty as everybody's credentials here, but where the SDKs look for them."""
+    iam = boto3.client("iam", region_name="eu-central-1")
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="profile")
+    iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="role")
+    run(ec2, IamInstanceProfile={"Name": "profile"})
+    me = subject_at("10.99.0.4")
+    assert me is not None
+    assert find(me.tree, "meta-data/iam/security-credentials") == "role"

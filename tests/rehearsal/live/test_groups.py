@@ -21,7 +21,7 @@ ip netns exec box ip address add 172.17.0.2/16 dev eth0
 ip netns exec box ip link set eth0 up
 ip netns exec box ip route add default via 172.17.0.1
 sysctl --quiet net.ipv4.ip_forward=1
-iptables -t nat -A PREROUTING -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8000
+iptables -t nat -A PREROUTING -m addrtype --dst-type LOCAL -p tcp --dport 80 -j DNAT --to-destination 172.17.0.2:8000
 iptables -t nat -A POSTROUTING -s 172.17.0.0/16 ! -o out -j MASQUERADE
 systemd-run --quiet ip netns exec box python3 -m http.server 8000
 """
