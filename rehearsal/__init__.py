@@ -8,3 +8,6 @@ CREDENTIAL = "rehearsal"
 
 HOME = "/rehearsal"
 """Path under which the API process answers about itself, beside the AWS API."""
+
+UNREADABLE = 3
+"""Exit code of the API process when it cannot use what an earlier one kept."""

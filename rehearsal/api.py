@@ -18,16 +18,20 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from rehearsal import HOME, metadata, network
+from rehearsal import HOME, UNREADABLE, docker, metadata, network
 from rehearsal.adapter import MotoInstance, all_instances, guests
 from rehearsal.errors import RehearsalError
 from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
 from rehearsal.front import Application, Front
+from rehearsal.instance import machine_again
 from rehearsal.patches import install
 from rehearsal.rules import METADATA_PORT
 from rehearsal.state import Settings, State
+from rehearsal.store import Memory, Store, UnreadableError, backends, put_back, read
 from rehearsal.subjects import subject_at
+
+LOG = logging.getLogger(__name__)
 
 
 def report() -> list[dict[str, Any]]:
@@ -87,17 +91,71 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
     return answer
 
 
+class Keeper:
+    """Lets nothing be known to a client before it is enforced and kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with nothing known.
+
+        Args:
+            settings: The rehearsal.
+        """
+        self._firewall = Firewall(settings, guests)
+        self._store = Store(State.of(settings.name).memory, self._memory)
+        self.fleet = Fleet(settings, self.changed)
+
+    def changed(self, anew: bool = False) -> None:
+        """Follow a change.
+
+        Args:
+            anew: Whether an instance is about to boot.
+
+        Raises:
+            FirewallError: The security groups could not be enforced.
+        """
+        self._store.save()
+        self._firewall.sync(anew)
+
+    def _memory(self) -> Memory:
+        machines = {name: machine.kept() for name, machine in list(self.fleet.machines.items())}
+        return Memory(backends(), machines, dict(self.fleet.launched))
+
+    def resume(self, memory: Memory) -> None:
+        """Go on where an earlier API process was killed.
+
+        Args:
+            memory: What it kept.
+        """
+        settings, fleet = self.fleet.settings, self.fleet
+        put_back(memory.backends)
+        fleet.launched.update(memory.launched)
+        self._firewall.sync(anew=True)
+        again = {name: machine_again(settings, kept) for name, kept in memory.machines.items()}
+        known = {name for machine in again.values() for name in (machine.container, machine.volume)}
+        removed = docker.remove_unknown(settings.name, known)
+        if removed:
+            LOG.warning("removed what no instance owns: %s", ", ".join(removed))
+        for instance in all_instances():
+            if instance.id in again:
+                fleet.adopt(MotoInstance(instance), again[instance.id])
+        self.changed()
+
+
 def serve(settings: Settings) -> None:
     """Answer requests until the process is told to end.
 
     Args:
         settings: The rehearsal.
+
+    Raises:
+        UnreadableError: What an earlier process kept cannot be used.
     """
-    firewall = Firewall(settings, guests)
-    firewall.sync(anew=True)
-    fleet = Fleet(settings, firewall.sync)
+    memory = read(State.of(settings.name).memory)
+    keeper = Keeper(settings)
+    fleet = keeper.fleet
     install(fleet)
-    application = with_home(Front(DomainDispatcherApplication(create_backend_app), firewall.sync), settings, fleet)
+    keeper.resume(memory)
+    application = with_home(Front(DomainDispatcherApplication(create_backend_app), keeper.changed), settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=fleet.watch, daemon=True).start()
@@ -130,7 +188,11 @@ def main(arguments: list[str]) -> int:
     settings = State.of(arguments[0]).load()
     if settings is None or "MOTO_AMIS_PATH" not in os.environ:
         raise RehearsalError("started without settings; use: python -m rehearsal up")
-    serve(settings)
+    try:
+        serve(settings)
+    except UnreadableError as error:
+        print(error, file=sys.stderr)
+        return UNREADABLE
     return 0
 
 

@@ -216,6 +216,28 @@ def reap(rehearsal: str) -> int:
     raise DockerError(f"could not remove everything of rehearsal {rehearsal!r}: {complaint}")
 
 
+def remove_unknown(rehearsal: str, known: set[str]) -> list[str]:
+    """Remove the containers and volumes of one rehearsal that belong to none of its instances.
+
+    Args:
+        rehearsal: Name of the rehearsal.
+        known: Names of those that do.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for kind, command in REMOVALS[:2]:
+        field = "{{.Names}}" if kind == "container" else "{{.Name}}"
+        everything = ("--all",) if kind == "container" else ()
+        which = ("--filter", f"label={LABEL}={rehearsal}")
+        names = set(run(kind, "ls", *everything, *which, "--format", field).split()) - known
+        if names:
+            attempt(*command, *sorted(names), timeout=120)
+            removed += sorted(names)
+    return removed
+
+
 def _reap_once(rehearsal: str) -> tuple[int, str]:
     """Remove what is there now; returns how many things were found and what the engine complained about."""
     count, complaint = 0, ""

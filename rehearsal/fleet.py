@@ -75,6 +75,7 @@ class Fleet:
         self.changed = changed
         self.image = settings.image
         self.machines: dict[str, Machine] = {}
+        self.launched: dict[str, object] = {}
         self._instances: dict[str, Instance] = {}
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._pending: dict[str, Future[None]] = {}
@@ -88,10 +89,38 @@ class Fleet:
             machine: Its container.
         """
         instance.become("pending")
+        self._register(instance, machine)
+        self._submit(instance, lambda: self._create_and_boot(instance, machine))
+
+    def adopt(self, instance: Instance, machine: Machine) -> None:
+        """Take over an instance of an earlier API process, and finish what that one had begun.
+
+        Args:
+            instance: The API's instance.
+            machine: What is known of its container.
+        """
+        self._register(instance, machine)
+        unfinished: dict[str, Callable[[], None]] = {
+            "pending": lambda: self._resize_and_boot(instance, machine),
+            "stopping": lambda: self._halt(instance, machine),
+            "shutting-down": lambda: self._destroy(instance, machine),
+        }
+        if instance.state == "terminated":
+            return
+        if not machine.exists() and instance.state != "shutting-down":
+            if instance.state == "pending":
+                self._submit(instance, lambda: self._create_and_boot(instance, machine))
+            else:
+                instance.become("terminated", SERVER_ERROR, "its container is gone")
+        elif machine.rebooting:
+            self._submit(instance, lambda: self._reboot(instance, machine))
+        elif instance.state in unfinished:
+            self._submit(instance, unfinished[instance.state])
+
+    def _register(self, instance: Instance, machine: Machine) -> None:
         self.machines[instance.id] = machine
         self._instances[instance.id] = instance
         self._workers[instance.id] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=instance.id)
-        self._submit(instance, lambda: self._create_and_boot(instance, machine))
 
     def start(self, instance: Instance) -> None:
         """Start a stopped instance, with the size of its present type.
@@ -121,6 +150,7 @@ class Fleet:
             instance: The API's instance.
         """
         machine = self.machines[instance.id]
+        machine.rebooting = True
         self._submit(instance, lambda: self._reboot(instance, machine))
 
     def terminate(self, instance: Instance) -> None:
@@ -244,6 +274,7 @@ class Fleet:
         machine.stop()
         machine.start()
         self._boot(instance, machine)
+        machine.rebooting = False
 
     def _destroy(self, instance: Instance, machine: Machine) -> None:
         machine.destroy()

@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rehearsal import docker, network, sizing
 from rehearsal.errors import RehearsalError
@@ -36,6 +37,9 @@ REBOOTED = 129
 """Exit code of a container whose systemd asked the kernel for a reboot (SIGHUP to process 1 of its namespace)."""
 
 BOOTED = "test -e /run/cloud-init/result.json && ! test -e /run/nologin"
+
+KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "rebooting")
+"""Attributes of a machine that outlive the API process."""
 
 NO_USER_DATA = "#cloud-config\n{}\n"
 
@@ -68,6 +72,7 @@ class Machine:
         keys: Public keys that may log in, in OpenSSH format.
         user_data: Decoded user data.
         extra_addresses: Elastic IPs that point to it.
+        rebooting: Whether it is on its way down to come up again.
         abandoned: Set when nobody waits for its boot any more.
     """
 
@@ -78,6 +83,7 @@ class Machine:
     keys: list[str]
     user_data: str | None = None
     extra_addresses: set[str] = field(default_factory=set)
+    rebooting: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -89,6 +95,22 @@ class Machine:
     def volume(self) -> str:
         """Name of the volume with the inner Docker engine's data."""
         return f"{self.container}-docker"
+
+    def kept(self) -> dict[str, Any]:
+        """Tell what is needed to make this object again.
+
+        Returns:
+            Attributes by name.
+        """
+        return {name: getattr(self, name) for name in KEPT}
+
+    def exists(self) -> bool:
+        """Ask Docker for the container.
+
+        Returns:
+            Whether there is one, running or not.
+        """
+        return docker.attempt("container", "inspect", "--format", "{{.Id}}", self.container).status == 0
 
     def create(self, image: str, size: Size) -> None:
         """Create the container, without starting it.
@@ -303,6 +325,19 @@ def ssh_answers(address: str, port: int = 22) -> bool:
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def machine_again(settings: Settings, kept: dict[str, Any]) -> Machine:
+    """Make a machine from what was kept.
+
+    Args:
+        settings: The rehearsal.
+        kept: What ``Machine.kept`` told.
+
+    Returns:
+        A machine, whose container may or may not exist.
+    """
+    return Machine(settings, State.of(settings.name).instance(kept["instance_id"]), **kept)
 
 
 def machine_for(settings: Settings, instance_id: str, address: str, keys: list[str], user_data: str | None) -> Machine:

@@ -21,6 +21,7 @@ from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressB
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.general import General
 
@@ -63,6 +64,7 @@ def install(fleet: Fleet) -> None:
     _replace(Instance, "reboot", life.reboot)
     _replace(Instance, "terminate", life.terminate)
     _replace(General, "get_console_output", life.console_output)
+    _replace(Subnet, "get_available_subnet_ip", addresses.private_address)
     _replace(VPCBackend, "create_vpc", addresses.create_vpc)
     _replace(NetworkInterface, "check_auto_public_ip", addresses.assign_public)
     _replace(NetworkInterface, "stop", addresses.drop_public)
@@ -140,7 +142,6 @@ class LifeHooks:
             fleet: Where the containers are.
         """
         self.fleet = fleet
-        self._launched: dict[str, Any] = {}
         self._launching = threading.Lock()
 
     def run_instances(
@@ -149,14 +150,15 @@ class LifeHooks:
         """Launch instances and boot their containers; the same client token launches only once."""
         token = kwargs.get("client_token", NOT_IDEMPOTENT)
         with self._launching:
-            if token != NOT_IDEMPOTENT and token in self._launched:
-                return self._launched[token]  # boto3 repeats a request whose answer got lost
+            if token != NOT_IDEMPOTENT and token in self.fleet.launched:
+                return self.fleet.launched[token]  # boto3 repeats a request whose answer got lost
             images = backend.describe_images(ami_ids=[image_id]) if image_id else []
             if images and kwargs["instance_type"] in INSTANCE_TYPES:
                 check_type(kwargs["instance_type"], str(images[0].architecture))
             _choose_subnet(backend, kwargs)
             reservation = original(backend, image_id, count, *args, **kwargs)
-            self._launched[token] = reservation
+            if token != NOT_IDEMPOTENT:
+                self.fleet.launched[token] = reservation
         for instance in reservation.instances:
             self._boot(backend, instance)
         return reservation
@@ -272,6 +274,16 @@ class AddressHooks:
                 default.id, "-1", "-1", "-1", [], source_groups=pair, vpc_id=vpc.id
             )
         return vpc
+
+    def private_address(self, _original: Original, subnet: Subnet, instance: Instance) -> str:
+        """Hand out the lowest address that nobody ever had; moto counts in a cache, which a restart empties."""
+        used = {str(one) for one in subnet.aws_reserved_ips | subnet._reserved_ips} | set(subnet._subnet_ips)
+        free = next((str(one) for one in subnet.cidr.hosts() if str(one) not in used), None)
+        if free is None:
+            message = f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested instances."
+            raise EC2ClientError("InsufficientFreeAddressesInSubnet", message)
+        subnet._subnet_ips[free] = instance
+        return free
 
     def assign_public(self, _original: Original, interface: NetworkInterface) -> None:
         """Advertise the private address as the public one, unless there is an Elastic IP."""

@@ -5,13 +5,14 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from moto.core.base_backend import BackendDict
 from moto.ec2 import utils
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.key_pairs import KeyPairBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
-from moto.ec2.models.subnets import SubnetBackend
+from moto.ec2.models.subnets import Subnet, SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.general import General
 
@@ -64,6 +65,7 @@ PINNED: tuple[Pin, ...] = (
     (ElasticAddressBackend, "associate_address", ("instance", "eni", "address", "allocation_id", "reassociate")),
     (ElasticAddressBackend, "disassociate_address", ("address", "association_id")),
     (KeyPairBackend, "describe_key_pairs", ("key_names", "filters")),
+    (Subnet, "get_available_subnet_ip", ("instance",)),
     (SubnetBackend, "get_default_subnets", ()),
     (
         VPCBackend,
@@ -94,6 +96,8 @@ def check_pins(pinned: tuple[Pin, ...] = PINNED) -> None:
     moved = [f"{owner.__name__}.{name}" for owner, name, expected in pinned if _parameters(owner, name) != expected]
     if "vpc-elastic-ip" not in utils.EC2_RESOURCE_TO_PREFIX:
         moved.append("EC2_RESOURCE_TO_PREFIX")
+    if "_instances" not in vars(BackendDict):
+        moved.append("BackendDict._instances")
     if moved:
         raise RehearsalError(f"this version of moto does not fit the rehearsal, it changed {', '.join(moved)}")
 

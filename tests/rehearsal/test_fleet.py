@@ -43,6 +43,11 @@ class FakeMachine(Machine):
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.there = True
+
+    def exists(self) -> bool:
+        """Say so when the test says so."""
+        return self.there
 
     def create(self, image: str, size: Size) -> None:
         """Note it."""
@@ -189,3 +194,47 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
     fleet.settle(["i-1"])
     assert (running.state, machine.done) == (end.state, end.done)
+
+
+@pytest.mark.parametrize(
+    ("state", "there", "after", "done"),
+    [
+        ("running", True, "running", []),
+        ("running", False, "terminated", []),
+        ("stopped", True, "stopped", []),
+        ("pending", True, "running", ["resize 1024", "start"]),
+        ("pending", False, "running", ["create flask-fleet/instance:abc 1024", "start"]),
+        ("stopping", True, "stopped", ["stop"]),
+        ("shutting-down", True, "terminated", ["destroy"]),
+        ("shutting-down", False, "terminated", ["destroy"]),
+        ("terminated", False, "terminated", []),
+    ],
+)
+def test_next_process_finishes_what_the_killed_one_began(  # noqa: PLR0913, PLR0917 (a table)
+    fleet: Fleet, machine: FakeMachine, state: str, there: bool, after: str, done: list[str]
+) -> None:
+    """Nothing may stay pending for ever, and nothing may be called running that is gone."""
+    instance = FakeInstance(state=state)
+    machine.there = there
+    fleet.adopt(instance, machine)
+    fleet.settle(["i-1"])
+    assert (instance.state, machine.done) == (after, done)
+
+
+def test_interrupted_reboot_is_done_again(fleet: Fleet, machine: FakeMachine) -> None:
+    """Its container may be down, which must not count as a shutdown."""
+    machine.rebooting = True
+    fleet.adopt(FakeInstance(state="running"), machine)
+    fleet.settle(["i-1"])
+    assert (machine.done, machine.rebooting) == (["stop", "start"], False)
+
+
+def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings, machine: FakeMachine) -> None:
+    """The packet filter must know an instance before its first packet."""
+    order: list[str] = []
+    fleet = Fleet(settings, lambda anew: order.append(f"anew={anew} after {machine.done[-1].split()[0]}"))
+    fleet.launch(FakeInstance(), machine)
+    fleet.settle(["i-1"])
+    fleet.stop(FakeInstance())
+    fleet.settle(["i-1"])
+    assert order == ["anew=True after create", "anew=False after start", "anew=False after stop"]

@@ -32,6 +32,8 @@ class Lab:
     environment: dict[str, str]
     key: Path
     ec2: Any
+    port: int = PORT
+    network: str = NETWORK
     launched: list[str] = field(default_factory=list)
 
     def command(self, *arguments: str, check: bool = True) -> str:
@@ -46,6 +48,14 @@ class Lab:
         )
         assert done.returncode == 0 or not check, done.stderr
         return done.stdout + done.stderr
+
+    def host(self, *command: str) -> str:
+        """Run a command on this machine."""
+        return subprocess.run(command, capture_output=True, check=True, text=True).stdout.strip()
+
+    def import_key(self) -> None:
+        """Make the key pair that all instances get."""
+        self.ec2.import_key_pair(KeyName="live", PublicKeyMaterial=self.key.with_suffix(".pub").read_bytes())
 
     def client(self, service: str, **config: Any) -> Any:
         """Make a boto3 client."""
@@ -66,7 +76,8 @@ class Lab:
         launched = str(self.ec2.run_instances(**(request | changes))["Instances"][0]["InstanceId"])
         self.launched.append(launched)
         if wait:
-            assert self.describe(launched)["State"]["Name"] == "running"
+            told = self.describe(launched)
+            assert told["State"]["Name"] == "running", told.get("StateReason")
         return launched
 
     def describe(self, instance: str) -> dict[str, Any]:
@@ -136,7 +147,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     made.command("up", "--port", str(PORT), "--network", NETWORK)
     try:
         made.ec2 = made.client("ec2")
-        made.ec2.import_key_pair(KeyName="live", PublicKeyMaterial=key.with_suffix(".pub").read_bytes())
+        made.import_key()
         yield made
     finally:
         made.command("down")
