@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
+from moto.ec2.models.amis import Ami
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, StateReason
 from moto.ec2.models.security_groups import SecurityGroup, SecurityGroupRule
@@ -60,6 +61,53 @@ class MotoInstance:
         self.raw._reason = f"{reason} ({utcnow():%Y-%m-%d %H:%M:%S UTC})" if reason else ""  # noqa: SLF001 (no setter)
         self.raw.instance_state.name = state
         self.raw.instance_state.code = CODES[state]
+
+
+class MotoImage:
+    """An AMI in moto's memory that was made from an instance."""
+
+    def __init__(self, image: Ami) -> None:
+        """Wrap an AMI.
+
+        Args:
+            image: moto's AMI.
+        """
+        self.raw = image
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        return str(self.raw.id)
+
+    def become(self, state: str) -> None:
+        """Change its state.
+
+        Args:
+            state: ``pending``, ``available`` or ``failed``.
+        """
+        self.raw.state = state
+
+
+def own_images() -> list[Ami]:
+    """List the AMIs that were made from instances.
+
+    Returns:
+        moto's AMIs, of all regions.
+    """
+    regions = [backend for account in list(ec2_backends.values()) for backend in list(account.values())]
+    return [image for backend in regions for image in list(backend.amis.values()) if is_own(image)]
+
+
+def is_own(image: Ami) -> bool:
+    """Tell whether an AMI was made from an instance.
+
+    Args:
+        image: moto's AMI.
+
+    Returns:
+        Whether there is a disk of it.
+    """
+    return bool(image.instance_id) and image.owner_id == image.ec2_backend.account_id
 
 
 def all_instances() -> Iterator[Instance]:

@@ -19,11 +19,12 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from rehearsal import HOME, UNREADABLE, docker, metadata, network
-from rehearsal.adapter import MotoInstance, all_instances, guests
+from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
 from rehearsal.front import Application, Front
+from rehearsal.images import Disk
 from rehearsal.instance import machine_again
 from rehearsal.patches import install
 from rehearsal.rules import METADATA_PORT
@@ -132,6 +133,10 @@ class Keeper:
         self._firewall.sync(anew=True)
         again = {name: machine_again(settings, kept) for name, kept in memory.machines.items()}
         known = {name for machine in again.values() for name in (machine.container, machine.volume)}
+        for image in own_images():
+            if image.state == "pending":
+                MotoImage(image).become("failed")
+            known.add(Disk(settings, image.id).volume)
         removed = docker.remove_unknown(settings.name, known)
         if removed:
             LOG.warning("removed what no instance owns: %s", ", ".join(removed))

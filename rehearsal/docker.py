@@ -15,7 +15,7 @@ from rehearsal.errors import RehearsalError
 from rehearsal.rules import Names
 
 LABEL = "flask-fleet.rehearsal"
-"""Label on every container, volume and network; its value is the rehearsal's name."""
+"""Label on every container, volume, network and image; its value is the rehearsal's name."""
 
 SHORT = 60.0
 """Seconds that an ordinary Docker command may take."""
@@ -27,6 +27,7 @@ REAP_PAUSE = 0.3
 REMOVALS = (
     ("container", ("container", "rm", "--force", "--volumes")),
     ("volume", ("volume", "rm", "--force")),
+    ("image", ("image", "rm", "--force")),
     ("network", ("network", "rm")),
 )
 
@@ -189,11 +190,12 @@ def events_command(rehearsal: str) -> list[str]:
 
 def _listed(kind: str, rehearsal: str) -> list[str]:
     everything = ("--all",) if kind == "container" else ()
-    return run(kind, "ls", "--quiet", *everything, "--filter", f"label={LABEL}={rehearsal}").split()
+    listed = run(kind, "ls", "--quiet", *everything, "--filter", f"label={LABEL}={rehearsal}")
+    return list(dict.fromkeys(listed.split()))
 
 
 def reap(rehearsal: str) -> int:
-    """Remove all containers, volumes and networks of one rehearsal, whatever state they are in.
+    """Remove all containers, volumes, images and networks of one rehearsal, whatever state they are in.
 
     Args:
         rehearsal: Name of the rehearsal.

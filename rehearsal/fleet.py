@@ -12,6 +12,7 @@ from typing import Protocol
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
+from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
 from rehearsal.state import Settings
@@ -54,6 +55,23 @@ class Instance(Protocol):
             state: Name of the new state.
             code: Code of the state reason, such as ``Server.InternalError``.
             reason: Message of the state reason.
+        """
+        ...
+
+
+class Image(Protocol):
+    """What the fleet needs of an AMI in the API's memory."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    def become(self, state: str) -> None:
+        """Change its state.
+
+        Args:
+            state: ``pending``, ``available`` or ``failed``.
         """
         ...
 
@@ -164,11 +182,49 @@ class Fleet:
         machine.abandoned.set()
         self._submit(instance, lambda: self._destroy(instance, machine))
 
+    def bake(self, instance: Instance, image: Image, reboot: bool) -> None:
+        """Make an image of an instance.
+
+        Args:
+            instance: The API's instance.
+            image: The API's image.
+            reboot: Whether to stop a running instance meanwhile, so that its files are complete.
+        """
+        machine = self.machines[instance.id]
+        image.become("pending")
+        machine.rebooting = reboot and instance.state == "running"
+
+        def work() -> None:
+            try:
+                self._bake(instance, machine, image)
+            except RehearsalError:
+                LOG.exception("%s: could not be made of %s", image.id, instance.id)
+                image.become("failed")
+                Disk(self.settings, image.id).remove()
+            finally:
+                machine.rebooting = False
+
+        self._submit(instance, work)
+        self._pending[image.id] = self._pending[instance.id]
+
+    def _bake(self, instance: Instance, machine: Machine, image: Image) -> None:
+        if not machine.rebooting:
+            Disk(self.settings, image.id).keep(machine.container, machine.volume)
+            image.become("available")
+            return
+        machine.stop()
+        try:
+            Disk(self.settings, image.id).keep(machine.container, machine.volume)
+            image.become("available")
+        finally:
+            machine.start()
+            self._boot(instance, machine)
+
     def settle(self, instance_ids: Iterable[str], limit: float = HOLD) -> None:
         """Wait until nothing happens to some instances any more.
 
         Args:
-            instance_ids: EC2 instance ids; unknown ones are ignored.
+            instance_ids: EC2 ids of instances or images; unknown ones are ignored.
             limit: Seconds after which to give up.
         """
         pending = [self._pending[one] for one in instance_ids if one in self._pending]

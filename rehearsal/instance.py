@@ -15,6 +15,7 @@ from typing import Any
 
 from rehearsal import docker, network, sizing
 from rehearsal.errors import RehearsalError
+from rehearsal.images import Disk
 from rehearsal.rules import OWN_MARK
 from rehearsal.sizing import Size
 from rehearsal.state import Settings, State, write
@@ -38,7 +39,7 @@ REBOOTED = 129
 
 BOOTED = "test -e /run/cloud-init/result.json && ! test -e /run/nologin"
 
-KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "rebooting")
+KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "ami_id", "rebooting")
 """Attributes of a machine that outlive the API process."""
 
 NO_USER_DATA = "#cloud-config\n{}\n"
@@ -72,6 +73,7 @@ class Machine:
         keys: Public keys that may log in, in OpenSSH format.
         user_data: Decoded user data.
         extra_addresses: Elastic IPs that point to it.
+        ami_id: The image that it boots, when that is one made from another instance.
         rebooting: Whether it is on its way down to come up again.
         abandoned: Set when nobody waits for its boot any more.
     """
@@ -83,6 +85,7 @@ class Machine:
     keys: list[str]
     user_data: str | None = None
     extra_addresses: set[str] = field(default_factory=set)
+    ami_id: str | None = None
     rebooting: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
 
@@ -116,7 +119,7 @@ class Machine:
         """Create the container, without starting it.
 
         Args:
-            image: Docker image to boot.
+            image: Docker image to boot, unless it boots an image that was made from an instance.
             size: Size of the instance type.
 
         Raises:
@@ -125,6 +128,10 @@ class Machine:
         label = f"--label={docker.LABEL}={self.settings.name}"
         cpus = self._write_files(size)
         docker.run("volume", "create", label, self.volume)
+        if self.ami_id:
+            disk = Disk(self.settings, self.ami_id)
+            disk.fill(self.volume)
+            image = disk.image
         docker.run("container", "create", label, *self.options(), *limits(size, cpus), image)
 
     def options(self) -> list[str]:

@@ -17,17 +17,20 @@ from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
 from rehearsal import network
-from rehearsal.adapter import MotoInstance
+from rehearsal.adapter import MotoImage, MotoInstance, is_own
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import machine_for
 from rehearsal.pins import check_pins
 
@@ -53,7 +56,7 @@ def install(fleet: Fleet) -> None:
         RehearsalError: This moto is not the one that the patches were written for.
     """
     check_pins()
-    life, addresses, groups = LifeHooks(fleet), AddressHooks(fleet), GroupHooks()
+    life, addresses, groups, images = LifeHooks(fleet), AddressHooks(fleet), GroupHooks(), ImageHooks(fleet)
     _replace(InstanceBackend, "run_instances", life.run_instances)
     _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
     _replace(InstanceBackend, "modify_instance_metadata_options", life.modify_metadata)
@@ -73,6 +76,10 @@ def install(fleet: Fleet) -> None:
     _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
     _replace(InstanceBackend, "modify_instance_security_groups", groups.of_instance)
     _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", groups.of_interface)
+    _replace(AmisResponse, "create_image", images.create)
+    _replace(AmiBackend, "create_image", images.with_tags)
+    _replace(AmiBackend, "describe_images", images.when_settled)
+    _replace(AmiBackend, "deregister_image", images.deregister)
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
@@ -153,6 +160,9 @@ class LifeHooks:
             if token != NOT_IDEMPOTENT and token in self.fleet.launched:
                 return self.fleet.launched[token]  # boto3 repeats a request whose answer got lost
             images = backend.describe_images(ami_ids=[image_id]) if image_id else []
+            if image_id and [one.state for one in images] != ["available"]:
+                message = f"The image id '[{image_id}]' is no longer available, or not yet"
+                raise EC2ClientError("InvalidAMIID.Unavailable", message)
             if images and kwargs["instance_type"] in INSTANCE_TYPES:
                 check_type(kwargs["instance_type"], str(images[0].architecture))
             _choose_subnet(backend, kwargs)
@@ -173,7 +183,10 @@ class LifeHooks:
         pairs = backend.describe_key_pairs(key_names=[instance.key_name]) if instance.key_name else []
         keys = [pair.public_key.strip() for pair in pairs]
         user_data = instance.user_data.decode() if instance.user_data else None
-        self.fleet.launch(MotoInstance(instance), machine_for(settings, instance.id, address, keys, user_data))
+        machine = machine_for(settings, instance.id, address, keys, user_data)
+        image = backend.amis.get(instance.image_id)
+        machine.ami_id = image.id if image is not None and is_own(image) else None
+        self.fleet.launch(MotoInstance(instance), machine)
 
     def start(self, original: Original, instance: Instance) -> Any:
         """Start a stopped instance; one that runs already is left alone, as on AWS."""
@@ -342,6 +355,63 @@ class AddressHooks:
         if target:
             target.extra_addresses.add(address.public_ip)
             target.add_address(address.public_ip)
+
+
+class ImageHooks:
+    """AMIs made from instances."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """Begin.
+
+        Args:
+            fleet: Where the containers are.
+        """
+        self.fleet = fleet
+
+    def create(self, original: Original, response: AmisResponse) -> Any:
+        """Make an image of an instance that runs or is stopped; it is pending until its disk is kept."""
+        backend, name = response.ec2_backend, response._get_param("Name")
+        instance = backend.get_instance(response._get_param("InstanceId"))
+        if instance.state not in {"running", "stopped"}:
+            _require(instance, "running")
+        namesakes = [one.id for one in backend.amis.values() if is_own(one) and one.name == name]
+        if namesakes:
+            message = f"AMI name {name} is already in use by AMI {namesakes[0]}"
+            raise EC2ClientError("InvalidAMIName.Duplicate", message)
+        answer = original(response)
+        image = backend.amis[answer.result["ImageId"]]
+        image.root_device_name = instance.root_device_name
+        image.root_device_type = "ebs"
+        reboot = str(response._get_param("NoReboot")).lower() != "true"
+        self.fleet.bake(MotoInstance(instance), MotoImage(image), reboot)
+        return answer
+
+    def with_tags(self, original: Original, backend: EC2Backend, *about: Any, **kwargs: Any) -> Any:
+        """Tag the snapshot too, as amazon.aws asks; moto refuses."""
+        specified: dict[str, list[dict[str, Any]]] = {"image": [], "snapshot": []}
+        for one in kwargs["tag_specifications"]:
+            specified.setdefault(one["ResourceType"], []).append(one)
+        snapshot = specified.pop("snapshot")
+        others = [one for specifications in specified.values() for one in specifications]
+        image = original(backend, *about, tag_specifications=others)
+        for one in snapshot:
+            image.ebs_snapshot.add_tags({tag["Key"]: tag["Value"] for tag in one["Tags"]})
+        return image
+
+    def when_settled(
+        self, original: Original, backend: EC2Backend, ami_ids: list[str] | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Answer a question about certain images when they are made, or after ``HOLD``."""
+        self.fleet.settle(ami_ids or ())
+        return original(backend, ami_ids, *args, **kwargs)
+
+    def deregister(self, original: Original, backend: EC2Backend, ami_id: str) -> None:
+        """Remove an image; what was launched from it stays."""
+        image = backend.amis.get(ami_id)
+        original(backend, ami_id)
+        if image is not None and is_own(image):
+            self.fleet.settle([ami_id])
+            Disk(self.fleet.settings, ami_id).remove()
 
 
 class GroupHooks:

@@ -7,6 +7,7 @@ from typing import Any
 
 from moto.core.base_backend import BackendDict
 from moto.ec2 import utils
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
@@ -14,6 +15,7 @@ from moto.ec2.models.key_pairs import KeyPairBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.subnets import Subnet, SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
 from rehearsal.errors import RehearsalError
@@ -79,6 +81,10 @@ PINNED: tuple[Pin, ...] = (
             "is_default",
         ),
     ),
+    (AmisResponse, "create_image", ()),
+    (AmiBackend, "create_image", ("instance_id", "name", "description", "tag_specifications")),
+    (AmiBackend, "describe_images", ("ami_ids", "filters", "exec_users", "owners")),
+    (AmiBackend, "deregister_image", ("ami_id",)),
     (General, "get_console_output", ()),
 )
 """Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""

@@ -110,7 +110,7 @@ def test_docker_errors_carry_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reaping_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine may finish creating a container whose client was killed."""
-    listed = iter([["a"], ["v"], ["n"], ["late"], [], [], [], [], []])
+    listed = iter([["a"], ["v"], ["i"], ["n"], ["late"], [], [], [], [], [], [], []])
     removed: list[tuple[str, ...]] = []
 
     def attempt(*arguments: str, **_: float) -> docker.Outcome:
@@ -120,8 +120,8 @@ def test_reaping_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "_listed", lambda *_: next(listed))
     monkeypatch.setattr(docker, "attempt", attempt)
     monkeypatch.setattr(docker, "REAP_PAUSE", 0)
-    assert docker.reap("trial") == 4
-    assert [arguments[-1] for arguments in removed] == ["a", "v", "n", "late"]
+    assert docker.reap("trial") == 5
+    assert [arguments[-1] for arguments in removed] == ["a", "v", "i", "n", "late"]
 
 
 def resumed(monkeypatch: pytest.MonkeyPatch, settings: Settings, state: State, spawn: Any) -> list[Settings]:

@@ -9,6 +9,7 @@ import pytest
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
 from rehearsal.state import Settings, State
@@ -238,3 +239,50 @@ def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings,
     fleet.stop(FakeInstance())
     fleet.settle(["i-1"])
     assert order == ["anew=True after create", "anew=False after start", "anew=False after stop"]
+
+
+@dataclass
+class FakeImage:
+    """An image that remembers its states."""
+
+    id: str = "ami-1"
+    seen: list[str] = field(default_factory=list)
+
+    def become(self, state: str) -> None:
+        """Note the state."""
+        self.seen.append(state)
+
+
+@pytest.mark.parametrize(("reboot", "done"), [(True, ["stop", "keep", "start"]), (False, ["keep"])])
+def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fixtures)
+    fleet: Fleet,
+    machine: FakeMachine,
+    running: FakeInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    reboot: bool,
+    done: list[str],
+) -> None:
+    """A running instance is stopped meanwhile unless NoReboot is said."""
+    monkeypatch.setattr(Disk, "keep", lambda *_: machine.done.append("keep"))
+    image = FakeImage()
+    fleet.bake(running, image, reboot)
+    fleet.settle(["ami-1"])
+    assert (image.seen, machine.done, running.state) == (["pending", "available"], done, "running")
+    assert not machine.rebooting
+
+
+def test_disk_that_cannot_be_kept_fails_the_image_only(
+    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instance comes up again."""
+
+    def full(*_: object) -> None:
+        raise RehearsalError("no space left on device")
+
+    monkeypatch.setattr(Disk, "keep", full)
+    monkeypatch.setattr(Disk, "remove", lambda _: machine.done.append("remove"))
+    image = FakeImage()
+    fleet.bake(running, image, True)
+    fleet.settle(["ami-1"])
+    assert (image.seen, machine.done) == (["pending", "failed"], ["stop", "start", "remove"])
+    assert running.state == "running"

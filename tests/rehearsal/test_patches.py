@@ -11,9 +11,10 @@ from moto import mock_aws
 from moto.ec2.models.instances import Instance
 
 from rehearsal import ACCOUNT_ID
-from rehearsal.adapter import guests
+from rehearsal.adapter import guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import Machine
 from rehearsal.metadata import Options, find
 from rehearsal.patches import install
@@ -27,6 +28,11 @@ AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
 
 class PaperFleet(Fleet):
     """A fleet whose orders succeed at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin."""
+        super().__init__(settings)
+        self.baked: list[tuple[str, bool]] = []
 
     def launch(self, instance: Any, machine: Machine) -> None:
         """Boot without a container."""
@@ -43,6 +49,11 @@ class PaperFleet(Fleet):
 
     def reboot(self, instance: Any) -> None:
         """Do nothing."""
+
+    def bake(self, instance: Any, image: Any, reboot: bool) -> None:
+        """Note what would be baked; it is never ready."""
+        image.become("pending")
+        self.baked.append((instance.id, reboot))
 
     def terminate(self, instance: Any) -> None:
         """Terminate at once."""
@@ -312,3 +323,27 @@ def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
     me = subject_at("10.99.0.4")
     assert me is not None
     assert find(me.tree, "meta-data/iam/security-credentials") == "role"
+
+
+def test_images_of_instances_are_baked_and_named_once(
+    ec2: Any, fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pending until the disk is kept; only then it boots, and with that disk."""
+    monkeypatch.setattr(Disk, "remove", lambda _: None)
+    source = run(ec2)["InstanceId"]
+    tags = [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": "x"}]} for kind in ("image", "snapshot")]
+    made = ec2.create_image(InstanceId=source, Name="baked", NoReboot=True, TagSpecifications=tags)["ImageId"]
+    assert fleet.baked == [(source, False)]
+    (image,) = ec2.describe_images(Owners=["self"])["Images"]
+    assert (image["ImageId"], image["State"], image["Architecture"]) == (made, "pending", "x86_64")
+    assert [tag["ResourceType"] for tag in ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]] == [
+        "image",
+        "snapshot",
+    ]
+    refused("InvalidAMIName.Duplicate", ec2.create_image, InstanceId=source, Name="baked")
+    refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)
+    next(one for one in own_images()).state = "available"
+    assert fleet.machines[run(ec2, ImageId=made)["InstanceId"]].ami_id == made
+    assert fleet.machines[run(ec2)["InstanceId"]].ami_id is None
+    ec2.deregister_image(ImageId=made)
+    refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)
