@@ -49,6 +49,10 @@ class MotoInstance:
         """Whether ``poweroff`` inside terminates it."""
         return bool(self.raw.instance_initiated_shutdown_behavior == "terminate")
 
+    def reclaim(self) -> None:
+        """Terminate it as if AWS wanted it back; protection does not help."""
+        self.raw.terminate()
+
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Change the EC2 state.
 

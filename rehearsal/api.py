@@ -12,18 +12,20 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from rehearsal import HOME, UNREADABLE, docker, metadata, network
+from rehearsal import FAULTS, HOME, UNREADABLE, docker, metadata, network
 from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import fault_from
 from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
-from rehearsal.front import Application, Front
+from rehearsal.front import Application, Front, Recorder
 from rehearsal.images import Disk
 from rehearsal.instance import machine_again
 from rehearsal.patches import install
@@ -56,6 +58,42 @@ def report() -> list[dict[str, Any]]:
     ]
 
 
+def _body(environ: dict[str, Any]) -> Any:
+    return json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"null")
+
+
+def fault_page(environ: dict[str, Any], start_response: Callable[..., Any], fleet: Fleet) -> list[bytes]:
+    """Let the command line add, list and clear faults.
+
+    Args:
+        environ: WSGI environment.
+        start_response: Of WSGI.
+        fleet: The containers.
+
+    Returns:
+        The body, JSON.
+    """
+    said: dict[str, Any] = {"token": fleet.settings.token}
+    body = _body(environ)
+    try:
+        match environ["REQUEST_METHOD"]:
+            case "POST":
+                fault = fault_from(body)
+                if fault.kind == "terminate" and fault.instance:
+                    fleet.reclaim(fault.instance, fault.after)
+                else:
+                    fleet.faults.add(fault)
+                said["added"] = fault.line()
+            case "DELETE":
+                said["cleared"] = fleet.faults.clear(body or ())
+        said["faults"] = fleet.faults.lines()
+        fleet.changed(False)
+    except RehearsalError as error:
+        said["error"] = str(error)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(said).encode()]
+
+
 def with_home(application: Application, settings: Settings, fleet: Fleet) -> Application:
     """Put the rehearsal's own pages in front of moto.
 
@@ -74,11 +112,12 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
             # moto would forget its instances without terminating them.
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"use: python -m rehearsal reset\n"]
+        if path == FAULTS:
+            return fault_page(environ, start_response, fleet)
         if path != HOME:
             return application(environ, start_response)
         if environ["REQUEST_METHOD"] == "PUT":
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-            fleet.image = json.loads(environ["wsgi.input"].read(length))["image"]
+            fleet.image = _body(environ)["image"]
         known = {
             "name": settings.name,
             "token": settings.token,
@@ -119,7 +158,7 @@ class Keeper:
 
     def _memory(self) -> Memory:
         machines = {name: machine.kept() for name, machine in list(self.fleet.machines.items())}
-        return Memory(backends(), machines, dict(self.fleet.launched))
+        return Memory(backends(), machines, dict(self.fleet.launched), {"faults": self.fleet.faults.kept()})
 
     def resume(self, memory: Memory) -> None:
         """Go on where an earlier API process was killed.
@@ -130,6 +169,7 @@ class Keeper:
         settings, fleet = self.fleet.settings, self.fleet
         put_back(memory.backends)
         fleet.launched.update(memory.launched)
+        fleet.faults.restore(memory.more.get("faults", ()))
         self._firewall.sync(anew=True)
         again = {name: machine_again(settings, kept) for name, kept in memory.machines.items()}
         known = {name for machine in again.values() for name in (machine.container, machine.volume)}
@@ -160,12 +200,16 @@ def serve(settings: Settings) -> None:
     fleet = keeper.fleet
     install(fleet)
     keeper.resume(memory)
-    application = with_home(Front(DomainDispatcherApplication(create_backend_app), keeper.changed), settings, fleet)
+    moto = DomainDispatcherApplication(create_backend_app)
+    front = Front(moto, keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls))
+    application = with_home(front, settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=fleet.watch, daemon=True).start()
     gateway = str(network.parse_network(settings.network)[1])
-    about = metadata.server(gateway, METADATA_PORT, metadata.Service(settings.token, subject_at))
+    about = metadata.server(
+        gateway, METADATA_PORT, metadata.Service(settings.token, partial(subject_at, fleet.machines))
+    )
     threading.Thread(target=about.serve_forever, daemon=True).start()
     server.serve_forever()
 

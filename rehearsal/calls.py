@@ -42,6 +42,25 @@ class Call:
     parameters: dict[str, str]
 
     @property
+    def name(self) -> str:
+        """Service and action, as in an IAM policy."""
+        return f"{self.service}:{self.action}"
+
+    def permissions(self) -> list[str]:
+        """List the IAM actions that AWS asks for.
+
+        Returns:
+            The call itself, and what its parameters need besides.
+        """
+        needed = [self.name]
+        if self.service == "ec2" and any(name.startswith("TagSpecification") for name in self.parameters):
+            needed.append("ec2:CreateTags")
+        passes_role = any(name.startswith("IamInstanceProfile.") for name in self.parameters)
+        if passes_role or self.name == "iam:AddRoleToInstanceProfile":
+            needed.append("iam:PassRole")
+        return list(dict.fromkeys(needed))
+
+    @property
     def changes(self) -> bool:
         """Whether it may change something."""
         return not self.action.startswith(READING)

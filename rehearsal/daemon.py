@@ -17,7 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rehearsal import ACCOUNT_ID, HOME, UNREADABLE, docker, firewall, network
+from rehearsal import ACCOUNT_ID, FAULTS, HOME, UNREADABLE, docker, firewall, network
 from rehearsal.errors import RehearsalError
 from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
 
@@ -36,13 +36,14 @@ class UnreadableStateError(RehearsalError):
     """The API process cannot use what an earlier one kept."""
 
 
-def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = None) -> dict[str, Any] | None:
+def ask(settings: Settings, method: str = "GET", body: Any = None, path: str = HOME) -> dict[str, Any] | None:
     """Ask an API process who it is.
 
     Args:
         settings: The rehearsal that is expected there.
         method: ``GET``, or ``PUT`` to change the image.
-        body: JSON to send.
+        body: What to send as JSON.
+        path: Which of its pages.
 
     Returns:
         What it says, or None when nobody answers or somebody else does.
@@ -50,7 +51,7 @@ def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = N
     data = None if body is None else json.dumps(body)
     connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=5)
     try:
-        connection.request(method, HOME, data)
+        connection.request(method, path, data)
         said = json.load(connection.getresponse())
     except (OSError, ValueError, http.client.HTTPException):
         return None
@@ -71,6 +72,29 @@ def running(name: str) -> tuple[Settings, dict[str, Any]] | None:
     settings = State.of(name).load()
     said = ask(settings) if settings else None
     return (settings, said) if settings and said else None
+
+
+def faults(name: str, method: str, body: Any = None) -> dict[str, Any]:
+    """Talk to a rehearsal about faults.
+
+    Args:
+        name: Name of the rehearsal.
+        method: ``GET`` to list, ``POST`` to add one, ``DELETE`` to clear.
+        body: The fault, or the numbers of those to clear.
+
+    Returns:
+        What it says.
+
+    Raises:
+        RehearsalError: It does not run, or refuses.
+    """
+    found = running(name)
+    said = ask(found[0], method, body, FAULTS) if found else None
+    if said is None:
+        raise RehearsalError(f"rehearsal {name!r} is not running; start it: python -m rehearsal --name {name} up")
+    if "error" in said:
+        raise RehearsalError(said["error"])
+    return said
 
 
 def up(name: str, image: str | None, port: int | None, block: str | None) -> str:

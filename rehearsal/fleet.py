@@ -12,6 +12,7 @@ from typing import Protocol
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import Faults
 from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
@@ -58,6 +59,10 @@ class Instance(Protocol):
         """
         ...
 
+    def reclaim(self) -> None:
+        """Terminate it as if AWS wanted it back."""
+        ...
+
 
 class Image(Protocol):
     """What the fleet needs of an AMI in the API's memory."""
@@ -94,6 +99,8 @@ class Fleet:
         self.image = settings.image
         self.machines: dict[str, Machine] = {}
         self.launched: dict[str, object] = {}
+        self.faults = Faults()
+        self._lingering: set[str] = set()
         self._instances: dict[str, Instance] = {}
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._pending: dict[str, Future[None]] = {}
@@ -109,6 +116,30 @@ class Fleet:
         instance.become("pending")
         self._register(instance, machine)
         self._submit(instance, lambda: self._create_and_boot(instance, machine))
+        spot = self.faults.take("terminate", lambda one: not one.instance)
+        if spot:
+            self.reclaim(instance.id, spot.after)
+
+    def reclaim(self, instance_id: str, notice: float) -> None:
+        """Take an instance away after a while, as AWS takes back a spot instance.
+
+        Args:
+            instance_id: The EC2 instance id.
+            notice: Seconds until then.
+
+        Raises:
+            RehearsalError: There is no such instance.
+        """
+        if instance_id not in self.machines:
+            raise RehearsalError(f"there is no instance {instance_id!r}")
+        self.machines[instance_id].ends = time.time() + notice
+        self._reclaim_later(instance_id)
+
+    def _reclaim_later(self, instance_id: str) -> None:
+        machine, instance = self.machines[instance_id], self._instances[instance_id]
+        timer = threading.Timer(max((machine.ends or 0) - time.time(), 0), instance.reclaim)
+        timer.daemon = True
+        timer.start()
 
     def adopt(self, instance: Instance, machine: Machine) -> None:
         """Take over an instance of an earlier API process, and finish what that one had begun.
@@ -125,6 +156,8 @@ class Fleet:
         }
         if instance.state == "terminated":
             return
+        if machine.ends and instance.state != "shutting-down":
+            self._reclaim_later(instance.id)
         if not machine.exists() and instance.state != "shutting-down":
             if instance.state == "pending":
                 self._submit(instance, lambda: self._create_and_boot(instance, machine))
@@ -178,7 +211,7 @@ class Fleet:
             instance: The API's instance.
         """
         machine = self.machines[instance.id]
-        instance.become("shutting-down", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        instance.become("shutting-down", *_reason(machine))
         machine.abandoned.set()
         self._submit(instance, lambda: self._destroy(instance, machine))
 
@@ -227,7 +260,7 @@ class Fleet:
             instance_ids: EC2 ids of instances or images; unknown ones are ignored.
             limit: Seconds after which to give up.
         """
-        pending = [self._pending[one] for one in instance_ids if one in self._pending]
+        pending = [self._pending[one] for one in instance_ids if one in self._pending and one not in self._lingering]
         wait(pending, timeout=limit)
 
     def busy(self, instance_id: str) -> bool:
@@ -298,15 +331,19 @@ class Fleet:
             instance.become("terminated", SERVER_ERROR, reason)
 
     def _create_and_boot(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         if machine.abandoned.is_set():
             return
         with self._creating:  # two that choose CPUs at the same time would choose the same ones
             machine.create(self.image, instance.size)
             self.changed(True)
             machine.start()
+        if self.faults.take("boot"):
+            raise RehearsalError("Internal error on launch (a fault that was asked for)")
         self._boot(instance, machine)
 
     def _resize_and_boot(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         with self._creating:
             machine.resize(instance.size)
             self.changed(True)
@@ -321,7 +358,16 @@ class Fleet:
             instance.become("running")
             LOG.info("%s: booted in %.1f s", instance.id, time.monotonic() - begin)
 
+    def _linger(self, instance: Instance) -> None:
+        """Stay in the present state for a while if a fault wants it, and let everybody see it."""
+        slow = self.faults.take("slow", lambda one: one.state == instance.state)
+        if slow:
+            self._lingering.add(instance.id)
+            time.sleep(slow.seconds)
+            self._lingering.discard(instance.id)
+
     def _halt(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         machine.stop()
         if instance.state == "stopping":
             instance.become("stopped", "Client.UserInitiatedShutdown", "User initiated shutdown")
@@ -333,8 +379,9 @@ class Fleet:
         machine.rebooting = False
 
     def _destroy(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         machine.destroy()
-        instance.become("terminated", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        instance.become("terminated", *_reason(machine))
 
     def _after_end(self, instance: Instance, machine: Machine) -> None:
         """Do what EC2 does when the system inside reboots, powers off or dies."""
@@ -352,3 +399,10 @@ class Fleet:
             instance.become("stopped", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
         else:
             instance.become("stopped", SERVER_ERROR, f"the container ended with exit code {code}")
+
+
+def _reason(machine: Machine) -> tuple[str, str]:
+    """Say who terminates an instance."""
+    if machine.ends and machine.ends <= time.time():
+        return "Server.SpotInstanceTermination", "Spot instance termination"
+    return "Client.UserInitiatedShutdown", "User initiated shutdown"

@@ -39,7 +39,7 @@ REBOOTED = 129
 
 BOOTED = "test -e /run/cloud-init/result.json && ! test -e /run/nologin"
 
-KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "ami_id", "rebooting")
+KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "ami_id", "ends", "rebooting")
 """Attributes of a machine that outlive the API process."""
 
 NO_USER_DATA = "#cloud-config\n{}\n"
@@ -74,6 +74,7 @@ class Machine:
         user_data: Decoded user data.
         extra_addresses: Elastic IPs that point to it.
         ami_id: The image that it boots, when that is one made from another instance.
+        ends: When it is taken away, in seconds since the epoch; None for never.
         rebooting: Whether it is on its way down to come up again.
         abandoned: Set when nobody waits for its boot any more.
     """
@@ -86,6 +87,7 @@ class Machine:
     user_data: str | None = None
     extra_addresses: set[str] = field(default_factory=set)
     ami_id: str | None = None
+    ends: float | None = None
     rebooting: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
 

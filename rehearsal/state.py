@@ -108,6 +108,11 @@ class State:
         return self.path / "api.log"
 
     @property
+    def calls(self) -> Path:
+        """Every call of the API, one JSON object per line."""
+        return self.path / "calls.jsonl"
+
+    @property
     def memory(self) -> Path:
         """What the API process would otherwise forget."""
         return self.path / "memory"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from datetime import timedelta
+from collections.abc import Mapping
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from moto.core.utils import utcnow
@@ -11,6 +12,7 @@ from moto.ec2.models.instances import Instance
 
 from rehearsal import CREDENTIAL
 from rehearsal.adapter import all_instances, groups_of
+from rehearsal.instance import Machine
 from rehearsal.metadata import Options, Subject, Tree
 
 TIME = "%Y-%m-%dT%H:%M:%SZ"
@@ -18,10 +20,11 @@ TIME = "%Y-%m-%dT%H:%M:%SZ"
 CREDENTIALS_LAST = timedelta(hours=6)
 
 
-def subject_at(address: str) -> Subject | None:
+def subject_at(machines: Mapping[str, Machine], address: str) -> Subject | None:
     """Find the instance that sends from an address.
 
     Args:
+        machines: The containers by instance id.
         address: Private or Elastic IP.
 
     Returns:
@@ -29,15 +32,17 @@ def subject_at(address: str) -> Subject | None:
     """
     for instance in all_instances():
         if instance.state != "terminated" and address in {instance.private_ip, instance.public_ip}:
-            return subject(instance)
+            machine = machines.get(instance.id)
+            return subject(instance, machine.ends if machine else None)
     return None
 
 
-def subject(instance: Instance) -> Subject:
+def subject(instance: Instance, ends: float | None) -> Subject:
     """Describe an instance to itself.
 
     Args:
         instance: moto's instance.
+        ends: When it is taken away, in seconds since the epoch.
 
     Returns:
         What it may know.
@@ -48,13 +53,21 @@ def subject(instance: Instance) -> Subject:
         tokens_required=chosen.http_tokens == "required",
         hops=int(chosen.http_put_response_hop_limit or 1),
     )
-    tree: dict[str, Tree | str] = {"meta-data": _metadata(instance), "dynamic": _dynamic(instance)}
+    tree: dict[str, Tree | str] = {"meta-data": _metadata(instance) | _spot(ends), "dynamic": _dynamic(instance)}
     if instance.user_data:
         tree["user-data"] = instance.user_data.decode()
     return Subject(instance.id, options, tree)
 
 
-def _metadata(instance: Instance) -> Tree:
+def _spot(ends: float | None) -> dict[str, Tree | str]:
+    """Announce the end of an instance that is taken back."""
+    if ends is None:
+        return {}
+    when = f"{datetime.fromtimestamp(ends, UTC):{TIME}}"
+    return {"spot": {"instance-action": json.dumps({"action": "terminate", "time": when}), "termination-time": when}}
+
+
+def _metadata(instance: Instance) -> dict[str, Tree | str]:
     zone = str(instance.availability_zone)
     address = str(instance.private_ip)
     name = f"ip-{address.replace('.', '-')}"

@@ -8,6 +8,7 @@ import pytest
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import Fault
 from rehearsal.fleet import Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
@@ -25,6 +26,10 @@ class FakeInstance:
     terminates_on_shutdown: bool = False
     seen: list[str] = field(default_factory=list)
     reason: str = ""
+
+    def reclaim(self) -> None:
+        """Note it."""
+        self.seen.append("reclaimed")
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Note the state."""
@@ -286,3 +291,41 @@ def test_disk_that_cannot_be_kept_fails_the_image_only(
     fleet.settle(["ami-1"])
     assert (image.seen, machine.done) == (["pending", "failed"], ["stop", "start", "remove"])
     assert running.state == "running"
+
+
+def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
+    """Once, and visible as EC2 shows it."""
+    fleet.faults.add(Fault("boot"))
+    instance = FakeInstance()
+    fleet.launch(instance, machine)
+    fleet.settle(["i-1"])
+    assert (instance.state, machine.done[-1]) == ("terminated", "destroy")
+    assert instance.reason.startswith("Server.InternalError: Internal error on launch")
+    assert fleet.faults.lines() == []
+
+
+def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
+    """DescribeInstances is not held then."""
+    fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
+    fleet.stop(running)
+    time.sleep(0.1)
+    begin = time.monotonic()
+    fleet.settle(["i-1"])
+    assert time.monotonic() - begin < 0.1
+    assert running.state == "stopping"
+    time.sleep(0.4)
+    assert running.state == "stopped"
+
+
+def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
+    """As AWS takes back a spot instance; the reason tells who did it."""
+    fleet.reclaim("i-1", 0.1)
+    assert running.seen[-1] == "running"
+    time.sleep(0.3)
+    assert running.seen[-1] == "reclaimed"
+    fleet.terminate(running)
+    fleet.settle(["i-1"])
+    assert running.reason == "Server.SpotInstanceTermination: Spot instance termination"
+    assert machine.kept()["ends"] is not None
+    with pytest.raises(RehearsalError, match="no instance 'i-9'"):
+        fleet.reclaim("i-9", 1)

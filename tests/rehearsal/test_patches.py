@@ -298,7 +298,7 @@ def test_metadata_follows_the_api(ec2: Any) -> None:
     options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
     instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]
     ec2.modify_instance_metadata_options(InstanceId=instance, HttpPutResponseHopLimit=2)
-    me = subject_at("10.99.0.4")
+    me = subject_at({}, "10.99.0.4")
     assert me is not None
     assert (me.instance_id, me.options) == (instance, Options(tokens_required=True, hops=2))
     assert find(me.tree, "meta-data/tags/instance/Name") == "me"
@@ -307,10 +307,10 @@ def test_metadata_follows_the_api(ec2: Any) -> None:
     assert find(me.tree, "user-data") is None
     assert json.loads(find(me.tree, "dynamic/instance-identity/document") or "")["instanceId"] == instance
     ec2.modify_instance_metadata_options(InstanceId=instance, InstanceMetadataTags="disabled")
-    after = subject_at("10.99.0.4")
+    after = subject_at({}, "10.99.0.4")
     assert after is not None
     assert find(after.tree, "meta-data/tags") is None
-    assert subject_at("10.99.0.9") is None
+    assert subject_at({}, "10.99.0.9") is None
 
 
 def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
@@ -320,7 +320,7 @@ def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
     iam.create_instance_profile(InstanceProfileName="profile")
     iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="role")
     run(ec2, IamInstanceProfile={"Name": "profile"})
-    me = subject_at("10.99.0.4")
+    me = subject_at({}, "10.99.0.4")
     assert me is not None
     assert find(me.tree, "meta-data/iam/security-credentials") == "role"
 
