@@ -170,6 +170,8 @@ class LifeHooks:
             if token != NOT_IDEMPOTENT:
                 self.fleet.launched[token] = reservation
         for instance in reservation.instances:
+            if not instance.security_groups:  # moto lists those of the interface, such as the default, only there
+                instance.security_groups = [group for nic in instance.nics.values() for group in nic._group_set]
             self._boot(backend, instance)
         return reservation
 

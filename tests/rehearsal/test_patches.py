@@ -271,7 +271,7 @@ def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
         permission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peer}
         ec2.authorize_security_group_ingress(GroupId=web, IpPermissions=[permission])
     one = run(ec2, SecurityGroupIds=[web])["InstanceId"]
-    run(ec2)
+    assert [group["GroupName"] for group in describe(ec2, run(ec2))["SecurityGroups"]] == ["default"]
     everybody, members = ("0.0.0.0/0",), ("10.99.0.4/32",)
     assert filtered() == [[(80, everybody), (81, members), (82, ())], [(None, ("10.99.0.5/32",))]]
     ec2.modify_instance_attribute(InstanceId=one, Groups=[empty])
