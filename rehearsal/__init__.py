@@ -8,3 +8,9 @@ CREDENTIAL = "rehearsal"
 
 HOME = "/rehearsal"
 """Path under which the API process answers about itself, beside the AWS API."""
+
+FAULTS = f"{HOME}/faults"
+"""Path under which faults are asked for."""
+
+UNREADABLE = 3
+"""Exit code of the API process when it cannot use what an earlier one kept."""

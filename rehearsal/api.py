@@ -12,20 +12,29 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from functools import partial
 from types import FrameType
 from typing import Any
 
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from rehearsal import HOME
-from rehearsal.adapter import MotoInstance, all_instances
+from rehearsal import FAULTS, HOME, UNREADABLE, docker, metadata, network
+from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import fault_from
+from rehearsal.firewall import Firewall
 from rehearsal.fleet import Fleet
+from rehearsal.front import Application, Front, Recorder
+from rehearsal.images import Disk
+from rehearsal.instance import machine_again
 from rehearsal.patches import install
+from rehearsal.rules import METADATA_PORT
 from rehearsal.state import Settings, State
+from rehearsal.store import Memory, Store, UnreadableError, backends, put_back, read
+from rehearsal.subjects import subject_at
 
-Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+LOG = logging.getLogger(__name__)
 
 
 def report() -> list[dict[str, Any]]:
@@ -49,6 +58,42 @@ def report() -> list[dict[str, Any]]:
     ]
 
 
+def _body(environ: dict[str, Any]) -> Any:
+    return json.loads(environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0)) or b"null")
+
+
+def fault_page(environ: dict[str, Any], start_response: Callable[..., Any], fleet: Fleet) -> list[bytes]:
+    """Let the command line add, list and clear faults.
+
+    Args:
+        environ: WSGI environment.
+        start_response: Of WSGI.
+        fleet: The containers.
+
+    Returns:
+        The body, JSON.
+    """
+    said: dict[str, Any] = {"token": fleet.settings.token}
+    body = _body(environ)
+    try:
+        match environ["REQUEST_METHOD"]:
+            case "POST":
+                fault = fault_from(body)
+                if fault.kind == "terminate" and fault.instance:
+                    fleet.reclaim(fault.instance, fault.after)
+                else:
+                    fleet.faults.add(fault)
+                said["added"] = fault.line()
+            case "DELETE":
+                said["cleared"] = fleet.faults.clear(body or ())
+        said["faults"] = fleet.faults.lines()
+        fleet.changed(False)
+    except RehearsalError as error:
+        said["error"] = str(error)
+    start_response("200 OK", [("Content-Type", "application/json")])
+    return [json.dumps(said).encode()]
+
+
 def with_home(application: Application, settings: Settings, fleet: Fleet) -> Application:
     """Put the rehearsal's own pages in front of moto.
 
@@ -67,11 +112,12 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
             # moto would forget its instances without terminating them.
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"use: python -m rehearsal reset\n"]
+        if path == FAULTS:
+            return fault_page(environ, start_response, fleet)
         if path != HOME:
             return application(environ, start_response)
         if environ["REQUEST_METHOD"] == "PUT":
-            length = int(environ.get("CONTENT_LENGTH") or 0)
-            fleet.image = json.loads(environ["wsgi.input"].read(length))["image"]
+            fleet.image = _body(environ)["image"]
         known = {
             "name": settings.name,
             "token": settings.token,
@@ -85,18 +131,86 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
     return answer
 
 
+class Keeper:
+    """Lets nothing be known to a client before it is enforced and kept."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin with nothing known.
+
+        Args:
+            settings: The rehearsal.
+        """
+        self._firewall = Firewall(settings, guests)
+        self._store = Store(State.of(settings.name).memory, self._memory)
+        self.fleet = Fleet(settings, self.changed)
+
+    def changed(self, anew: bool = False) -> None:
+        """Follow a change.
+
+        Args:
+            anew: Whether an instance is about to boot.
+
+        Raises:
+            FirewallError: The security groups could not be enforced.
+        """
+        self._store.save()
+        self._firewall.sync(anew)
+
+    def _memory(self) -> Memory:
+        machines = {name: machine.kept() for name, machine in list(self.fleet.machines.items())}
+        return Memory(backends(), machines, dict(self.fleet.launched), {"faults": self.fleet.faults.kept()})
+
+    def resume(self, memory: Memory) -> None:
+        """Go on where an earlier API process was killed.
+
+        Args:
+            memory: What it kept.
+        """
+        settings, fleet = self.fleet.settings, self.fleet
+        put_back(memory.backends)
+        fleet.launched.update(memory.launched)
+        fleet.faults.restore(memory.more.get("faults", ()))
+        self._firewall.sync(anew=True)
+        again = {name: machine_again(settings, kept) for name, kept in memory.machines.items()}
+        known = {name for machine in again.values() for name in (machine.container, machine.volume)}
+        for image in own_images():
+            if image.state == "pending":
+                MotoImage(image).become("failed")
+            known.add(Disk(settings, image.id).volume)
+        removed = docker.remove_unknown(settings.name, known)
+        if removed:
+            LOG.warning("removed what no instance owns: %s", ", ".join(removed))
+        for instance in all_instances():
+            if instance.id in again:
+                fleet.adopt(MotoInstance(instance), again[instance.id])
+        self.changed()
+
+
 def serve(settings: Settings) -> None:
     """Answer requests until the process is told to end.
 
     Args:
         settings: The rehearsal.
+
+    Raises:
+        UnreadableError: What an earlier process kept cannot be used.
     """
-    fleet = Fleet(settings)
+    memory = read(State.of(settings.name).memory)
+    keeper = Keeper(settings)
+    fleet = keeper.fleet
     install(fleet)
-    application = with_home(DomainDispatcherApplication(create_backend_app), settings, fleet)
+    keeper.resume(memory)
+    moto = DomainDispatcherApplication(create_backend_app)
+    front = Front(moto, keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls))
+    application = with_home(front, settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]
     threading.Thread(target=fleet.watch, daemon=True).start()
+    gateway = str(network.parse_network(settings.network)[1])
+    about = metadata.server(
+        gateway, METADATA_PORT, metadata.Service(settings.token, partial(subject_at, fleet.machines))
+    )
+    threading.Thread(target=about.serve_forever, daemon=True).start()
     server.serve_forever()
 
 
@@ -123,7 +237,11 @@ def main(arguments: list[str]) -> int:
     settings = State.of(arguments[0]).load()
     if settings is None or "MOTO_AMIS_PATH" not in os.environ:
         raise RehearsalError("started without settings; use: python -m rehearsal up")
-    serve(settings)
+    try:
+        serve(settings)
+    except UnreadableError as error:
+        print(error, file=sys.stderr)
+        return UNREADABLE
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The command line: ``python -m rehearsal [--name NAME] up|down|status|reset|env``."""
+"""The command line: ``python -m rehearsal [--name NAME] up|down|status|reset|env|fault``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from rehearsal import daemon
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import KINDS, NOTICE, SLOW, STATES
 from rehearsal.state import DEFAULT_NAME, DEFAULT_NETWORK, DEFAULT_PORT, exports
 
 COLUMNS = ("id", "type", "state", "address", "vCPU", "memory", "since")
@@ -22,7 +23,7 @@ def parser() -> argparse.ArgumentParser:
     """
     top = argparse.ArgumentParser(prog="python -m rehearsal", description="A local EC2 of systemd containers.")
     top.add_argument("--name", default=DEFAULT_NAME, help="several can run side by side (default: %(default)s)")
-    commands = top.add_subparsers(dest="command", required=True, metavar="up|down|status|reset|env")
+    commands = top.add_subparsers(dest="command", required=True, metavar="up|down|status|reset|env|fault")
     start = commands.add_parser("up", help="start it, or do nothing when it runs")
     start.add_argument("--image", help="Docker image of new instances (default: newest of flask-fleet/instance)")
     start.add_argument("--port", type=int, help=f"port of the API on 127.0.0.1 (default: {DEFAULT_PORT})")
@@ -31,7 +32,31 @@ def parser() -> argparse.ArgumentParser:
     commands.add_parser("status", help="list its instances; fails when it does not run")
     commands.add_parser("reset", help="like down, also after a crash")
     commands.add_parser("env", help='print the environment for eval "$(...)"; fails when it does not run')
+    _add_fault_parser(commands.add_parser("fault", help="let something go wrong"))
     return top
+
+
+def _add_fault_parser(fault: argparse.ArgumentParser) -> None:
+    orders = fault.add_subparsers(dest="order", required=True, metavar="add|list|clear")
+    kinds = "\n".join(f"  {kind:<10} {text}" for kind, text in KINDS.items())
+    add = orders.add_parser(
+        "add",
+        help="let something go wrong",
+        description=f"kinds:\n{kinds}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        argument_default=argparse.SUPPRESS,
+    )
+    add.add_argument("kind", choices=KINDS)
+    add.add_argument("--count", type=int, help="how many times (default: 1)")
+    add.add_argument("--action", help="throttle: pattern such as RunInstances, Describe* or iam:* (default: ec2:*)")
+    add.add_argument("--type", help="capacity: only of this instance type")
+    add.add_argument("--zone", help="capacity: only in this zone, when the call names it")
+    add.add_argument("--instance", help="terminate: its id (default: the next one launched)")
+    add.add_argument("--after", type=float, help=f"terminate: seconds of notice (default: {NOTICE:g})")
+    add.add_argument("--state", choices=STATES, help="slow: which state (default: pending)")
+    add.add_argument("--seconds", type=float, help=f"slow: how long (default: {SLOW:g})")
+    orders.add_parser("list", help="what is still to happen")
+    orders.add_parser("clear", help="take faults back").add_argument("number", type=int, nargs="*", help="default: all")
 
 
 def table(instances: Sequence[dict[str, Any]]) -> str:
@@ -80,12 +105,26 @@ def _down(arguments: argparse.Namespace) -> str:
     return daemon.down(arguments.name)
 
 
+def _fault(arguments: argparse.Namespace) -> str:
+    match arguments.order:
+        case "add":
+            values = {
+                name: value for name, value in vars(arguments).items() if name not in {"name", "command", "order"}
+            }
+            return f"added fault {daemon.faults(arguments.name, 'POST', values)['added']}"
+        case "clear":
+            return f"cleared {daemon.faults(arguments.name, 'DELETE', arguments.number)['cleared']} faults"
+        case _:
+            return "\n".join(daemon.faults(arguments.name, "GET")["faults"]) or "no faults"
+
+
 COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
     "up": _up,
     "down": _down,
     "reset": _down,
     "status": _status,
     "env": _env,
+    "fault": _fault,
 }
 
 

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rehearsal import ACCOUNT_ID, HOME, docker, network
+from rehearsal import ACCOUNT_ID, FAULTS, HOME, UNREADABLE, docker, firewall, network
 from rehearsal.errors import RehearsalError
 from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
 
@@ -31,13 +32,18 @@ END_LIMIT = 5.0
 """Seconds for the API process to end."""
 
 
-def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = None) -> dict[str, Any] | None:
+class UnreadableStateError(RehearsalError):
+    """The API process cannot use what an earlier one kept."""
+
+
+def ask(settings: Settings, method: str = "GET", body: Any = None, path: str = HOME) -> dict[str, Any] | None:
     """Ask an API process who it is.
 
     Args:
         settings: The rehearsal that is expected there.
         method: ``GET``, or ``PUT`` to change the image.
-        body: JSON to send.
+        body: What to send as JSON.
+        path: Which of its pages.
 
     Returns:
         What it says, or None when nobody answers or somebody else does.
@@ -45,7 +51,7 @@ def ask(settings: Settings, method: str = "GET", body: dict[str, str] | None = N
     data = None if body is None else json.dumps(body)
     connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=5)
     try:
-        connection.request(method, HOME, data)
+        connection.request(method, path, data)
         said = json.load(connection.getresponse())
     except (OSError, ValueError, http.client.HTTPException):
         return None
@@ -68,6 +74,29 @@ def running(name: str) -> tuple[Settings, dict[str, Any]] | None:
     return (settings, said) if settings and said else None
 
 
+def faults(name: str, method: str, body: Any = None) -> dict[str, Any]:
+    """Talk to a rehearsal about faults.
+
+    Args:
+        name: Name of the rehearsal.
+        method: ``GET`` to list, ``POST`` to add one, ``DELETE`` to clear.
+        body: The fault, or the numbers of those to clear.
+
+    Returns:
+        What it says.
+
+    Raises:
+        RehearsalError: It does not run, or refuses.
+    """
+    found = running(name)
+    said = ask(found[0], method, body, FAULTS) if found else None
+    if said is None:
+        raise RehearsalError(f"rehearsal {name!r} is not running; start it: python -m rehearsal --name {name} up")
+    if "error" in said:
+        raise RehearsalError(said["error"])
+    return said
+
+
 def up(name: str, image: str | None, port: int | None, block: str | None) -> str:
     """Start a rehearsal, or find it running.
 
@@ -87,14 +116,46 @@ def up(name: str, image: str | None, port: int | None, block: str | None) -> str
         found = running(name)
         if found:
             return _already(found[0], found[1], image, port, block)
-        chosen = Settings(name, port or DEFAULT_PORT, block or DEFAULT_NETWORK, image or _default_image())
         begin = time.monotonic()
-        _prepare(chosen)
-        _spawn(chosen)
+        kept = _resumable(name, image, port, block)
+        chosen = kept or Settings(name, port or DEFAULT_PORT, block or DEFAULT_NETWORK, image or _default_image())
+        lost = _resume(chosen) if kept else ""
+        verb = "resumed" if kept and not lost else "started"
+        if verb == "started":
+            removed = _prepare(chosen)
+            _spawn(chosen)
+            lost += f"; removed {removed} containers, volumes and networks of it" if lost else ""
     return (
-        f"started rehearsal {name!r} at {chosen.url} in {time.monotonic() - begin:.1f} s "
-        f"(network {chosen.network}, image {chosen.image})"
+        f"{verb} rehearsal {name!r} at {chosen.url} in {time.monotonic() - begin:.1f} s "
+        f"(network {chosen.network}, image {chosen.image}){lost}"
     )
+
+
+def _resumable(name: str, image: str | None, port: int | None, block: str | None) -> Settings | None:
+    """Find what an API process left that was killed; None when another network is wanted or nothing is there."""
+    state = State.of(name)
+    kept = state.load()
+    if kept is None or not state.memory.exists() or (block is not None and block != kept.network):
+        return None
+    if docker.attempt("network", "inspect", "--format", "{{.Id}}", kept.docker_network).status:
+        return None
+    known = not docker.attempt("image", "inspect", "--format", "{{.Id}}", kept.image).status
+    return replace(kept, port=port or kept.port, image=image or (kept.image if known else _default_image()), pid=0)
+
+
+def _resume(settings: Settings) -> str:
+    """Go on with a killed rehearsal; returns why it cannot, and nothing when it can."""
+    docker.require_image(settings.image)
+    for pid in _processes(settings.name):
+        _end(pid)
+    _require_free_port(settings.port)
+    firewall.filter_bridge(settings)
+    State.of(settings.name).save(settings)
+    try:
+        _spawn(settings)
+    except UnreadableStateError as error:
+        return f"; the state of the last run cannot be read ({error})"
+    return ""
 
 
 def down(name: str) -> str:
@@ -141,21 +202,24 @@ def _already(settings: Settings, said: dict[str, Any], image: str | None, port: 
     if image and image != said["image"]:
         docker.require_image(image)
         ask(settings, "PUT", {"image": image})
+        State.of(settings.name).save(replace(settings, image=image))
         line += f"; new instances now boot {image}"
     return line
 
 
-def _prepare(settings: Settings) -> None:
-    """Refuse what cannot work, clean up after a crash and make the network."""
+def _prepare(settings: Settings) -> int:
+    """Refuse what cannot work, clean up after a crash and make the network; returns how many things were removed."""
     whole = network.parse_network(settings.network)
     docker.require_image(settings.image)
-    _clean(settings.name)
+    removed = _clean(settings.name)
     _require_free_port(settings.port)
     shutil.rmtree(State.of(settings.name).path, ignore_errors=True)
     docker.create_network(
         settings.docker_network, settings.name, settings.network, str(whole[1]), network.default_mtu()
     )
+    firewall.filter_bridge(settings)
     State.of(settings.name).save(settings)
+    return removed
 
 
 def moto_environment() -> dict[str, str]:
@@ -199,7 +263,10 @@ def _spawn(settings: Settings) -> None:
     state.with_pid(settings, process.pid)
     if not _until(lambda: process.poll() is not None or ask(settings) is not None, START_LIMIT) or process.poll():
         tail = state.log.read_text(encoding="utf-8", errors="replace").strip().splitlines()[-3:]
-        _clean(settings.name)
+        if process.returncode == UNREADABLE:
+            raise UnreadableStateError(tail[-1] if tail else "")
+        if not state.memory.exists():
+            _clean(settings.name)
         raise RehearsalError(f"the API process did not start, see {state.log}: {' | '.join(tail)}")
 
 
@@ -216,6 +283,8 @@ def _clean(name: str) -> int:
     """End the API process and remove everything in Docker; returns how many things were removed."""
     for pid in _processes(name):
         _end(pid)
+    settings = State.of(name).load()
+    firewall.remove(name, settings.image if settings else "")
     return docker.reap(name)
 
 

@@ -12,9 +12,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rehearsal.errors import RehearsalError
+from rehearsal.rules import Names
 
 LABEL = "flask-fleet.rehearsal"
-"""Label on every container, volume and network; its value is the rehearsal's name."""
+"""Label on every container, volume, network and image; its value is the rehearsal's name."""
 
 SHORT = 60.0
 """Seconds that an ordinary Docker command may take."""
@@ -26,6 +27,7 @@ REAP_PAUSE = 0.3
 REMOVALS = (
     ("container", ("container", "rm", "--force", "--volumes")),
     ("volume", ("volume", "rm", "--force")),
+    ("image", ("image", "rm", "--force")),
     ("network", ("network", "rm")),
 )
 
@@ -161,7 +163,12 @@ def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int)
     Raises:
         DockerError: The subnet is already in use, or the engine does not answer.
     """
-    options = (f"--subnet={cidr}", f"--gateway={gateway}", f"--opt=com.docker.network.driver.mtu={mtu}")
+    options = (
+        f"--subnet={cidr}",
+        f"--gateway={gateway}",
+        f"--opt=com.docker.network.driver.mtu={mtu}",
+        f"--opt=com.docker.network.bridge.name={Names(rehearsal).bridge}",
+    )
     try:
         run("network", "create", f"--label={LABEL}={rehearsal}", *options, name)
     except DockerError as error:
@@ -183,11 +190,12 @@ def events_command(rehearsal: str) -> list[str]:
 
 def _listed(kind: str, rehearsal: str) -> list[str]:
     everything = ("--all",) if kind == "container" else ()
-    return run(kind, "ls", "--quiet", *everything, "--filter", f"label={LABEL}={rehearsal}").split()
+    listed = run(kind, "ls", "--quiet", *everything, "--filter", f"label={LABEL}={rehearsal}")
+    return list(dict.fromkeys(listed.split()))
 
 
 def reap(rehearsal: str) -> int:
-    """Remove all containers, volumes and networks of one rehearsal, whatever state they are in.
+    """Remove all containers, volumes, images and networks of one rehearsal, whatever state they are in.
 
     Args:
         rehearsal: Name of the rehearsal.
@@ -208,6 +216,28 @@ def reap(rehearsal: str) -> int:
         # Look again: the engine may still carry out what a killed client ordered.
         time.sleep(REAP_PAUSE)
     raise DockerError(f"could not remove everything of rehearsal {rehearsal!r}: {complaint}")
+
+
+def remove_unknown(rehearsal: str, known: set[str]) -> list[str]:
+    """Remove the containers and volumes of one rehearsal that belong to none of its instances.
+
+    Args:
+        rehearsal: Name of the rehearsal.
+        known: Names of those that do.
+
+    Returns:
+        What was removed.
+    """
+    removed = []
+    for kind, command in REMOVALS[:2]:
+        field = "{{.Names}}" if kind == "container" else "{{.Name}}"
+        everything = ("--all",) if kind == "container" else ()
+        which = ("--filter", f"label={LABEL}={rehearsal}")
+        names = set(run(kind, "ls", *everything, *which, "--format", field).split()) - known
+        if names:
+            attempt(*command, *sorted(names), timeout=120)
+            removed += sorted(names)
+    return removed
 
 
 def _reap_once(rehearsal: str) -> tuple[int, str]:

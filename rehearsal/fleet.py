@@ -12,6 +12,8 @@ from typing import Protocol
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import Faults
+from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
 from rehearsal.state import Settings
@@ -57,6 +59,27 @@ class Instance(Protocol):
         """
         ...
 
+    def reclaim(self) -> None:
+        """Terminate it as if AWS wanted it back."""
+        ...
+
+
+class Image(Protocol):
+    """What the fleet needs of an AMI in the API's memory."""
+
+    @property
+    def id(self) -> str:
+        """Its id."""
+        ...
+
+    def become(self, state: str) -> None:
+        """Change its state.
+
+        Args:
+            state: ``pending``, ``available`` or ``failed``.
+        """
+        ...
+
 
 class Fleet:
     """Containers that follow the API's instances.
@@ -64,15 +87,20 @@ class Fleet:
     Each instance has one worker thread, so that what the API ordered happens one after the other.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, changed: Callable[[bool], None] = lambda _: None) -> None:
         """Begin with no instance.
 
         Args:
             settings: The rehearsal.
+            changed: Called after each change, with True before an instance begins to boot.
         """
         self.settings = settings
+        self.changed = changed
         self.image = settings.image
         self.machines: dict[str, Machine] = {}
+        self.launched: dict[str, object] = {}
+        self.faults = Faults()
+        self._lingering: set[str] = set()
         self._instances: dict[str, Instance] = {}
         self._workers: dict[str, ThreadPoolExecutor] = {}
         self._pending: dict[str, Future[None]] = {}
@@ -86,10 +114,64 @@ class Fleet:
             machine: Its container.
         """
         instance.become("pending")
+        self._register(instance, machine)
+        self._submit(instance, lambda: self._create_and_boot(instance, machine))
+        spot = self.faults.take("terminate", lambda one: not one.instance)
+        if spot:
+            self.reclaim(instance.id, spot.after)
+
+    def reclaim(self, instance_id: str, notice: float) -> None:
+        """Take an instance away after a while, as AWS takes back a spot instance.
+
+        Args:
+            instance_id: The EC2 instance id.
+            notice: Seconds until then.
+
+        Raises:
+            RehearsalError: There is no such instance.
+        """
+        if instance_id not in self.machines:
+            raise RehearsalError(f"there is no instance {instance_id!r}")
+        self.machines[instance_id].ends = time.time() + notice
+        self._reclaim_later(instance_id)
+
+    def _reclaim_later(self, instance_id: str) -> None:
+        machine, instance = self.machines[instance_id], self._instances[instance_id]
+        timer = threading.Timer(max((machine.ends or 0) - time.time(), 0), instance.reclaim)
+        timer.daemon = True
+        timer.start()
+
+    def adopt(self, instance: Instance, machine: Machine) -> None:
+        """Take over an instance of an earlier API process, and finish what that one had begun.
+
+        Args:
+            instance: The API's instance.
+            machine: What is known of its container.
+        """
+        self._register(instance, machine)
+        unfinished: dict[str, Callable[[], None]] = {
+            "pending": lambda: self._resize_and_boot(instance, machine),
+            "stopping": lambda: self._halt(instance, machine),
+            "shutting-down": lambda: self._destroy(instance, machine),
+        }
+        if instance.state == "terminated":
+            return
+        if machine.ends and instance.state != "shutting-down":
+            self._reclaim_later(instance.id)
+        if not machine.exists() and instance.state != "shutting-down":
+            if instance.state == "pending":
+                self._submit(instance, lambda: self._create_and_boot(instance, machine))
+            else:
+                instance.become("terminated", SERVER_ERROR, "its container is gone")
+        elif machine.rebooting:
+            self._submit(instance, lambda: self._reboot(instance, machine))
+        elif instance.state in unfinished:
+            self._submit(instance, unfinished[instance.state])
+
+    def _register(self, instance: Instance, machine: Machine) -> None:
         self.machines[instance.id] = machine
         self._instances[instance.id] = instance
         self._workers[instance.id] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=instance.id)
-        self._submit(instance, lambda: self._create_and_boot(instance, machine))
 
     def start(self, instance: Instance) -> None:
         """Start a stopped instance, with the size of its present type.
@@ -119,6 +201,7 @@ class Fleet:
             instance: The API's instance.
         """
         machine = self.machines[instance.id]
+        machine.rebooting = True
         self._submit(instance, lambda: self._reboot(instance, machine))
 
     def terminate(self, instance: Instance) -> None:
@@ -128,18 +211,56 @@ class Fleet:
             instance: The API's instance.
         """
         machine = self.machines[instance.id]
-        instance.become("shutting-down", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        instance.become("shutting-down", *_reason(machine))
         machine.abandoned.set()
         self._submit(instance, lambda: self._destroy(instance, machine))
+
+    def bake(self, instance: Instance, image: Image, reboot: bool) -> None:
+        """Make an image of an instance.
+
+        Args:
+            instance: The API's instance.
+            image: The API's image.
+            reboot: Whether to stop a running instance meanwhile, so that its files are complete.
+        """
+        machine = self.machines[instance.id]
+        image.become("pending")
+        machine.rebooting = reboot and instance.state == "running"
+
+        def work() -> None:
+            try:
+                self._bake(instance, machine, image)
+            except RehearsalError:
+                LOG.exception("%s: could not be made of %s", image.id, instance.id)
+                image.become("failed")
+                Disk(self.settings, image.id).remove()
+            finally:
+                machine.rebooting = False
+
+        self._submit(instance, work)
+        self._pending[image.id] = self._pending[instance.id]
+
+    def _bake(self, instance: Instance, machine: Machine, image: Image) -> None:
+        if not machine.rebooting:
+            Disk(self.settings, image.id).keep(machine.container, machine.volume)
+            image.become("available")
+            return
+        machine.stop()
+        try:
+            Disk(self.settings, image.id).keep(machine.container, machine.volume)
+            image.become("available")
+        finally:
+            machine.start()
+            self._boot(instance, machine)
 
     def settle(self, instance_ids: Iterable[str], limit: float = HOLD) -> None:
         """Wait until nothing happens to some instances any more.
 
         Args:
-            instance_ids: EC2 instance ids; unknown ones are ignored.
+            instance_ids: EC2 ids of instances or images; unknown ones are ignored.
             limit: Seconds after which to give up.
         """
-        pending = [self._pending[one] for one in instance_ids if one in self._pending]
+        pending = [self._pending[one] for one in instance_ids if one in self._pending and one not in self._lingering]
         wait(pending, timeout=limit)
 
     def busy(self, instance_id: str) -> bool:
@@ -191,6 +312,10 @@ class Fleet:
             except Exception as error:  # the worker is the last one who can tell
                 LOG.exception("%s: failed", instance.id)
                 self._fail(instance, str(error))
+            try:
+                self.changed(False)
+            except RehearsalError:
+                LOG.exception("%s: cannot follow its change", instance.id)
 
         self._pending[instance.id] = self._workers[instance.id].submit(guarded)
 
@@ -206,16 +331,22 @@ class Fleet:
             instance.become("terminated", SERVER_ERROR, reason)
 
     def _create_and_boot(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         if machine.abandoned.is_set():
             return
         with self._creating:  # two that choose CPUs at the same time would choose the same ones
             machine.create(self.image, instance.size)
+            self.changed(True)
             machine.start()
+        if self.faults.take("boot"):
+            raise RehearsalError("Internal error on launch (a fault that was asked for)")
         self._boot(instance, machine)
 
     def _resize_and_boot(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         with self._creating:
             machine.resize(instance.size)
+            self.changed(True)
             machine.start()
         self._boot(instance, machine)
 
@@ -227,7 +358,16 @@ class Fleet:
             instance.become("running")
             LOG.info("%s: booted in %.1f s", instance.id, time.monotonic() - begin)
 
+    def _linger(self, instance: Instance) -> None:
+        """Stay in the present state for a while if a fault wants it, and let everybody see it."""
+        slow = self.faults.take("slow", lambda one: one.state == instance.state)
+        if slow:
+            self._lingering.add(instance.id)
+            time.sleep(slow.seconds)
+            self._lingering.discard(instance.id)
+
     def _halt(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         machine.stop()
         if instance.state == "stopping":
             instance.become("stopped", "Client.UserInitiatedShutdown", "User initiated shutdown")
@@ -236,10 +376,12 @@ class Fleet:
         machine.stop()
         machine.start()
         self._boot(instance, machine)
+        machine.rebooting = False
 
     def _destroy(self, instance: Instance, machine: Machine) -> None:
+        self._linger(instance)
         machine.destroy()
-        instance.become("terminated", "Client.UserInitiatedShutdown", "User initiated shutdown")
+        instance.become("terminated", *_reason(machine))
 
     def _after_end(self, instance: Instance, machine: Machine) -> None:
         """Do what EC2 does when the system inside reboots, powers off or dies."""
@@ -257,3 +399,10 @@ class Fleet:
             instance.become("stopped", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
         else:
             instance.become("stopped", SERVER_ERROR, f"the container ended with exit code {code}")
+
+
+def _reason(machine: Machine) -> tuple[str, str]:
+    """Say who terminates an instance."""
+    if machine.ends and machine.ends <= time.time():
+        return "Server.SpotInstanceTermination", "Spot instance termination"
+    return "Client.UserInitiatedShutdown", "User initiated shutdown"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import socket
@@ -10,9 +11,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from rehearsal import docker, network, sizing
 from rehearsal.errors import RehearsalError
+from rehearsal.images import Disk
+from rehearsal.rules import OWN_MARK
 from rehearsal.sizing import Size
 from rehearsal.state import Settings, State, write
 
@@ -34,6 +38,9 @@ REBOOTED = 129
 """Exit code of a container whose systemd asked the kernel for a reboot (SIGHUP to process 1 of its namespace)."""
 
 BOOTED = "test -e /run/cloud-init/result.json && ! test -e /run/nologin"
+
+KEPT = ("instance_id", "address", "keys", "user_data", "extra_addresses", "ami_id", "ends", "rebooting")
+"""Attributes of a machine that outlive the API process."""
 
 NO_USER_DATA = "#cloud-config\n{}\n"
 
@@ -66,6 +73,9 @@ class Machine:
         keys: Public keys that may log in, in OpenSSH format.
         user_data: Decoded user data.
         extra_addresses: Elastic IPs that point to it.
+        ami_id: The image that it boots, when that is one made from another instance.
+        ends: When it is taken away, in seconds since the epoch; None for never.
+        rebooting: Whether it is on its way down to come up again.
         abandoned: Set when nobody waits for its boot any more.
     """
 
@@ -76,6 +86,9 @@ class Machine:
     keys: list[str]
     user_data: str | None = None
     extra_addresses: set[str] = field(default_factory=set)
+    ami_id: str | None = None
+    ends: float | None = None
+    rebooting: bool = False
     abandoned: threading.Event = field(default_factory=threading.Event)
 
     @property
@@ -88,11 +101,27 @@ class Machine:
         """Name of the volume with the inner Docker engine's data."""
         return f"{self.container}-docker"
 
+    def kept(self) -> dict[str, Any]:
+        """Tell what is needed to make this object again.
+
+        Returns:
+            Attributes by name.
+        """
+        return {name: getattr(self, name) for name in KEPT}
+
+    def exists(self) -> bool:
+        """Ask Docker for the container.
+
+        Returns:
+            Whether there is one, running or not.
+        """
+        return docker.attempt("container", "inspect", "--format", "{{.Id}}", self.container).status == 0
+
     def create(self, image: str, size: Size) -> None:
         """Create the container, without starting it.
 
         Args:
-            image: Docker image to boot.
+            image: Docker image to boot, unless it boots an image that was made from an instance.
             size: Size of the instance type.
 
         Raises:
@@ -101,6 +130,10 @@ class Machine:
         label = f"--label={docker.LABEL}={self.settings.name}"
         cpus = self._write_files(size)
         docker.run("volume", "create", label, self.volume)
+        if self.ami_id:
+            disk = Disk(self.settings, self.ami_id)
+            disk.fill(self.volume)
+            image = disk.image
         docker.run("container", "create", label, *self.options(), *limits(size, cpus), image)
 
     def options(self) -> list[str]:
@@ -282,7 +315,7 @@ def limits(size: Size, cpus: Sequence[int]) -> list[str]:
 
 
 def ssh_answers(address: str, port: int = 22) -> bool:
-    """Ask for an SSH server's greeting.
+    """Ask for an SSH server's greeting, whatever the security groups say.
 
     Args:
         address: Host.
@@ -292,11 +325,28 @@ def ssh_answers(address: str, port: int = 22) -> bool:
         Whether one answered.
     """
     try:
-        with socket.create_connection((address, port), timeout=1) as connection:
+        with socket.socket() as connection:
+            connection.settimeout(1)
+            with contextlib.suppress(PermissionError):  # only root may mark; then a group must open the port
+                connection.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, OWN_MARK)
+            connection.connect((address, port))
             connection.settimeout(2)
             return connection.recv(4) == b"SSH-"
     except OSError:
         return False
+
+
+def machine_again(settings: Settings, kept: dict[str, Any]) -> Machine:
+    """Make a machine from what was kept.
+
+    Args:
+        settings: The rehearsal.
+        kept: What ``Machine.kept`` told.
+
+    Returns:
+        A machine, whose container may or may not exist.
+    """
+    return Machine(settings, State.of(settings.name).instance(kept["instance_id"]), **kept)
 
 
 def machine_for(settings: Settings, instance_id: str, address: str, keys: list[str], user_data: str | None) -> Machine:

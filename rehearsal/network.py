@@ -85,6 +85,18 @@ def resolv_conf(candidates: tuple[Path, ...] = RESOLV_CONF) -> str | None:
     return None
 
 
+def name_servers(candidates: tuple[Path, ...] = RESOLV_CONF) -> list[str]:
+    """List the name servers that instances use.
+
+    Args:
+        candidates: Files of this machine, in order of preference.
+
+    Returns:
+        Their IPv4 addresses.
+    """
+    return [server for server in _usable(resolv_conf(candidates) or "") if ":" not in server]
+
+
 def default_mtu(
     routes: Path = Path("/proc/net/route"),
     interfaces: Path = Path("/sys/class/net"),

@@ -17,16 +17,20 @@ from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models import EC2Backend, ec2_backends
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
 from rehearsal import network
-from rehearsal.adapter import MotoInstance
+from rehearsal.adapter import MotoImage, MotoInstance, is_own
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import machine_for
 from rehearsal.pins import check_pins
 
@@ -52,9 +56,10 @@ def install(fleet: Fleet) -> None:
         RehearsalError: This moto is not the one that the patches were written for.
     """
     check_pins()
-    life, addresses = LifeHooks(fleet), AddressHooks(fleet)
+    life, addresses, groups, images = LifeHooks(fleet), AddressHooks(fleet), GroupHooks(), ImageHooks(fleet)
     _replace(InstanceBackend, "run_instances", life.run_instances)
     _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
+    _replace(InstanceBackend, "modify_instance_metadata_options", life.modify_metadata)
     _replace(InstanceBackend, "get_reservations_by_instance_ids", life.when_settled)
     _replace(InstanceBackend, "describe_instance_status", life.when_settled)
     _replace(Instance, "start", life.start)
@@ -62,12 +67,19 @@ def install(fleet: Fleet) -> None:
     _replace(Instance, "reboot", life.reboot)
     _replace(Instance, "terminate", life.terminate)
     _replace(General, "get_console_output", life.console_output)
+    _replace(Subnet, "get_available_subnet_ip", addresses.private_address)
     _replace(VPCBackend, "create_vpc", addresses.create_vpc)
     _replace(NetworkInterface, "check_auto_public_ip", addresses.assign_public)
     _replace(NetworkInterface, "stop", addresses.drop_public)
     _replace(ElasticAddressBackend, "allocate_address", addresses.allocate)
     _replace(ElasticAddressBackend, "associate_address", addresses.associate)
     _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
+    _replace(InstanceBackend, "modify_instance_security_groups", groups.of_instance)
+    _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", groups.of_interface)
+    _replace(AmisResponse, "create_image", images.create)
+    _replace(AmiBackend, "create_image", images.with_tags)
+    _replace(AmiBackend, "describe_images", images.when_settled)
+    _replace(AmiBackend, "deregister_image", images.deregister)
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
@@ -137,7 +149,6 @@ class LifeHooks:
             fleet: Where the containers are.
         """
         self.fleet = fleet
-        self._launched: dict[str, Any] = {}
         self._launching = threading.Lock()
 
     def run_instances(
@@ -146,15 +157,21 @@ class LifeHooks:
         """Launch instances and boot their containers; the same client token launches only once."""
         token = kwargs.get("client_token", NOT_IDEMPOTENT)
         with self._launching:
-            if token != NOT_IDEMPOTENT and token in self._launched:
-                return self._launched[token]  # boto3 repeats a request whose answer got lost
+            if token != NOT_IDEMPOTENT and token in self.fleet.launched:
+                return self.fleet.launched[token]  # boto3 repeats a request whose answer got lost
             images = backend.describe_images(ami_ids=[image_id]) if image_id else []
+            if image_id and [one.state for one in images] != ["available"]:
+                message = f"The image id '[{image_id}]' is no longer available, or not yet"
+                raise EC2ClientError("InvalidAMIID.Unavailable", message)
             if images and kwargs["instance_type"] in INSTANCE_TYPES:
                 check_type(kwargs["instance_type"], str(images[0].architecture))
             _choose_subnet(backend, kwargs)
             reservation = original(backend, image_id, count, *args, **kwargs)
-            self._launched[token] = reservation
+            if token != NOT_IDEMPOTENT:
+                self.fleet.launched[token] = reservation
         for instance in reservation.instances:
+            if not instance.security_groups:  # moto lists those of the interface, such as the default, only there
+                instance.security_groups = [group for nic in instance.nics.values() for group in nic._group_set]
             self._boot(backend, instance)
         return reservation
 
@@ -168,7 +185,10 @@ class LifeHooks:
         pairs = backend.describe_key_pairs(key_names=[instance.key_name]) if instance.key_name else []
         keys = [pair.public_key.strip() for pair in pairs]
         user_data = instance.user_data.decode() if instance.user_data else None
-        self.fleet.launch(MotoInstance(instance), machine_for(settings, instance.id, address, keys, user_data))
+        machine = machine_for(settings, instance.id, address, keys, user_data)
+        image = backend.amis.get(instance.image_id)
+        machine.ami_id = image.id if image is not None and is_own(image) else None
+        self.fleet.launch(MotoInstance(instance), machine)
 
     def start(self, original: Original, instance: Instance) -> Any:
         """Start a stopped instance; one that runs already is left alone, as on AWS."""
@@ -217,6 +237,19 @@ class LifeHooks:
             check_type(value, str(instance.architecture))
         return original(backend, instance_id, key, value)
 
+    def modify_metadata(self, original: Original, backend: EC2Backend, instance_id: str, **wanted: Any) -> Any:
+        """Change some of the metadata options; moto would forget the others."""
+        now = backend.get_instance(instance_id).metadata_options
+        kept = {
+            "http_tokens": now.http_tokens,
+            "hop_limit": now.http_put_response_hop_limit,
+            "http_endpoint": now.http_endpoint,
+            "http_protocol": now.http_protocol_ipv6,
+            "metadata_tags": now.instance_metadata_tags,
+        }
+        given = {name: value for name, value in wanted.items() if value is not None}
+        return original(backend, instance_id, **(kept | given))
+
     def when_settled(
         self, original: Original, backend: EC2Backend, instance_ids: list[str], *args: Any, **kwargs: Any
     ) -> Any:
@@ -248,7 +281,24 @@ class AddressHooks:
     def create_vpc(self, original: Original, backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
         """Make the default VPC the Docker network, so that private addresses are the containers' own."""
         block = self.fleet.settings.network if kwargs.get("is_default") else cidr_block
-        return original(backend, block, *args, **kwargs)
+        vpc = original(backend, block, *args, **kwargs)
+        default = backend.get_default_security_group(vpc.id)
+        if default is not None:  # its members reach each other, which moto leaves out
+            pair = [{"GroupId": default.id, "OwnerId": default.owner_id}]
+            backend.authorize_security_group_ingress(
+                default.id, "-1", "-1", "-1", [], source_groups=pair, vpc_id=vpc.id
+            )
+        return vpc
+
+    def private_address(self, _original: Original, subnet: Subnet, instance: Instance) -> str:
+        """Hand out the lowest address that nobody ever had; moto counts in a cache, which a restart empties."""
+        used = {str(one) for one in subnet.aws_reserved_ips | subnet._reserved_ips} | set(subnet._subnet_ips)
+        free = next((str(one) for one in subnet.cidr.hosts() if str(one) not in used), None)
+        if free is None:
+            message = f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested instances."
+            raise EC2ClientError("InsufficientFreeAddressesInSubnet", message)
+        subnet._subnet_ips[free] = instance
+        return free
 
     def assign_public(self, _original: Original, interface: NetworkInterface) -> None:
         """Advertise the private address as the public one, unless there is an Elastic IP."""
@@ -307,6 +357,83 @@ class AddressHooks:
         if target:
             target.extra_addresses.add(address.public_ip)
             target.add_address(address.public_ip)
+
+
+class ImageHooks:
+    """AMIs made from instances."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        """Begin.
+
+        Args:
+            fleet: Where the containers are.
+        """
+        self.fleet = fleet
+
+    def create(self, original: Original, response: AmisResponse) -> Any:
+        """Make an image of an instance that runs or is stopped; it is pending until its disk is kept."""
+        backend, name = response.ec2_backend, response._get_param("Name")
+        instance = backend.get_instance(response._get_param("InstanceId"))
+        if instance.state not in {"running", "stopped"}:
+            _require(instance, "running")
+        namesakes = [one.id for one in backend.amis.values() if is_own(one) and one.name == name]
+        if namesakes:
+            message = f"AMI name {name} is already in use by AMI {namesakes[0]}"
+            raise EC2ClientError("InvalidAMIName.Duplicate", message)
+        answer = original(response)
+        image = backend.amis[answer.result["ImageId"]]
+        image.root_device_name = instance.root_device_name
+        image.root_device_type = "ebs"
+        reboot = str(response._get_param("NoReboot")).lower() != "true"
+        self.fleet.bake(MotoInstance(instance), MotoImage(image), reboot)
+        return answer
+
+    def with_tags(self, original: Original, backend: EC2Backend, *about: Any, **kwargs: Any) -> Any:
+        """Tag the snapshot too, as amazon.aws asks; moto refuses."""
+        specified: dict[str, list[dict[str, Any]]] = {"image": [], "snapshot": []}
+        for one in kwargs["tag_specifications"]:
+            specified.setdefault(one["ResourceType"], []).append(one)
+        snapshot = specified.pop("snapshot")
+        others = [one for specifications in specified.values() for one in specifications]
+        image = original(backend, *about, tag_specifications=others)
+        for one in snapshot:
+            image.ebs_snapshot.add_tags({tag["Key"]: tag["Value"] for tag in one["Tags"]})
+        return image
+
+    def when_settled(
+        self, original: Original, backend: EC2Backend, ami_ids: list[str] | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Answer a question about certain images when they are made, or after ``HOLD``."""
+        self.fleet.settle(ami_ids or ())
+        return original(backend, ami_ids, *args, **kwargs)
+
+    def deregister(self, original: Original, backend: EC2Backend, ami_id: str) -> None:
+        """Remove an image; what was launched from it stays."""
+        image = backend.amis.get(ami_id)
+        original(backend, ami_id)
+        if image is not None and is_own(image):
+            self.fleet.settle([ami_id])
+            Disk(self.fleet.settings, ami_id).remove()
+
+
+class GroupHooks:
+    """moto keeps an instance's groups twice, changes one of the two and shows both."""
+
+    def of_instance(self, original: Original, backend: EC2Backend, instance_id: str, group_ids: list[str]) -> Any:
+        """Change an instance's groups, and those of its interface with them."""
+        instance = original(backend, instance_id, group_ids)
+        for interface in list(instance.nics.values())[:1]:
+            interface._group_set = list(instance.security_groups)
+        return instance
+
+    def of_interface(
+        self, original: Original, backend: EC2Backend, eni_id: str, group_ids: list[str], *args: Any, **kwargs: Any
+    ) -> None:
+        """Change an interface's groups, and those of its instance with them."""
+        original(backend, eni_id, group_ids, *args, **kwargs)
+        interface = backend.get_network_interface(eni_id)
+        if group_ids and interface.instance is not None:
+            interface.instance.security_groups = list(interface._group_set)
 
 
 def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:

@@ -5,13 +5,17 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+from moto.core.base_backend import BackendDict
 from moto.ec2 import utils
+from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
-from moto.ec2.models.elastic_network_interfaces import NetworkInterface
+from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.key_pairs import KeyPairBackend
-from moto.ec2.models.subnets import SubnetBackend
+from moto.ec2.models.security_groups import SecurityGroupBackend
+from moto.ec2.models.subnets import Subnet, SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
+from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 
 from rehearsal.errors import RehearsalError
@@ -24,6 +28,35 @@ PINNED: tuple[Pin, ...] = (
     (InstanceBackend, "get_reservations_by_instance_ids", ("instance_ids", "filters")),
     (InstanceBackend, "describe_instance_status", ("instance_ids", "include_all_instances", "filters")),
     (InstanceBackend, "get_instance", ("instance_id",)),
+    (InstanceBackend, "modify_instance_security_groups", ("instance_id", "new_group_id_list")),
+    (
+        NetworkInterfaceBackend,
+        "modify_network_interface_attribute",
+        ("eni_id", "group_ids", "source_dest_check", "description"),
+    ),
+    (
+        InstanceBackend,
+        "modify_instance_metadata_options",
+        ("instance_id", "http_tokens", "hop_limit", "http_endpoint", "dry_run", "http_protocol", "metadata_tags"),
+    ),
+    (NetworkInterfaceBackend, "get_network_interface", ("eni_id",)),
+    (SecurityGroupBackend, "get_default_security_group", ("vpc_id",)),
+    (
+        SecurityGroupBackend,
+        "authorize_security_group_ingress",
+        (
+            "group_name_or_id",
+            "ip_protocol",
+            "from_port",
+            "to_port",
+            "ip_ranges",
+            "sgrule_tags",
+            "source_groups",
+            "prefix_list_ids",
+            "security_rule_ids",
+            "vpc_id",
+        ),
+    ),
     (Instance, "start", ()),
     (Instance, "stop", ()),
     (Instance, "reboot", ()),
@@ -34,6 +67,7 @@ PINNED: tuple[Pin, ...] = (
     (ElasticAddressBackend, "associate_address", ("instance", "eni", "address", "allocation_id", "reassociate")),
     (ElasticAddressBackend, "disassociate_address", ("address", "association_id")),
     (KeyPairBackend, "describe_key_pairs", ("key_names", "filters")),
+    (Subnet, "get_available_subnet_ip", ("instance",)),
     (SubnetBackend, "get_default_subnets", ()),
     (
         VPCBackend,
@@ -47,6 +81,10 @@ PINNED: tuple[Pin, ...] = (
             "is_default",
         ),
     ),
+    (AmisResponse, "create_image", ()),
+    (AmiBackend, "create_image", ("instance_id", "name", "description", "tag_specifications")),
+    (AmiBackend, "describe_images", ("ami_ids", "filters", "exec_users", "owners")),
+    (AmiBackend, "deregister_image", ("ami_id",)),
     (General, "get_console_output", ()),
 )
 """Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""
@@ -64,6 +102,8 @@ def check_pins(pinned: tuple[Pin, ...] = PINNED) -> None:
     moved = [f"{owner.__name__}.{name}" for owner, name, expected in pinned if _parameters(owner, name) != expected]
     if "vpc-elastic-ip" not in utils.EC2_RESOURCE_TO_PREFIX:
         moved.append("EC2_RESOURCE_TO_PREFIX")
+    if "_instances" not in vars(BackendDict):
+        moved.append("BackendDict._instances")
     if moved:
         raise RehearsalError(f"this version of moto does not fit the rehearsal, it changed {', '.join(moved)}")
 

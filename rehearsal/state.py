@@ -107,6 +107,16 @@ class State:
         """Log of the API process."""
         return self.path / "api.log"
 
+    @property
+    def calls(self) -> Path:
+        """Every call of the API, one JSON object per line."""
+        return self.path / "calls.jsonl"
+
+    @property
+    def memory(self) -> Path:
+        """What the API process would otherwise forget."""
+        return self.path / "memory"
+
     def instance(self, instance_id: str) -> Path:
         """Find the directory with an instance's files.
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal import cli, daemon, docker
+from rehearsal import cli, daemon, docker, firewall
 from rehearsal.errors import RehearsalError
 from rehearsal.state import Settings, State
 
@@ -110,7 +110,7 @@ def test_docker_errors_carry_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_reaping_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     """The engine may finish creating a container whose client was killed."""
-    listed = iter([["a"], ["v"], ["n"], ["late"], [], [], [], [], []])
+    listed = iter([["a"], ["v"], ["i"], ["n"], ["late"], [], [], [], [], [], [], []])
     removed: list[tuple[str, ...]] = []
 
     def attempt(*arguments: str, **_: float) -> docker.Outcome:
@@ -120,5 +120,58 @@ def test_reaping_looks_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(docker, "_listed", lambda *_: next(listed))
     monkeypatch.setattr(docker, "attempt", attempt)
     monkeypatch.setattr(docker, "REAP_PAUSE", 0)
-    assert docker.reap("trial") == 4
-    assert [arguments[-1] for arguments in removed] == ["a", "v", "n", "late"]
+    assert docker.reap("trial") == 5
+    assert [arguments[-1] for arguments in removed] == ["a", "v", "i", "n", "late"]
+
+
+def resumed(monkeypatch: pytest.MonkeyPatch, settings: Settings, state: State, spawn: Any) -> list[Settings]:
+    """Let `up` find what a killed API process left."""
+    state.save(settings)
+    state.memory.touch()
+    spawned: list[Settings] = []
+    monkeypatch.setattr(docker, "run", lambda *_, **__: "")
+    monkeypatch.setattr(docker, "attempt", lambda *_, **__: docker.Outcome(0, "", ""))
+    monkeypatch.setattr(firewall, "filter_bridge", lambda _: None)
+
+    def spawn_and_note(chosen: Settings) -> None:
+        spawned.append(chosen)
+        spawn(chosen)
+
+    monkeypatch.setattr(daemon, "_spawn", spawn_and_note)
+    monkeypatch.setattr(docker, "reap", lambda _: 3)
+    return spawned
+
+
+def test_killed_rehearsal_goes_on_as_it_was(settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same network, port and token, without being told again."""
+    spawned = resumed(monkeypatch, settings, state, lambda _: None)
+    assert daemon.up("trial", None, None, None).startswith("resumed rehearsal 'trial' at http://127.0.0.1:7199")
+    assert spawned == [settings]
+
+
+def test_another_network_is_another_rehearsal(
+    settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instances cannot move to it."""
+    spawned = resumed(monkeypatch, settings, state, lambda _: None)
+    assert daemon.up("trial", "x:1", 7199, "10.98.0.0/16").startswith("started rehearsal")
+    assert spawned[0].network == "10.98.0.0/16"
+    assert not state.memory.exists()
+
+
+def test_state_that_cannot_be_read_is_thrown_away_and_said(
+    settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Never silently."""
+
+    def spawn(_: Settings) -> None:
+        if state.memory.exists():
+            raise daemon.UnreadableStateError("written by version 5.0")
+
+    resumed(monkeypatch, settings, state, spawn)
+    said = daemon.up("trial", None, None, None)
+    assert said.startswith("started rehearsal")
+    assert said.endswith(
+        "; the state of the last run cannot be read (written by version 5.0); "
+        "removed 3 containers, volumes and networks of it"
+    )

@@ -8,7 +8,9 @@ import pytest
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
+from rehearsal.faults import Fault
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
 from rehearsal.state import Settings, State
@@ -24,6 +26,10 @@ class FakeInstance:
     terminates_on_shutdown: bool = False
     seen: list[str] = field(default_factory=list)
     reason: str = ""
+
+    def reclaim(self) -> None:
+        """Note it."""
+        self.seen.append("reclaimed")
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Note the state."""
@@ -43,6 +49,11 @@ class FakeMachine(Machine):
         self.gate = threading.Event()
         self.gate.set()
         self.failure: Exception | None = None
+        self.there = True
+
+    def exists(self) -> bool:
+        """Say so when the test says so."""
+        return self.there
 
     def create(self, image: str, size: Size) -> None:
         """Note it."""
@@ -189,3 +200,132 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
     fleet.settle(["i-1"])
     assert (running.state, machine.done) == (end.state, end.done)
+
+
+@pytest.mark.parametrize(
+    ("state", "there", "after", "done"),
+    [
+        ("running", True, "running", []),
+        ("running", False, "terminated", []),
+        ("stopped", True, "stopped", []),
+        ("pending", True, "running", ["resize 1024", "start"]),
+        ("pending", False, "running", ["create flask-fleet/instance:abc 1024", "start"]),
+        ("stopping", True, "stopped", ["stop"]),
+        ("shutting-down", True, "terminated", ["destroy"]),
+        ("shutting-down", False, "terminated", ["destroy"]),
+        ("terminated", False, "terminated", []),
+    ],
+)
+def test_next_process_finishes_what_the_killed_one_began(  # noqa: PLR0913, PLR0917 (a table)
+    fleet: Fleet, machine: FakeMachine, state: str, there: bool, after: str, done: list[str]
+) -> None:
+    """Nothing may stay pending for ever, and nothing may be called running that is gone."""
+    instance = FakeInstance(state=state)
+    machine.there = there
+    fleet.adopt(instance, machine)
+    fleet.settle(["i-1"])
+    assert (instance.state, machine.done) == (after, done)
+
+
+def test_interrupted_reboot_is_done_again(fleet: Fleet, machine: FakeMachine) -> None:
+    """Its container may be down, which must not count as a shutdown."""
+    machine.rebooting = True
+    fleet.adopt(FakeInstance(state="running"), machine)
+    fleet.settle(["i-1"])
+    assert (machine.done, machine.rebooting) == (["stop", "start"], False)
+
+
+def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings, machine: FakeMachine) -> None:
+    """The packet filter must know an instance before its first packet."""
+    order: list[str] = []
+    fleet = Fleet(settings, lambda anew: order.append(f"anew={anew} after {machine.done[-1].split()[0]}"))
+    fleet.launch(FakeInstance(), machine)
+    fleet.settle(["i-1"])
+    fleet.stop(FakeInstance())
+    fleet.settle(["i-1"])
+    assert order == ["anew=True after create", "anew=False after start", "anew=False after stop"]
+
+
+@dataclass
+class FakeImage:
+    """An image that remembers its states."""
+
+    id: str = "ami-1"
+    seen: list[str] = field(default_factory=list)
+
+    def become(self, state: str) -> None:
+        """Note the state."""
+        self.seen.append(state)
+
+
+@pytest.mark.parametrize(("reboot", "done"), [(True, ["stop", "keep", "start"]), (False, ["keep"])])
+def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fixtures)
+    fleet: Fleet,
+    machine: FakeMachine,
+    running: FakeInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    reboot: bool,
+    done: list[str],
+) -> None:
+    """A running instance is stopped meanwhile unless NoReboot is said."""
+    monkeypatch.setattr(Disk, "keep", lambda *_: machine.done.append("keep"))
+    image = FakeImage()
+    fleet.bake(running, image, reboot)
+    fleet.settle(["ami-1"])
+    assert (image.seen, machine.done, running.state) == (["pending", "available"], done, "running")
+    assert not machine.rebooting
+
+
+def test_disk_that_cannot_be_kept_fails_the_image_only(
+    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The instance comes up again."""
+
+    def full(*_: object) -> None:
+        raise RehearsalError("no space left on device")
+
+    monkeypatch.setattr(Disk, "keep", full)
+    monkeypatch.setattr(Disk, "remove", lambda _: machine.done.append("remove"))
+    image = FakeImage()
+    fleet.bake(running, image, True)
+    fleet.settle(["ami-1"])
+    assert (image.seen, machine.done) == (["pending", "failed"], ["stop", "start", "remove"])
+    assert running.state == "running"
+
+
+def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
+    """Once, and visible as EC2 shows it."""
+    fleet.faults.add(Fault("boot"))
+    instance = FakeInstance()
+    fleet.launch(instance, machine)
+    fleet.settle(["i-1"])
+    assert (instance.state, machine.done[-1]) == ("terminated", "destroy")
+    assert instance.reason.startswith("Server.InternalError: Internal error on launch")
+    assert fleet.faults.lines() == []
+
+
+def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
+    """DescribeInstances is not held then."""
+    fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
+    fleet.stop(running)
+    time.sleep(0.1)
+    begin = time.monotonic()
+    fleet.settle(["i-1"])
+    assert time.monotonic() - begin < 0.1
+    assert running.state == "stopping"
+    time.sleep(0.4)
+    assert running.state == "stopped"
+
+
+def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
+    """As AWS takes back a spot instance; the reason tells who did it."""
+    fleet.reclaim("i-1", 0.1)
+    assert running.seen[-1] == "running"
+    time.sleep(0.3)
+    assert running.seen[-1] == "reclaimed"
+    fleet.terminate(running)
+    fleet.settle(["i-1"])
+    assert running.reason == "Server.SpotInstanceTermination: Spot instance termination"
+    assert machine.kept()["ends"] is not None
+    with pytest.raises(RehearsalError, match="no instance 'i-9'"):
+        fleet.reclaim("i-9", 1)

@@ -1,5 +1,6 @@
 """moto with our patches, asked through boto3; only the containers are missing."""
 
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,12 +11,16 @@ from moto import mock_aws
 from moto.ec2.models.instances import Instance
 
 from rehearsal import ACCOUNT_ID
+from rehearsal.adapter import guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
+from rehearsal.images import Disk
 from rehearsal.instance import Machine
+from rehearsal.metadata import Options, find
 from rehearsal.patches import install
 from rehearsal.pins import PINNED, check_pins
 from rehearsal.state import Settings
+from rehearsal.subjects import subject_at
 
 KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
@@ -23,6 +28,11 @@ AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
 
 class PaperFleet(Fleet):
     """A fleet whose orders succeed at once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Begin."""
+        super().__init__(settings)
+        self.baked: list[tuple[str, bool]] = []
 
     def launch(self, instance: Any, machine: Machine) -> None:
         """Boot without a container."""
@@ -39,6 +49,11 @@ class PaperFleet(Fleet):
 
     def reboot(self, instance: Any) -> None:
         """Do nothing."""
+
+    def bake(self, instance: Any, image: Any, reboot: bool) -> None:
+        """Note what would be baked; it is never ready."""
+        image.become("pending")
+        self.baked.append((instance.id, reboot))
 
     def terminate(self, instance: Any) -> None:
         """Terminate at once."""
@@ -237,3 +252,98 @@ def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(Machine, "console", lambda _: "Reached target multi-user.target")
     output = ec2.get_console_output(InstanceId=run(ec2)["InstanceId"])["Output"]
     assert output == "Reached target multi-user.target"
+
+
+def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
+    """Give what the packet filter would be told of each instance's ports."""
+    return [[(rule.first, rule.peers) for rule in guest.ingress] for guest in guests()]
+
+
+def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
+    """CIDR blocks as they are, groups as the addresses of their members, empty groups as nobody."""
+    web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
+    empty = ec2.create_security_group(GroupName="empty", Description="empty")["GroupId"]
+    for port, peer in (
+        (80, {"IpRanges": [{"CidrIp": "0.0.0.0/0"}]}),
+        (81, {"UserIdGroupPairs": [{"GroupId": web}]}),
+        (82, {"UserIdGroupPairs": [{"GroupId": empty}]}),
+    ):
+        permission = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, **peer}
+        ec2.authorize_security_group_ingress(GroupId=web, IpPermissions=[permission])
+    one = run(ec2, SecurityGroupIds=[web])["InstanceId"]
+    assert [group["GroupName"] for group in describe(ec2, run(ec2))["SecurityGroups"]] == ["default"]
+    everybody, members = ("0.0.0.0/0",), ("10.99.0.4/32",)
+    assert filtered() == [[(80, everybody), (81, members), (82, ())], [(None, ("10.99.0.5/32",))]]
+    ec2.modify_instance_attribute(InstanceId=one, Groups=[empty])
+    assert filtered()[0] == []
+    interface = ec2.describe_instances(InstanceIds=[one])["Reservations"][0]["Instances"][0]["NetworkInterfaces"][0]
+    assert [group["GroupId"] for group in interface["Groups"]] == [empty]
+    ec2.modify_network_interface_attribute(NetworkInterfaceId=interface["NetworkInterfaceId"], Groups=[web])
+    assert len(filtered()[0]) == 3
+    ec2.terminate_instances(InstanceIds=[one])
+    assert len(filtered()) == 1
+
+
+def test_elastic_ip_is_filtered_like_its_instance(ec2: Any) -> None:
+    """It is the same machine."""
+    instance = run(ec2)["InstanceId"]
+    address = ec2.allocate_address(Domain="vpc")
+    ec2.associate_address(InstanceId=instance, AllocationId=address["AllocationId"])
+    assert guests()[0].addresses == ("10.99.0.4", "10.99.255.1")
+
+
+def test_metadata_follows_the_api(ec2: Any) -> None:
+    """An option that is not named keeps its value, and what changes is seen at once."""
+    tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "me"}]}]
+    options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
+    instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]
+    ec2.modify_instance_metadata_options(InstanceId=instance, HttpPutResponseHopLimit=2)
+    me = subject_at({}, "10.99.0.4")
+    assert me is not None
+    assert (me.instance_id, me.options) == (instance, Options(tokens_required=True, hops=2))
+    assert find(me.tree, "meta-data/tags/instance/Name") == "me"
+    assert find(me.tree, "meta-data/public-keys") == "0=me"
+    assert find(me.tree, "meta-data/security-groups") == "default"
+    assert find(me.tree, "user-data") is None
+    assert json.loads(find(me.tree, "dynamic/instance-identity/document") or "")["instanceId"] == instance
+    ec2.modify_instance_metadata_options(InstanceId=instance, InstanceMetadataTags="disabled")
+    after = subject_at({}, "10.99.0.4")
+    assert after is not None
+    assert find(after.tree, "meta-data/tags") is None
+    assert subject_at({}, "10.99.0.9") is None
+
+
+def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
+    """As empty as everybody's credentials here, but where the SDKs look for them."""
+    iam = boto3.client("iam", region_name="eu-central-1")
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
+    iam.create_instance_profile(InstanceProfileName="profile")
+    iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="role")
+    run(ec2, IamInstanceProfile={"Name": "profile"})
+    me = subject_at({}, "10.99.0.4")
+    assert me is not None
+    assert find(me.tree, "meta-data/iam/security-credentials") == "role"
+
+
+def test_images_of_instances_are_baked_and_named_once(
+    ec2: Any, fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pending until the disk is kept; only then it boots, and with that disk."""
+    monkeypatch.setattr(Disk, "remove", lambda _: None)
+    source = run(ec2)["InstanceId"]
+    tags = [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": "x"}]} for kind in ("image", "snapshot")]
+    made = ec2.create_image(InstanceId=source, Name="baked", NoReboot=True, TagSpecifications=tags)["ImageId"]
+    assert fleet.baked == [(source, False)]
+    (image,) = ec2.describe_images(Owners=["self"])["Images"]
+    assert (image["ImageId"], image["State"], image["Architecture"]) == (made, "pending", "x86_64")
+    assert [tag["ResourceType"] for tag in ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]] == [
+        "image",
+        "snapshot",
+    ]
+    refused("InvalidAMIName.Duplicate", ec2.create_image, InstanceId=source, Name="baked")
+    refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)
+    next(one for one in own_images()).state = "available"
+    assert fleet.machines[run(ec2, ImageId=made)["InstanceId"]].ami_id == made
+    assert fleet.machines[run(ec2)["InstanceId"]].ami_id is None
+    ec2.deregister_image(ImageId=made)
+    refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)

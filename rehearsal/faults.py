@@ -1,0 +1,211 @@
+"""Faults on request, so that error handling can be tried before AWS tries it."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import asdict, dataclass, fields
+from fnmatch import fnmatchcase
+from typing import Any
+
+from rehearsal.errors import RehearsalError
+
+KINDS = {
+    "boot": "the next instance fails to boot and terminates",
+    "capacity": "RunInstances or StartInstances: InsufficientInstanceCapacity",
+    "throttle": "any call, or that of --action: RequestLimitExceeded",
+    "terminate": "--instance, or the next one launched, is taken away after --after seconds, as a spot instance is",
+    "slow": "the next instance stays --seconds in --state: pending, stopping or shutting-down",
+}
+
+STATES = ("pending", "stopping", "shutting-down")
+
+SLOW, NOTICE = 10.0, 120.0
+"""Seconds that a slow state lasts and a spot instance still has, when nothing else is said."""
+
+
+@dataclass
+class Fault:
+    """Something that is to go wrong.
+
+    Attributes:
+        kind: One of ``KINDS``.
+        count: How many times still.
+        action: Pattern of ``service:Action``, for ``throttle``.
+        type: Instance type, for ``capacity``; every one when empty.
+        zone: Availability zone, for ``capacity``; every one when empty.
+        instance: Instance id, for ``terminate``.
+        after: Seconds of notice, for ``terminate``.
+        state: For ``slow``.
+        seconds: For ``slow``.
+        id: Number by which it can be cleared.
+    """
+
+    kind: str
+    count: int = 1
+    action: str = "ec2:*"
+    type: str = ""
+    zone: str = ""
+    instance: str = ""
+    after: float = NOTICE
+    state: str = "pending"
+    seconds: float = SLOW
+    id: int = 0
+
+    def __post_init__(self) -> None:
+        """Refuse what could never happen.
+
+        Raises:
+            RehearsalError: It says what is wrong.
+        """
+        if self.kind not in KINDS:
+            raise RehearsalError(f"unknown fault {self.kind!r}; there are {', '.join(KINDS)}")
+        if self.state not in STATES:
+            raise RehearsalError(f"--state {self.state!r}: choose one of {', '.join(STATES)}")
+        if self.count < 1 or self.after < 0 or self.seconds < 0:
+            raise RehearsalError("--count must be at least 1, and --after and --seconds not negative")
+        if ":" not in self.action:
+            self.action = f"ec2:{self.action}"
+
+    def line(self) -> str:
+        """Describe it for a person.
+
+        Returns:
+            Its kind, how often, and what it is limited to.
+        """
+        shown = {
+            "throttle": f"action={self.action}",
+            "capacity": f"type={self.type or 'any'} zone={self.zone or 'any'}",
+            "terminate": f"instance={self.instance or 'next'} after={self.after:g}s",
+            "slow": f"state={self.state} seconds={self.seconds:g}",
+        }
+        return f"{self.id}  {self.kind} x{self.count}  {shown.get(self.kind, '')}".rstrip()
+
+
+def fault_from(values: dict[str, Any]) -> Fault:
+    """Make a fault of what the command line sent.
+
+    Args:
+        values: Attributes by name; unknown ones are refused.
+
+    Returns:
+        The fault.
+
+    Raises:
+        RehearsalError: It makes no sense.
+    """
+    unknown = set(values) - {one.name for one in fields(Fault)}
+    if unknown:
+        raise RehearsalError(f"a fault has no {', '.join(sorted(unknown))}")
+    return Fault(**values)
+
+
+class Faults:
+    """The faults that are still to happen, in the order in which they were asked for."""
+
+    def __init__(self) -> None:
+        """Begin with none."""
+        self._faults: list[Fault] = []
+        self._numbers = itertools.count(1)
+        self._lock = threading.Lock()
+
+    def add(self, fault: Fault) -> Fault:
+        """Add a fault.
+
+        Args:
+            fault: What is to go wrong.
+
+        Returns:
+            The same with its number.
+        """
+        with self._lock:
+            fault.id = next(self._numbers)
+            self._faults.append(fault)
+        return fault
+
+    def clear(self, numbers: Iterable[int] = ()) -> int:
+        """Take faults back.
+
+        Args:
+            numbers: Which ones; all when there are none.
+
+        Returns:
+            How many there were.
+        """
+        wanted = set(numbers)
+        with self._lock:
+            before = len(self._faults)
+            self._faults = [one for one in self._faults if wanted and one.id not in wanted]
+            return before - len(self._faults)
+
+    def lines(self) -> list[str]:
+        """List what is still to happen.
+
+        Returns:
+            One line per fault.
+        """
+        with self._lock:
+            return [one.line() for one in self._faults]
+
+    def kept(self) -> list[dict[str, Any]]:
+        """Tell what is needed to make them again.
+
+        Returns:
+            Attributes by name, of each.
+        """
+        with self._lock:
+            return [asdict(one) for one in self._faults]
+
+    def restore(self, kept: Iterable[dict[str, Any]]) -> None:
+        """Make them again.
+
+        Args:
+            kept: What ``kept`` told.
+        """
+        for values in kept:
+            self.add(Fault(**values))
+
+    def take(self, kind: str, matches: Callable[[Fault], bool] = lambda _: True) -> Fault | None:
+        """Let a fault happen once.
+
+        Args:
+            kind: Which kind may happen now.
+            matches: Whether it is meant for this occasion.
+
+        Returns:
+            The fault, or None when nothing goes wrong.
+        """
+        with self._lock:
+            found = next((one for one in self._faults if one.kind == kind and matches(one)), None)
+            if found is not None:
+                found.count -= 1
+                self._faults = [one for one in self._faults if one.count > 0]
+            return found
+
+    def throttles(self, name: str) -> bool:
+        """Let a call be throttled.
+
+        Args:
+            name: ``service:Action``.
+
+        Returns:
+            Whether this one is.
+        """
+        return self.take("throttle", lambda one: fnmatchcase(name, one.action)) is not None
+
+    def lacks_capacity(self, instance_type: str, zone: str) -> bool:
+        """Let capacity be missing.
+
+        Args:
+            instance_type: The type that is asked for; empty when the call does not say.
+            zone: The zone that is asked for; empty when the call does not say.
+
+        Returns:
+            Whether it is, this time.
+        """
+
+        def meant(one: Fault) -> bool:
+            return one.type in {"", instance_type} and one.zone in {"", zone}
+
+        return self.take("capacity", meant) is not None

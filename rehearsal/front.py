@@ -1,0 +1,154 @@
+"""What stands between an AWS client and moto."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+from xml.sax.saxutils import escape
+
+from rehearsal.calls import Call, read_call
+from rehearsal.errors import RehearsalError
+from rehearsal.faults import Faults
+
+LOG = logging.getLogger(__name__)
+
+Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+REASONS = {400: "Bad Request", 500: "Internal Server Error", 503: "Service Unavailable"}
+
+
+def error_body(call: Call, code: str, message: str) -> bytes:
+    """Write an error as AWS does.
+
+    Args:
+        call: What was asked; EC2's errors look different from the others'.
+        code: For example ``RequestLimitExceeded``.
+        message: For a person.
+
+    Returns:
+        XML.
+    """
+    told = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
+    request = f"{uuid4()}"
+    if call.service == "ec2":
+        text = f"<Response><Errors><Error>{told}</Error></Errors><RequestID>{request}</RequestID></Response>"
+    else:
+        kind = "<Type>Sender</Type>"
+        text = f"<ErrorResponse><Error>{kind}{told}</Error><RequestId>{request}</RequestId></ErrorResponse>"
+    return b'<?xml version="1.0" encoding="UTF-8"?>\n' + text.encode()
+
+
+def refuse(start_response: Callable[..., Any], call: Call, status: int, code: str, message: str) -> bytes:
+    """Answer with an error.
+
+    Args:
+        start_response: Of WSGI.
+        call: What was asked.
+        status: HTTP status.
+        code: AWS error code.
+        message: For a person.
+
+    Returns:
+        The body.
+    """
+    body = error_body(call, code, message)
+    headers = [("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))]
+    start_response(f"{status} {REASONS[status]}", headers)
+    return body
+
+
+class Recorder:
+    """Writes down every call, to compare what is done with what a policy allows."""
+
+    def __init__(self, path: Path) -> None:
+        """Begin.
+
+        Args:
+            path: The file; one JSON object per line is added to it.
+        """
+        self._path = path
+        self._lock = threading.Lock()
+
+    def note(self, call: Call, status: str) -> None:
+        """Write down a call.
+
+        Args:
+            call: What was asked.
+            status: HTTP status of the answer, with its reason.
+        """
+        told = {
+            "time": f"{datetime.now(UTC).isoformat(timespec='milliseconds')}",
+            "service": call.service,
+            "action": call.action,
+            "region": call.region,
+            "status": int(status.partition(" ")[0]),
+            "needs": call.permissions(),
+        }
+        with self._lock, self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(told) + "\n")
+
+
+class Front:
+    """Sees every call: what it changed is carried out and kept before the client hears of it."""
+
+    def __init__(
+        self, application: Application, changed: Callable[[bool], None], faults: Faults, recorder: Recorder
+    ) -> None:
+        """Stand before an application.
+
+        Args:
+            application: moto.
+            changed: Called after each call that may have changed something.
+            faults: What is to go wrong.
+            recorder: Where calls are written down.
+        """
+        self._application = application
+        self._changed = changed
+        self._faults = faults
+        self._recorder = recorder
+
+    def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request."""
+        call = read_call(environ)
+        head: list[Any] = []
+
+        def note_head(*arguments: Any) -> None:
+            head[:] = arguments
+
+        body = self._fault(call, note_head) or self._pass_on(call, environ, note_head)
+        self._recorder.note(call, str(head[0]))
+        start_response(*head)
+        return [body]
+
+    def _fault(self, call: Call, start_response: Callable[..., Any]) -> bytes:
+        """Answer with an error if one was asked for; nothing otherwise."""
+        if self._faults.throttles(call.name):
+            status, code = (503, "RequestLimitExceeded") if call.service == "ec2" else (400, "Throttling")
+            return refuse(start_response, call, status, code, "Request limit exceeded.")
+        if call.name not in {"ec2:RunInstances", "ec2:StartInstances"}:
+            return b""
+        wanted = call.parameters.get("InstanceType", "")
+        zone = call.parameters.get("Placement.AvailabilityZone", "")
+        if not self._faults.lacks_capacity(wanted, zone):
+            return b""
+        where = f"in the Availability Zone you requested ({zone})" if zone else "in any zone"
+        message = f"We currently do not have sufficient {wanted or 'instance'} capacity {where}."
+        return refuse(start_response, call, 500, "InsufficientInstanceCapacity", message)
+
+    def _pass_on(self, call: Call, environ: dict[str, Any], start_response: Callable[..., Any]) -> bytes:
+        answer = self._application(environ, start_response)
+        body = b"".join(answer)
+        getattr(answer, "close", lambda: None)()
+        if call.changes:
+            try:
+                self._changed(False)
+            except RehearsalError as error:
+                LOG.exception("%s", call.name)
+                return refuse(start_response, call, 500, "InternalError", str(error))
+        return body

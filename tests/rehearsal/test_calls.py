@@ -1,0 +1,126 @@
+"""Which call a request is."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rehearsal.calls import read_call
+from rehearsal.faults import Fault, Faults
+from rehearsal.front import Front, Recorder
+
+SIGNED = "AWS4-HMAC-SHA256 Credential=rehearsal/20260101/{region}/{service}/aws4_request, SignedHeaders=host"
+
+
+def request(service: str, body: str = "", method: str = "POST", path: str = "/", **more: str) -> dict[str, Any]:
+    """Write a request as a client signs it."""
+    return {
+        "REQUEST_METHOD": method,
+        "PATH_INFO": path,
+        "CONTENT_LENGTH": str(len(body)),
+        "CONTENT_TYPE": "application/x-www-form-urlencoded; charset=utf-8",
+        "HTTP_AUTHORIZATION": SIGNED.format(region="eu-central-1", service=service),
+        "wsgi.input": io.BytesIO(body.encode()),
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("environ", "call"),
+    [
+        pytest.param(request("ec2", "Action=RunInstances&MinCount=1"), ("ec2", "RunInstances"), id="query"),
+        pytest.param(request("kms", "{}", HTTP_X_AMZ_TARGET="TrentService.ListKeys"), ("kms", "ListKeys"), id="json"),
+        pytest.param(
+            request("route53", method="GET", path="/2013-04-01/hostedzone/Z1/rrset"),
+            ("route53", "ListResourceRecordSets"),
+            id="rest",
+        ),
+        pytest.param(
+            request("route53", method="POST", path="/2013-04-01/hostedzone/Z1/rrset/"),
+            ("route53", "ChangeResourceRecordSets"),
+            id="rest that writes",
+        ),
+        pytest.param(
+            request("route53", method="GET", path="/2013-04-01/hostedzone"), ("route53", "ListHostedZones"), id="root"
+        ),
+        pytest.param(request("nothing", path="/x"), ("nothing", "Unknown"), id="unknown service"),
+    ],
+)
+def test_service_and_action_are_those_of_an_iam_policy(environ: dict[str, Any], call: tuple[str, str]) -> None:
+    """Whatever protocol the service speaks."""
+    found = read_call(environ)
+    assert (found.service, found.action) == call
+
+
+def test_body_is_still_there_for_moto() -> None:
+    """A request can be read only once."""
+    environ = request("ec2", "Action=StopInstances&InstanceId.1=i-1")
+    assert read_call(environ).parameters["InstanceId.1"] == "i-1"
+    assert environ["wsgi.input"].read() == b"Action=StopInstances&InstanceId.1=i-1"
+
+
+def front(tmp_path: Path, order: list[str], faults: Faults | None = None) -> Front:
+    """Stand before something like moto that notes what happens."""
+
+    def moto(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
+        order.append("moto")
+        start_response("200 OK", [])
+        return [b"done"]
+
+    return Front(moto, lambda _: order.append("filter"), faults or Faults(), Recorder(tmp_path / "calls.jsonl"))
+
+
+def test_change_is_carried_out_before_it_is_answered(tmp_path: Path) -> None:
+    """A port that the API calls open is open."""
+    order: list[str] = []
+    asked = front(tmp_path, order)
+    body = asked(request("ec2", "Action=AuthorizeSecurityGroupIngress"), lambda *_: order.append("answer"))
+    assert (order, b"".join(body)) == (["moto", "filter", "answer"], b"done")
+    order.clear()
+    asked(request("ec2", "Action=DescribeInstances"), lambda *_: order.append("answer"))
+    assert order == ["moto", "answer"]
+
+
+def test_every_call_is_written_down_with_what_a_policy_must_allow(tmp_path: Path) -> None:
+    """Tags at creation and instance profiles need permissions of their own."""
+    asked = front(tmp_path, [])
+    launch = "Action=RunInstances&TagSpecification.1.ResourceType=instance&IamInstanceProfile.Name=x"
+    for body in ("Action=DescribeInstances", launch):
+        asked(request("ec2", body), lambda *_: None)
+    lines = [json.loads(line) for line in (tmp_path / "calls.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [(line["service"], line["action"], line["region"], line["status"]) for line in lines] == [
+        ("ec2", "DescribeInstances", "eu-central-1", 200),
+        ("ec2", "RunInstances", "eu-central-1", 200),
+    ]
+    assert [line["needs"] for line in lines] == [
+        ["ec2:DescribeInstances"],
+        ["ec2:RunInstances", "ec2:CreateTags", "iam:PassRole"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fault", "call", "status", "code"),
+    [
+        (Fault("throttle"), "DescribeInstances", "503 Service Unavailable", b"RequestLimitExceeded"),
+        (Fault("throttle", action="Describe*"), "DescribeVpcs", "503 Service Unavailable", b"RequestLimitExceeded"),
+        (Fault("throttle", action="RunInstances"), "DescribeVpcs", "200 OK", b"done"),
+        (Fault("capacity"), "RunInstances", "500 Internal Server Error", b"InsufficientInstanceCapacity"),
+        (Fault("capacity"), "StartInstances", "500 Internal Server Error", b"InsufficientInstanceCapacity"),
+        (Fault("capacity", type="t2.micro"), "RunInstances", "500 Internal Server Error", b"sufficient t2.micro"),
+        (Fault("capacity", type="t2.large"), "RunInstances", "200 OK", b"done"),
+        (Fault("capacity", zone="eu-central-1b"), "RunInstances", "200 OK", b"done"),
+        (Fault("boot"), "RunInstances", "200 OK", b"done"),
+    ],
+)
+def test_faults_hit_what_they_are_meant_for(tmp_path: Path, fault: Fault, call: str, status: str, code: bytes) -> None:
+    """As often as asked for, and nothing else."""
+    faults, seen = Faults(), list[str]()
+    faults.add(fault)
+    asked = front(tmp_path, [], faults)
+    body = asked(request("ec2", f"Action={call}&InstanceType=t2.micro"), lambda line, _: seen.append(line))
+    assert seen == [status]
+    assert code in b"".join(body)
+    asked(request("ec2", f"Action={call}&InstanceType=t2.micro"), lambda line, _: seen.append(line))
+    assert seen[1] == "200 OK"

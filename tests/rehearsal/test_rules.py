@@ -1,0 +1,69 @@
+"""Security groups as rules of the packet filter."""
+
+import pytest
+
+from rehearsal.rules import Guest, Names, Rule, ruleset
+
+NAMES = Names("trial")
+GATEWAY = ("10.99.0.1", 16925)
+
+
+def accepted(*guests: Guest) -> list[str]:
+    """Give the rules that let somebody in or out, without those that are always there."""
+    text = ruleset(NAMES, guests, [], GATEWAY)
+    return [line.partition(" ")[2] for line in text.splitlines() if "-d 10.99" in line or "-s 10.99" in line]
+
+
+def test_names_fit_into_the_kernels_limits() -> None:
+    """15 characters for an interface, 28 for a chain, whatever the rehearsal is called."""
+    names = Names("a-rehearsal-with-a-very-long-nam")
+    assert len(names.bridge) <= 15
+    assert all(len(chain) <= 28 for _, chain in names.chains())
+    assert names.bridge != NAMES.bridge
+
+
+def test_nothing_is_open_at_first() -> None:
+    """What no rule names is dropped, in both directions."""
+    lines = ruleset(NAMES, [Guest(("10.99.0.4",))], [], GATEWAY).splitlines()
+    assert [line for line in lines if line.endswith("DROP")] == [
+        f"-A {NAMES.ingress} -j DROP",
+        f"-A {NAMES.egress} -j DROP",
+    ]
+    assert accepted(Guest(("10.99.0.4",))) == []
+
+
+@pytest.mark.parametrize(
+    ("rule", "match"),
+    [
+        pytest.param(Rule("tcp", 80, 80), "-p tcp -m tcp --dport 80:80 ", id="port"),
+        pytest.param(Rule("udp", 1, 9), "-p udp -m udp --dport 1:9 ", id="ports"),
+        pytest.param(Rule("-1"), "", id="everything"),
+        pytest.param(Rule("icmp", -1, -1), "-p icmp ", id="all of icmp"),
+        pytest.param(Rule("icmp", 8, -1), "-p icmp -m icmp --icmp-type 8 ", id="ping"),
+        pytest.param(Rule("icmp", 3, 4), "-p icmp -m icmp --icmp-type 3/4 ", id="icmp code"),
+        pytest.param(Rule("50", -1, -1), "-p 50 ", id="another protocol"),
+    ],
+)
+def test_rules_are_written_as_the_kernel_wants_them(rule: Rule, match: str) -> None:
+    """Ports mean something for TCP and UDP only."""
+    assert accepted(Guest(("10.99.0.4",), (rule,))) == [f"{NAMES.ingress} -d 10.99.0.4/32 {match}-j RETURN"]
+
+
+def test_every_address_and_every_peer_is_named() -> None:
+    """An Elastic IP leads to the same machine, and a group has many members."""
+    guest = Guest(("10.99.0.4", "10.99.255.1"), (Rule("tcp", 80, 80, ("10.99.0.5/32", "192.0.2.0/24")),))
+    assert len(accepted(guest)) == 4
+    assert f"{NAMES.ingress} -d 10.99.255.1/32 -s 192.0.2.0/24 -p tcp -m tcp --dport 80:80 -j RETURN" in accepted(guest)
+
+
+def test_group_without_members_opens_nothing() -> None:
+    """A rule that names an empty group must not become a rule for everybody."""
+    assert accepted(Guest(("10.99.0.4",), (Rule("tcp", 80, 80, ()),))) == []
+
+
+def test_names_and_metadata_are_beyond_the_groups() -> None:
+    """AWS never filters them."""
+    text = ruleset(NAMES, [], ["192.0.2.53"], GATEWAY)
+    assert f"-A {NAMES.egress} -d 192.0.2.53/32 -p udp -m udp --dport 53:53 -j RETURN" in text
+    assert f"-A {NAMES.egress} -d 169.254.169.254/32 -j RETURN" in text
+    assert "--dport 80 -j DNAT --to-destination 10.99.0.1:16925" in text
