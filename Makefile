@@ -12,7 +12,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule clean
+.PHONY: help rehearse up down destroy test lint unit molecule live clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -37,8 +37,8 @@ destroy: $(READY) ## Remove the local EC2 and all that runs in it
 	@python -m rehearsal down
 
 test: $(READY) ## Lint, unit tests, then the whole way in containers
-	@$(MAKE) lint unit molecule
-	echo "==> all passed: lint, unit tests, molecule ($$SECONDS s)"
+	@$(MAKE) lint unit molecule live
+	echo "==> all passed: lint, unit tests, molecule, live tests ($$SECONDS s)"
 
 lint: $(READY) ## Check style, types and rules
 	@$(call step,lint,ruff check .; ruff format --check .; mypy; mypy app; yamllint --strict .; ansible-lint)
@@ -48,6 +48,9 @@ unit: $(READY) ## Fast tests, without Docker
 
 molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@$(call step,molecule test,molecule test --all)
+
+live: $(READY) ## The rehearsal itself, with real clients; after molecule, which builds its image
+	@$(call step,live tests of the rehearsal,pytest -m docker tests/rehearsal)
 
 clean: ## Remove the Python environment and the images that were built
 	@rm -rf $(VENV)

@@ -13,7 +13,7 @@ def stanzas(text: str) -> list[dict[str, str]]:
     return [dict(line.split(": ", 1) for line in part.splitlines()) for part in lines.strip().split("\n\n")]
 
 
-@pytest.mark.parametrize("mirror", ["http://deb.debian.org/debian", "https://mirror.example/debian/"])
+@pytest.mark.parametrize("mirror", ["http://mirror.example/debian", "https://other.example/debian/"])
 def test_source_is_the_mirror_that_the_machine_uses(render: Renderer, mirror: str) -> None:
     """A machine behind a mirror may reach nothing else; what comes from it is verified with Debian's own keys."""
     text = render(
@@ -44,7 +44,7 @@ def test_nothing_else_is_upgraded_to_the_next_release(render: Renderer) -> None:
 
 def test_source_and_pins_are_about_the_same_release(render: Renderer) -> None:
     """A pin for another release than the source's would hold nothing back."""
-    mirrors = {"stdout_lines": ["http://deb.debian.org/debian"]}
+    mirrors = {"stdout_lines": ["http://mirror.example/debian"]}
     source, pins = (
         render("docker", f"{FOLDER}/{name}.j2", __docker_backports_suite="forky", __docker_mirrors=mirrors)
         for name in ("sources.list.d/flask-fleet.sources", "preferences.d/flask-fleet")
