@@ -144,12 +144,12 @@ def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
 
 def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
     """The second is told who is there and since when, and touches nothing."""
-    lock = f"{stack.directory}/lock"
-    host.check_output(f"mkdir {lock} && printf '{HOLDER}' > {lock}/holder.json")
+    lock = f"{stack.directory}/lock.json"
+    host.check_output(f"printf '{HOLDER}' > {lock}")
     _edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
     before = {replica.id for replica in stack.containers("app")}
     refused = _playbook("deploy", *_version_of(app))
-    host.check_output(f"rm -r {lock}")
+    host.check_output(f"rm {lock}")
     assert refused.returncode != 0
     assert "jane: hotfix has been deploying here since" in refused.stdout + refused.stderr
     assert {replica.id for replica in stack.containers("app")} == before

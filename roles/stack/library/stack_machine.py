@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import time
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -89,6 +88,7 @@ text:
 """
 
 HOLDER = ("who", "controller", "pid")
+LOCK = "lock.json"
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -476,29 +476,21 @@ def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, An
         Ansible's result, with a warning when a stale lock was taken over; failed, with the holder, when somebody else
         deploys.
     """
-    folder = machine.directory / "lock"
-    note = folder / "holder.json"
-    taken_over: list[str] = []
-    while True:
-        try:
-            folder.mkdir()
-        except FileExistsError:
-            since = folder.stat().st_mtime
-            other = json.loads(note.read_text()) if note.exists() else {"who": "somebody"}
+    note = machine.directory / LOCK
+    warnings: list[str] = []
+    with (machine.directory / f"{LOCK}.guard").open("w") as guard:
+        # Held only while looking and writing, so that of many who come at once one sees the others' note.
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        if note.exists():
+            other, since = json.loads(note.read_text()), note.stat().st_mtime
             when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
             left = since + seconds - time.time()
-            if left > 0 or taken_over:
+            if left > 0:
                 text = f"{other['who']} has been deploying here since {when}; the lock expires in {left:.0f} s"
                 return {"failed": True, "msg": text, "holder": other}
-            taken_over = [f"took over the lock that {other['who']} left behind at {when}"]
-            # Of two that find it stale, only one can rename it.
-            stale = folder.with_name(f"lock.{os.getpid()}")
-            with suppress(FileNotFoundError):
-                folder.rename(stale)
-                shutil.rmtree(stale)
-            continue
+            warnings = [f"took over the lock that {other['who']} left behind at {when}"]
         note.write_text(json.dumps(holder))
-        return {"changed": True, "warnings": taken_over}
+    return {"changed": True, "warnings": warnings}
 
 
 def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
@@ -512,7 +504,7 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     Returns:
         Ansible's result.
     """
-    shutil.rmtree(machine.directory / "lock", ignore_errors=True)
+    (machine.directory / LOCK).unlink(missing_ok=True)
     with (machine.directory / "audit.log").open("a") as log:
         log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {release} by {who}\n")
     return {"changed": True}
@@ -644,7 +636,7 @@ def main() -> None:
         module.exit_json(changed=True)
     try:
         result = step(Machine(Path(module.params["directory"])), module.params)
-    except StepError as error:
+    except (StepError, OSError) as error:
         result = {"failed": True, "msg": str(error)}
     module.exit_json(**result)
 

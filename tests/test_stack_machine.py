@@ -1,0 +1,106 @@
+"""What the roll-out keeps on the machine: the lock, the audit log, and which releases can be gone back to."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from roles.stack.action_plugins.deploy_lock import is_alive
+from roles.stack.library.stack_machine import LOCK, Machine, activate, digest, kept_releases, lock, unlock
+
+JANE = {"who": "jane", "controller": "janes-machine", "pid": 1}
+JOE = {"who": "joe", "controller": "joes-machine", "pid": 2}
+HOUR_S = 3600
+RACES = 20
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Give a folder with two rendered releases, neither of them live."""
+    for release in ("one", "two"):
+        folder = tmp_path / "releases" / release
+        folder.mkdir(parents=True)
+        (folder / "compose.yml").write_text(f"name: {release}\n")
+        (folder / "nginx.conf").write_text(f"# {release}\n")
+    return Machine(tmp_path)
+
+
+def test_the_second_is_told_who_deploys_and_since_when(machine: Machine) -> None:
+    """Two deploys at once would stop each other's replicas."""
+    assert not lock(machine, JANE, HOUR_S).get("failed")
+    refused = lock(machine, JOE, HOUR_S)
+    assert refused["failed"]
+    assert refused["holder"] == JANE
+    assert "jane has been deploying here since 20" in refused["msg"]
+
+
+def test_of_many_at_once_exactly_one_wins(machine: Machine) -> None:
+    """Two pipelines start in the same second sooner or later."""
+    for _ in range(RACES):
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda _: lock(machine, JANE, HOUR_S), range(8)))
+        assert sum(not result.get("failed") for result in results) == 1
+        unlock(machine, "one live", "jane")
+
+
+def test_of_many_that_find_a_stale_lock_exactly_one_wins(machine: Machine) -> None:
+    """Taking a lock over is a race of its own."""
+    for _ in range(RACES):
+        lock(machine, JANE, HOUR_S)
+        os.utime(machine.directory / LOCK, (0, 0))
+        with ThreadPoolExecutor(8) as pool:
+            results = list(pool.map(lambda _: lock(machine, JOE, HOUR_S), range(8)))
+        assert sum(not result.get("failed") for result in results) == 1
+        unlock(machine, "one live", "joe")
+
+
+def test_a_lock_that_was_left_behind_is_taken_over_aloud(machine: Machine) -> None:
+    """Whoever was killed cannot unlock; whoever comes next should know."""
+    lock(machine, JANE, HOUR_S)
+    os.utime(machine.directory / LOCK, (0, 0))
+    taken = lock(machine, JOE, HOUR_S)
+    assert not taken.get("failed")
+    assert "jane left behind at 1970-01-01" in taken["warnings"][0]
+    assert lock(machine, JANE, HOUR_S)["holder"] == JOE
+
+
+def test_unlocking_lets_the_next_in_and_leaves_a_line(machine: Machine) -> None:
+    """Afterwards somebody asks who it was."""
+    lock(machine, JANE, HOUR_S)
+    unlock(machine, "one failed", "jane")
+    assert not lock(machine, JOE, HOUR_S).get("failed")
+    assert (machine.directory / "audit.log").read_text().endswith("one failed by jane\n")
+
+
+def test_a_process_is_alive_until_it_ended() -> None:
+    """The lock of a run that was killed on this controller is taken over at once."""
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert is_alive(process.pid)
+    assert not is_alive(process.pid)
+
+
+def test_activating_puts_both_files_in_place(machine: Machine) -> None:
+    """The live release is recognised by what its files say, so they have to be the release's own."""
+    activate(machine, "two")
+    assert (machine.directory / "compose.yml").read_text() == "name: two\n"
+    assert (machine.directory / "nginx" / "nginx.conf").read_text() == "# two\n"
+    released = digest(machine.directory / "releases" / "two", ["compose.yml", "nginx.conf"])
+    assert digest(machine.directory, ["compose.yml", "nginx/nginx.conf"]) == released
+
+
+def test_only_what_once_worked_can_be_gone_back_to(machine: Machine) -> None:
+    """A release that was rendered, or that failed, is no way back."""
+    activate(machine, "one")
+    assert kept_releases(machine.directory) == []
+    (machine.directory / "releases" / "two" / "activated").write_text("jane\n")
+    assert [release["id"] for release in kept_releases(machine.directory)] == ["two"]
+
+
+def test_a_folder_without_a_stack_has_no_release(tmp_path: Path) -> None:
+    """The first deploy has nothing to go back to."""
+    assert digest(tmp_path, ["compose.yml"]) == ""
