@@ -15,7 +15,9 @@ INTENDED_PORTS = {22, 80}
 MOST_UNEVEN = 1.10
 MOST_MEMORY_MIB = 200
 SHARE_REQUESTS = 300
-SCAN_AT_ONCE = 1000
+SCAN_AT_ONCE = 2000
+SCAN_PATIENCE_S = 1
+"""A security group drops what it does not allow: nearly every port costs this long."""
 UNITS_MIB = {"B": 2**-20, "KiB": 2**-10, "MiB": 1.0, "GiB": 1024.0}
 
 
@@ -25,7 +27,7 @@ async def _open_ports(address: str) -> set[int]:
     async def is_open(port: int) -> bool:
         async with slots:
             try:
-                _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout=5)
+                _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout=SCAN_PATIENCE_S)
             except (OSError, TimeoutError):
                 return False
             writer.close()
