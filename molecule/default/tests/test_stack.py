@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import resource
 
 import pytest
 from testinfra.host import Host
@@ -22,13 +23,15 @@ UNITS_MIB = {"B": 2**-20, "KiB": 2**-10, "MiB": 1.0, "GiB": 1024.0}
 
 
 async def _open_ports(address: str) -> set[int]:
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     slots = asyncio.Semaphore(SCAN_AT_ONCE)
 
     async def is_open(port: int) -> bool:
         async with slots:
             try:
                 _, writer = await asyncio.wait_for(asyncio.open_connection(address, port), timeout=SCAN_PATIENCE_S)
-            except (OSError, TimeoutError):
+            except (ConnectionError, TimeoutError):
                 return False
             writer.close()
             return True
