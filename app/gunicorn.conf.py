@@ -3,6 +3,7 @@
 import argparse
 import os
 import shlex
+from typing import Any
 
 from gunicorn.http import wsgi
 
@@ -28,7 +29,8 @@ class Response(wsgi.Response):  # type: ignore[misc]
         if self.headers_sent:
             super().write(data)
             return
-        connection, self.sock = self.sock, Collected()
+        connection: Any = self.sock
+        self.sock: Any = Collected()
         try:
             super().write(data)
             connection.sendall(self.sock)

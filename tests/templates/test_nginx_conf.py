@@ -132,7 +132,7 @@ def cases(text: str, head: str) -> dict[str, str]:
 
 
 def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -> None:
-    """HTTP/1.1 and an empty Connection header are what upstream keep-alive needs; a POST gets a connection of its own."""
+    """HTTP/1.1 and an empty Connection header are what keep-alive needs; a POST gets a connection of its own."""
     text = conf([APP])
     pools, headers = cases(text, "map $request_method $pool"), cases(text, "map $pool $upstream_connection")
     assert values(text, "proxy_http_version") == ["1.1"]

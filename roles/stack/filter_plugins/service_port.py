@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 FIRST = 10000
 COUNT = 20000
-"""Ports nobody else in a container has: above the well-known ones, below those the kernel gives to clients (32768 on)."""
+"""Ports that nobody else in a container has: below those that the kernel gives to clients, which begin at 32768."""
 
 
 def service_port(name: str) -> int:

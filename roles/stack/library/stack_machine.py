@@ -88,6 +88,7 @@ text:
   returned: with action status
 """
 
+ACTIONS = ["look", "activate", "start", "wait", "try_nginx", "retire", "remove", "lock", "unlock", "settle", "status"]
 HOLDER = ("who", "controller", "pid")
 LOCK = "lock.json"
 ADMITTED = "nginx/admitted.json"
@@ -704,22 +705,9 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    choices = [
-        "look",
-        "activate",
-        "start",
-        "wait",
-        "try_nginx",
-        "retire",
-        "remove",
-        "lock",
-        "unlock",
-        "settle",
-        "status",
-    ]
     module = AnsibleModule(
         argument_spec={
-            "action": {"type": "str", "required": True, "choices": choices},
+            "action": {"type": "str", "required": True, "choices": ACTIONS},
             "directory": {"type": "path", "required": True},
             "service": {"type": "str"},
             "count": {"type": "int"},
