@@ -140,6 +140,18 @@ def write(path: Path, text: str) -> None:
     new.replace(path)
 
 
+def utc(seconds: float) -> str:
+    """Write a time for a person.
+
+    Args:
+        seconds: Since 1970.
+
+    Returns:
+        Date and time of day in UTC.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
+
+
 def digest(folder: Path, names: Sequence[str]) -> str:
     """Name a release by its files.
 
@@ -338,7 +350,7 @@ def kept_releases(directory: Path) -> list[dict[str, Any]]:
     return [
         {
             "id": mark.parent.name,
-            "activated": datetime.fromtimestamp(mark.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "activated": utc(mark.stat().st_mtime),
             "by": mark.read_text().strip(),
         }
         for mark in marks
@@ -570,7 +582,7 @@ def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, An
         fcntl.flock(guard, fcntl.LOCK_EX)
         if note.exists():
             other, since = json.loads(note.read_text()), note.stat().st_mtime
-            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            when = f"{utc(since)} UTC"
             left = since + seconds - time.time()
             if left > 0:
                 text = f"{other['who']} has been deploying here since {when}; the lock expires in {left:.0f} s"
@@ -656,7 +668,7 @@ def status(machine: Machine) -> dict[str, Any]:
         machine: The stack.
 
     Returns:
-        The text: the release, then a line for each container.
+        The text: the release, who deploys now, then a line for each container.
     """
     state, used = look(machine, None), usage()
     live = next((one for one in state["releases"] if one["id"] == state["live"]), {"activated": "?", "by": "?"})
@@ -673,8 +685,11 @@ def status(machine: Machine) -> dict[str, Any]:
             rows.append((one["name"], one["health"], ready, restarts, *cpu_and_memory, *traffic))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"
-    return {"changed": False, "text": "\n".join([head, "", *lines])}
+    head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]
+    note = machine.directory / LOCK
+    if note.exists():
+        head.append(f"{json.loads(note.read_text())['who']} is deploying, since {utc(note.stat().st_mtime)} UTC")
+    return {"changed": False, "text": "\n".join([*head, "", *lines])}
 
 
 def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
