@@ -739,7 +739,7 @@ def main() -> None:
         module.exit_json(changed=True)
     try:
         result = step(Machine(Path(module.params["directory"])), module.params)
-    except (StepError, OSError) as error:
+    except (StepError, OSError, subprocess.TimeoutExpired) as error:
         result = {"failed": True, "msg": str(error)}
     module.exit_json(**result)
 
