@@ -21,6 +21,7 @@ from rehearsal.patches import install
 from rehearsal.pins import PINNED, check_pins
 from rehearsal.state import Settings
 from rehearsal.subjects import subject_at
+from roles.ec2.library.instance_settings import apply
 
 KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
@@ -278,6 +279,28 @@ def test_detailed_monitoring_is_switched(ec2: Any) -> None:
     for call, state in ((ec2.monitor_instances, "enabled"), (ec2.unmonitor_instances, "disabled")):
         (answer,) = call(InstanceIds=[instance["InstanceId"]])["InstanceMonitorings"]
         assert answer["Monitoring"]["State"] == describe(ec2, instance)["Monitoring"]["State"] == state
+
+
+def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
+    """Check mode says the same and touches nothing; a second run has nothing to do; an m5 has no credits to set."""
+    boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
+    launched = [run(ec2, InstanceType=size, IamInstanceProfile={"Name": "profile"}) for size in ("t2.micro", "m5.large")]
+    small, large = ids = [one["InstanceId"] for one in launched]
+    wanted = {"instance_ids": ids, "credits": "unlimited", "detailed_monitoring": True, "keep_profile": False}
+    profile = describe(ec2, launched[0])["IamInstanceProfile"]["Arn"]
+    expected = [
+        f"{small}: credits: standard -> unlimited",
+        *(f"{one}: detailed monitoring: disabled -> enabled" for one in ids),
+        *(f"{one}: instance profile: {profile} -> " for one in ids),
+    ]
+    assert apply(ec2, wanted, check=True)["changes"] == expected
+    result = apply(ec2, wanted, check=False)
+    assert (result["changed"], result["changes"]) == (True, expected)
+    assert result["diff"]["before"].count("\n") == len(expected)
+    assert "IamInstanceProfile" not in describe(ec2, launched[1])
+    assert apply(ec2, wanted, check=False)["changes"] == []
+    back = wanted | {"instance_ids": [large], "detailed_monitoring": False, "keep_profile": True}
+    assert apply(ec2, back, check=False)["changes"] == [f"{large}: detailed monitoring: enabled -> disabled"]
 
 
 def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
