@@ -259,7 +259,7 @@ def test_no_instance_takes_an_elastic_ip(ec2: Any) -> None:
 
 
 def test_credit_mode_is_kept(ec2: Any) -> None:
-    """moto says standard, whatever was set, and cannot set it."""
+    """By itself moto says standard, whatever was set, and cannot set it."""
     small, larger = (run(ec2, InstanceType=size)["InstanceId"] for size in ("t2.micro", "t3.micro"))
 
     def modes() -> list[str]:
@@ -274,7 +274,7 @@ def test_credit_mode_is_kept(ec2: Any) -> None:
 
 
 def test_detailed_monitoring_is_switched(ec2: Any) -> None:
-    """moto cannot."""
+    """By itself moto cannot."""
     instance = run(ec2)
     for call, state in ((ec2.monitor_instances, "enabled"), (ec2.unmonitor_instances, "disabled")):
         (answer,) = call(InstanceIds=[instance["InstanceId"]])["InstanceMonitorings"]
@@ -284,7 +284,8 @@ def test_detailed_monitoring_is_switched(ec2: Any) -> None:
 def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
     """Check mode says the same and touches nothing; a second run has nothing to do; an m5 has no credits to set."""
     boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
-    launched = [run(ec2, InstanceType=size, IamInstanceProfile={"Name": "profile"}) for size in ("t2.micro", "m5.large")]
+    types = ("t2.micro", "m5.large")
+    launched = [run(ec2, InstanceType=one, IamInstanceProfile={"Name": "profile"}) for one in types]
     small, large = ids = [one["InstanceId"] for one in launched]
     wanted = {"instance_ids": ids, "credits": "unlimited", "detailed_monitoring": True, "keep_profile": False}
     profile = describe(ec2, launched[0])["IamInstanceProfile"]["Arn"]

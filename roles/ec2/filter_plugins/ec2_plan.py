@@ -69,8 +69,8 @@ def ec2_subnets(zones: Iterable[str], cidr: str) -> list[Subnet]:
 def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -> Plan:
     """Decide what to launch and what to remove.
 
-    New instances go where the fewest are. Those that go are the newest, from zones that are no longer wanted first, then
-    from where the most are; nothing is replaced only because its zone is no longer wanted.
+    New instances go where the fewest are. Those that are removed are the newest, from zones that are no longer wanted
+    first, then from where the most are; nothing is replaced only because its zone is no longer wanted.
 
     Args:
         instances: Those that are there, as ``amazon.aws.ec2_instance_info`` gives them.
