@@ -234,6 +234,7 @@ def moto_environment() -> dict[str, str]:
         "MOTO_EC2_ENABLE_INSTANCE_TYPE_VALIDATION": "1",
         "MOTO_ENABLE_AMI_VALIDATION": "1",
         "MOTO_ENABLE_KEYPAIR_VALIDATION": "1",
+        "MOTO_IAM_LOAD_MANAGED_POLICIES": "true",
     }
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from moto.core.responses import ActionResult
 from moto.core.types import Base64EncodedString
 from moto.core.utils import utcnow
 from moto.ec2 import utils as ec2_utils
@@ -26,6 +27,8 @@ from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
+from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.monitoring import Monitoring
 
 from rehearsal import network
 from rehearsal.adapter import MotoImage, MotoInstance, is_own
@@ -76,6 +79,10 @@ def install(fleet: Fleet) -> None:
     _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
     _replace(InstanceBackend, "modify_instance_security_groups", groups.of_instance)
     _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", groups.of_interface)
+    _replace(InstanceResponse, "describe_instance_credit_specifications", SettingHooks.credits)
+    InstanceResponse.modify_instance_credit_specification = SettingHooks.change_credits  # type: ignore[attr-defined]
+    _replace(Monitoring, "monitor_instances", SettingHooks.monitor)
+    _replace(Monitoring, "unmonitor_instances", SettingHooks.unmonitor)
     _replace(AmisResponse, "create_image", images.create)
     _replace(AmiBackend, "create_image", images.with_tags)
     _replace(AmiBackend, "describe_images", images.when_settled)
@@ -176,16 +183,10 @@ class LifeHooks:
         return reservation
 
     def _boot(self, backend: EC2Backend, instance: Instance) -> None:
-        settings = self.fleet.settings
-        address = str(instance.private_ip)
-        if ipaddress.ip_address(address) not in network.parse_network(settings.network):
-            reason = f"subnet {instance.subnet_id} is outside the rehearsal's network {settings.network}"
-            MotoInstance(instance).become("terminated", "Server.InternalError", reason)
-            return
         pairs = backend.describe_key_pairs(key_names=[instance.key_name]) if instance.key_name else []
         keys = [pair.public_key.strip() for pair in pairs]
         user_data = instance.user_data.decode() if instance.user_data else None
-        machine = machine_for(settings, instance.id, address, keys, user_data)
+        machine = machine_for(self.fleet.settings, instance.id, str(instance.private_ip), keys, user_data)
         image = backend.amis.get(instance.image_id)
         machine.ami_id = image.id if image is not None and is_own(image) else None
         self.fleet.launch(MotoInstance(instance), machine)
@@ -279,8 +280,9 @@ class AddressHooks:
         self._pool = network.elastic_pool(network.parse_network(fleet.settings.network))
 
     def create_vpc(self, original: Original, backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
-        """Make the default VPC the Docker network, so that private addresses are the containers' own."""
+        """Make the default VPC the Docker network, and the others parts of it: addresses are the containers' own."""
         block = self.fleet.settings.network if kwargs.get("is_default") else cidr_block
+        self._require_inside(block)
         vpc = original(backend, block, *args, **kwargs)
         default = backend.get_default_security_group(vpc.id)
         if default is not None:  # its members reach each other, which moto leaves out
@@ -290,9 +292,28 @@ class AddressHooks:
             )
         return vpc
 
+    def _require_inside(self, block: str) -> None:
+        whole = network.parse_network(self.fleet.settings.network)
+        try:
+            inside = ipaddress.IPv4Network(block, strict=False).subnet_of(whole)
+        except ValueError:
+            return  # moto has its own words for what is no block
+        if not inside:
+            example = list(whole.subnets(new_prefix=20))[8]
+            message = (
+                f"The CIDR block '{block}' is outside the rehearsal's network {whole}, from which its instances have "
+                f"their addresses; a block inside it is needed, such as {example}. AWS has no such limit."
+            )
+            raise EC2ClientError("InvalidVpcRange", message)
+
     def private_address(self, _original: Original, subnet: Subnet, instance: Instance) -> str:
-        """Hand out the lowest address that nobody ever had; moto counts in a cache, which a restart empties."""
-        used = {str(one) for one in subnet.aws_reserved_ips | subnet._reserved_ips} | set(subnet._subnet_ips)
+        """Hand out the lowest address that nobody ever had, in any VPC: all share one network.
+
+        moto counts in a cache, which a restart empties.
+        """
+        used = {str(one) for one in subnet.aws_reserved_ips | subnet._reserved_ips} | set(self._pool)
+        for zone in subnet.ec2_backend.subnets.values():
+            used.update(address for other in zone.values() for address in other._subnet_ips)
         free = next((str(one) for one in subnet.cidr.hosts() if str(one) not in used), None)
         if free is None:
             message = f"There are not enough free addresses in subnet '{subnet.id}' to satisfy the requested instances."
@@ -416,6 +437,36 @@ class ImageHooks:
             Disk(self.fleet.settings, ami_id).remove()
 
 
+class SettingHooks:
+    """Settings that moto does not know."""
+
+    @staticmethod
+    def credits(_original: Original, response: InstanceResponse) -> ActionResult:
+        """Tell the credit mode: what was set, or what AWS launches the family with."""
+        instances = response.ec2_backend.get_multi_instances_by_id(response._get_param("InstanceIds", []))
+        modes = [{"InstanceId": one.id, "CpuCredits": _credits(one)} for one in instances]
+        return ActionResult({"InstanceCreditSpecifications": modes})
+
+    @staticmethod
+    def change_credits(response: InstanceResponse) -> ActionResult:
+        """Set the credit mode."""
+        wishes = response._get_param("InstanceCreditSpecifications", [])
+        for wish in wishes:
+            response.ec2_backend.get_instance(wish["InstanceId"]).cpu_credits = wish["CpuCredits"]
+        done = [{"InstanceId": wish["InstanceId"]} for wish in wishes]
+        return ActionResult({"SuccessfulInstanceCreditSpecifications": done})
+
+    @staticmethod
+    def monitor(_original: Original, response: Monitoring) -> ActionResult:
+        """Switch detailed monitoring on."""
+        return _set_monitoring(response, "enabled")
+
+    @staticmethod
+    def unmonitor(_original: Original, response: Monitoring) -> ActionResult:
+        """Switch detailed monitoring off."""
+        return _set_monitoring(response, "disabled")
+
+
 class GroupHooks:
     """moto keeps an instance's groups twice, changes one of the two and shows both."""
 
@@ -434,6 +485,19 @@ class GroupHooks:
         interface = backend.get_network_interface(eni_id)
         if group_ids and interface.instance is not None:
             interface.instance.security_groups = list(interface._group_set)
+
+
+def _credits(instance: Instance) -> str:
+    default = "standard" if instance.instance_type.startswith("t2.") else "unlimited"
+    return str(getattr(instance, "cpu_credits", default))
+
+
+def _set_monitoring(response: Monitoring, state: str) -> ActionResult:
+    instances = response.ec2_backend.get_multi_instances_by_id(response._get_param("InstanceIds", []))
+    for instance in instances:
+        instance.monitoring_state = state
+    done = [{"InstanceId": one.id, "Monitoring": {"State": state}} for one in instances]
+    return ActionResult({"InstanceMonitorings": done})
 
 
 def _holders(backend: EC2Backend) -> dict[str, NetworkInterface | None]:

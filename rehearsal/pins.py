@@ -17,6 +17,8 @@ from moto.ec2.models.subnets import Subnet, SubnetBackend
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
+from moto.ec2.responses.instances import InstanceResponse
+from moto.ec2.responses.monitoring import Monitoring
 
 from rehearsal.errors import RehearsalError
 
@@ -86,6 +88,10 @@ PINNED: tuple[Pin, ...] = (
     (AmiBackend, "describe_images", ("ami_ids", "filters", "exec_users", "owners")),
     (AmiBackend, "deregister_image", ("ami_id",)),
     (General, "get_console_output", ()),
+    (InstanceBackend, "get_multi_instances_by_id", ("instance_ids", "filters")),
+    (InstanceResponse, "describe_instance_credit_specifications", ()),
+    (Monitoring, "monitor_instances", ()),
+    (Monitoring, "unmonitor_instances", ()),
 )
 """Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""
 

@@ -21,6 +21,7 @@ from rehearsal.patches import install
 from rehearsal.pins import PINNED, check_pins
 from rehearsal.state import Settings
 from rehearsal.subjects import subject_at
+from roles.ec2.library.instance_settings import apply
 
 KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
@@ -238,13 +239,69 @@ def test_tags_of_an_elastic_ip_are_found(ec2: Any) -> None:
     assert [tag["ResourceId"] for tag in found] == [address]
 
 
-def test_subnet_outside_the_network_is_said_in_the_state_reason(ec2: Any) -> None:
+def test_a_vpc_outside_the_network_is_refused_with_one_that_works(ec2: Any) -> None:
     """Docker could not give such an address to a container."""
-    vpc = ec2.create_vpc(CidrBlock="172.30.0.0/16")["Vpc"]["VpcId"]
-    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="172.30.1.0/24")["Subnet"]["SubnetId"]
-    instance = describe(ec2, run(ec2, SubnetId=subnet))
-    assert instance["State"]["Name"] == "terminated"
-    assert "outside the rehearsal's network 10.99.0.0/16" in instance["StateReason"]["Message"]
+    with pytest.raises(ClientError, match=r"InvalidVpcRange.*rehearsal's network 10\.99\.0\.0/16.*10\.99\.128\.0/20"):
+        ec2.create_vpc(CidrBlock="172.30.0.0/16")
+    refused("InvalidParameterValue", ec2.create_vpc, CidrBlock="nonsense")
+    vpc = ec2.create_vpc(CidrBlock="10.99.0.0/20")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.0.0/24", AvailabilityZone="eu-central-1a")["Subnet"]
+    first = describe(ec2, run(ec2))
+    assert (first["PrivateIpAddress"], first["VpcId"] != vpc) == ("10.99.0.4", True)
+    assert describe(ec2, run(ec2, SubnetId=subnet["SubnetId"]))["PrivateIpAddress"] == "10.99.0.5"
+
+
+def test_no_instance_takes_an_elastic_ip(ec2: Any) -> None:
+    """The last block of the network is a subnet's, too, when somebody makes one there."""
+    vpc = ec2.create_vpc(CidrBlock="10.99.255.0/24")["Vpc"]["VpcId"]
+    subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.255.0/28")["Subnet"]["SubnetId"]
+    refused("InsufficientFreeAddressesInSubnet", run, ec2=ec2, SubnetId=subnet)
+
+
+def test_credit_mode_is_kept(ec2: Any) -> None:
+    """By itself moto says standard, whatever was set, and cannot set it."""
+    small, larger = (run(ec2, InstanceType=size)["InstanceId"] for size in ("t2.micro", "t3.micro"))
+
+    def modes() -> list[str]:
+        answer = ec2.describe_instance_credit_specifications(InstanceIds=[small, larger])
+        return [one["CpuCredits"] for one in answer["InstanceCreditSpecifications"]]
+
+    assert modes() == ["standard", "unlimited"]
+    wish = {"InstanceId": small, "CpuCredits": "unlimited"}
+    answer = ec2.modify_instance_credit_specification(InstanceCreditSpecifications=[wish])
+    assert answer["SuccessfulInstanceCreditSpecifications"] == [{"InstanceId": small}]
+    assert modes() == ["unlimited", "unlimited"]
+
+
+def test_detailed_monitoring_is_switched(ec2: Any) -> None:
+    """By itself moto cannot."""
+    instance = run(ec2)
+    for call, state in ((ec2.monitor_instances, "enabled"), (ec2.unmonitor_instances, "disabled")):
+        (answer,) = call(InstanceIds=[instance["InstanceId"]])["InstanceMonitorings"]
+        assert answer["Monitoring"]["State"] == describe(ec2, instance)["Monitoring"]["State"] == state
+
+
+def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
+    """Check mode says the same and touches nothing; a second run has nothing to do; an m5 has no credits to set."""
+    boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
+    types = ("t2.micro", "m5.large")
+    launched = [run(ec2, InstanceType=one, IamInstanceProfile={"Name": "profile"}) for one in types]
+    small, large = ids = [one["InstanceId"] for one in launched]
+    wanted = {"instance_ids": ids, "credits": "unlimited", "detailed_monitoring": True, "keep_profile": False}
+    profile = describe(ec2, launched[0])["IamInstanceProfile"]["Arn"]
+    expected = [
+        f"{small}: credits: standard -> unlimited",
+        *(f"{one}: detailed monitoring: disabled -> enabled" for one in ids),
+        *(f"{one}: instance profile: {profile} -> " for one in ids),
+    ]
+    assert apply(ec2, wanted, check=True)["changes"] == expected
+    result = apply(ec2, wanted, check=False)
+    assert (result["changed"], result["changes"]) == (True, expected)
+    assert result["diff"]["before"].count("\n") == len(expected)
+    assert "IamInstanceProfile" not in describe(ec2, launched[1])
+    assert apply(ec2, wanted, check=False)["changes"] == []
+    back = wanted | {"instance_ids": [large], "detailed_monitoring": False, "keep_profile": True}
+    assert apply(ec2, back, check=False)["changes"] == [f"{large}: detailed monitoring: enabled -> disabled"]
 
 
 def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:

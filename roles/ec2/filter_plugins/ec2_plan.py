@@ -1,0 +1,119 @@
+"""Which subnets an own network has, and which instances are launched and removed."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, TypedDict
+
+from ansible.errors import AnsibleFilterError
+
+ZONE_BITS = 4
+"""A network is cut into 16 subnets: no region has more zones, and a /16 gives /20, as the default VPC has them."""
+
+LARGEST, SMALLEST = 16, 24
+"""Prefix lengths of a network: AWS allows a /16 at most, and no subnet below a /28."""
+
+Instance = Mapping[str, Any]
+
+
+class Subnet(TypedDict):
+    """A subnet to have."""
+
+    zone: str
+    cidr: str
+
+
+class Launch(TypedDict):
+    """How many instances to launch in a zone."""
+
+    zone: str
+    count: int
+
+
+class Plan(TypedDict):
+    """What to do, and the machine image of what is there: that of the oldest instance, or empty."""
+
+    launch: list[Launch]
+    remove: list[str]
+    image: str
+
+
+def ec2_subnets(zones: Iterable[str], cidr: str) -> list[Subnet]:
+    """Cut a network into one subnet per zone.
+
+    Args:
+        zones: Names of availability zones, such as ``eu-central-1a``.
+        cidr: CIDR block of the network; empty when the default VPC is used, which has its own subnets.
+
+    Returns:
+        One subnet per zone. A zone has the same one whatever the others are, because its letter chooses it.
+
+    Raises:
+        AnsibleFilterError: The block is none, or has the wrong size.
+    """
+    if not cidr:
+        return []
+    allowed = f"allowed is a private network from /{LARGEST} to /{SMALLEST}, such as 10.20.0.0/16"
+    try:
+        network = ipaddress.IPv4Network(cidr)
+    except ValueError as error:
+        raise AnsibleFilterError(f"ec2_vpc_cidr is {cidr!r}: {error}; {allowed}") from error
+    if not (LARGEST <= network.prefixlen <= SMALLEST and network.is_private):
+        raise AnsibleFilterError(f"ec2_vpc_cidr is {cidr!r}: {allowed}")
+    blocks = list(network.subnets(prefixlen_diff=ZONE_BITS))
+    return [{"zone": zone, "cidr": str(blocks[ord(zone[-1]) - ord("a")])} for zone in sorted(set(zones))]
+
+
+def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -> Plan:
+    """Decide what to launch and what to remove.
+
+    New instances go where the fewest are. Those that are removed are the newest, from zones that are no longer wanted
+    first, then from where the most are; nothing is replaced only because its zone is no longer wanted.
+
+    Args:
+        instances: Those that are there, as ``amazon.aws.ec2_instance_info`` gives them.
+        zones: Names of the wanted zones.
+        count: How many instances there shall be.
+
+    Returns:
+        What to do.
+    """
+    kept = sorted(instances, key=_born)
+    image = str(kept[0]["image_id"]) if kept else ""
+    removed = []
+    while len(kept) > count:
+        crowd = Counter(_zone(one) for one in kept)
+        victim = max(kept, key=lambda one: (_zone(one) not in zones, crowd[_zone(one)], _born(one)))
+        kept.remove(victim)
+        removed.append(str(victim["instance_id"]))
+    crowd = Counter(_zone(one) for one in kept)
+    launched: Counter[str] = Counter()
+    for _ in range(count - len(kept)):
+        launched[min(zones, key=lambda zone: (crowd[zone] + launched[zone], zone))] += 1
+    launches: list[Launch] = [{"zone": zone, "count": number} for zone, number in sorted(launched.items())]
+    return {"launch": launches, "remove": removed, "image": image}
+
+
+def _zone(instance: Instance) -> str:
+    return str(instance["placement"]["availability_zone"])
+
+
+def _born(instance: Instance) -> tuple[str, str]:
+    """Tell the age by the first network interface: EC2 moves the launch time at every start."""
+    interfaces = instance.get("network_interfaces") or [{}]
+    attached = interfaces[0].get("attachment", {}).get("attach_time")
+    return str(attached or instance["launch_time"]), str(instance["instance_id"])
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name the filters.
+
+        Returns:
+            Filters by name.
+        """
+        return {"ec2_fleet": ec2_fleet, "ec2_subnets": ec2_subnets}

@@ -1,0 +1,167 @@
+"""Ansible module: settings of EC2 instances that amazon.aws.ec2_instance sets at launch but never changes after it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
+from botocore.exceptions import BotoCoreError, ClientError
+
+DOCUMENTATION = """
+module: instance_settings
+short_description: CPU credits, monitoring and absence of a profile, of instances that exist
+options:
+  instance_ids:
+    description: Their ids.
+    type: list
+    elements: str
+    required: true
+  credits:
+    description: What a burstable instance does without CPU credits; other instances have none.
+    type: str
+    choices: [standard, unlimited]
+    required: true
+  detailed_monitoring:
+    description: Whether CloudWatch measures every minute.
+    type: bool
+    required: true
+  keep_profile:
+    description: Whether an instance may have an instance profile; when not, it is taken away.
+    type: bool
+    required: true
+extends_documentation_fragment:
+  - amazon.aws.common.modules
+  - amazon.aws.region.modules
+attributes:
+  check_mode:
+    support: full
+  diff_mode:
+    support: full
+"""
+
+RETURN = """
+changes:
+  description: A line for each thing that was changed, or would be.
+  type: list
+  returned: always
+"""
+
+BURSTABLE = re.compile(r"t\d")
+"""Families with CPU credits: t2, t3, t3a, t4g."""
+
+Instance = Mapping[str, Any]
+
+
+class Settings:
+    """Compares and changes."""
+
+    def __init__(self, client: Any, check: bool) -> None:
+        """Begin with nothing changed.
+
+        Args:
+            client: A boto3 EC2 client.
+            check: Whether to change nothing.
+        """
+        self.client = client
+        self.check = check
+        self.changes: list[tuple[str, str, str]] = []
+        """Instance and what is set, its value before and after."""
+
+    def _note(self, instance: str, what: str, before: str, after: str) -> bool:
+        self.changes.append((f"{instance}: {what}", before, after))
+        return not self.check
+
+    def credits(self, instances: Iterable[Instance], wanted: str) -> None:
+        """Set the credit mode of burstable instances.
+
+        Args:
+            instances: As EC2 describes them.
+            wanted: ``standard`` or ``unlimited``.
+        """
+        burstable = [one["InstanceId"] for one in instances if BURSTABLE.match(one["InstanceType"])]
+        if not burstable:
+            return
+        answer = self.client.describe_instance_credit_specifications(InstanceIds=burstable)
+        for one in answer["InstanceCreditSpecifications"]:
+            if one["CpuCredits"] != wanted and self._note(one["InstanceId"], "credits", one["CpuCredits"], wanted):
+                wish = {"InstanceId": one["InstanceId"], "CpuCredits": wanted}
+                self.client.modify_instance_credit_specification(InstanceCreditSpecifications=[wish])
+
+    def monitoring(self, instances: Iterable[Instance], detailed: bool) -> None:
+        """Switch detailed monitoring on or off.
+
+        Args:
+            instances: As EC2 describes them.
+            detailed: Whether it shall be on.
+        """
+        change = self.client.monitor_instances if detailed else self.client.unmonitor_instances
+        accepted = {"enabled", "pending"} if detailed else {"disabled", "disabling"}
+        for one in instances:
+            state = one["Monitoring"]["State"]
+            after = "enabled" if detailed else "disabled"
+            if state not in accepted and self._note(one["InstanceId"], "detailed monitoring", state, after):
+                change(InstanceIds=[one["InstanceId"]])
+
+    def no_profile(self, instances: Iterable[Instance]) -> None:
+        """Take instance profiles away.
+
+        Args:
+            instances: As EC2 describes them.
+        """
+        for one in (one for one in instances if one.get("IamInstanceProfile")):
+            if self._note(one["InstanceId"], "instance profile", one["IamInstanceProfile"]["Arn"], ""):
+                which = [{"Name": "instance-id", "Values": [one["InstanceId"]]}]
+                found = self.client.describe_iam_instance_profile_associations(Filters=which)
+                for association in found["IamInstanceProfileAssociations"]:
+                    self.client.disassociate_iam_instance_profile(AssociationId=association["AssociationId"])
+
+
+def apply(client: Any, wanted: Mapping[str, Any], check: bool) -> dict[str, Any]:
+    """Bring instances to their settings.
+
+    Args:
+        client: A boto3 EC2 client.
+        wanted: The module's parameters.
+        check: Whether to change nothing.
+
+    Returns:
+        Ansible's result.
+    """
+    reservations = client.describe_instances(InstanceIds=wanted["instance_ids"])["Reservations"]
+    instances = [one for reservation in reservations for one in reservation["Instances"]]
+    settings = Settings(client, check)
+    settings.credits(instances, wanted["credits"])
+    settings.monitoring(instances, wanted["detailed_monitoring"])
+    if not wanted["keep_profile"]:
+        settings.no_profile(instances)
+    return {
+        "changed": bool(settings.changes),
+        "changes": [f"{what}: {before} -> {after}" for what, before, after in settings.changes],
+        "diff": {
+            "before": "".join(f"{what}: {before}\n" for what, before, _ in settings.changes),
+            "after": "".join(f"{what}: {after}\n" for what, _, after in settings.changes),
+        },
+    }
+
+
+def main() -> None:
+    """Run as Ansible calls it."""
+    module = AnsibleAWSModule(
+        argument_spec={
+            "instance_ids": {"type": "list", "elements": "str", "required": True},
+            "credits": {"type": "str", "choices": ["standard", "unlimited"], "required": True},
+            "detailed_monitoring": {"type": "bool", "required": True},
+            "keep_profile": {"type": "bool", "required": True},
+        },
+        supports_check_mode=True,
+    )
+    try:
+        module.exit_json(**apply(module.client("ec2"), module.params, module.check_mode))
+    except (BotoCoreError, ClientError) as error:
+        module.fail_json_aws(error, msg="The settings of the instances could not be changed")
+
+
+if __name__ == "__main__":
+    main()

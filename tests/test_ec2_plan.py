@@ -1,0 +1,83 @@
+"""Instances are spread over zones, and the ones that go are those that are missed least."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from roles.ec2.filter_plugins.ec2_plan import ec2_fleet, ec2_subnets
+
+ZONES = ["eu-central-1a", "eu-central-1b"]
+
+
+def instance(name: str, zone: str, born: int = 0) -> dict[str, Any]:
+    """Describe an instance; the launch time is that of its last start, which says nothing."""
+    attachment = {"attach_time": f"2026-11-{born + 1:02}T00:00:00+00:00"}
+    return {
+        "instance_id": name,
+        "image_id": f"ami-{name}",
+        "launch_time": f"2026-12-{30 - born:02}T00:00:00+00:00",
+        "network_interfaces": [{"attachment": attachment}],
+        "placement": {"availability_zone": f"eu-central-1{zone}"},
+    }
+
+
+def test_zones_have_the_subnets_of_their_letters() -> None:
+    """A zone that is added or removed must not move the subnet of another one."""
+    assert ec2_subnets(["eu-central-1b", "eu-central-1a", "eu-central-1b"], "10.20.0.0/16") == [
+        {"zone": "eu-central-1a", "cidr": "10.20.0.0/20"},
+        {"zone": "eu-central-1b", "cidr": "10.20.16.0/20"},
+    ]
+    assert ec2_subnets(["us-east-1f"], "192.168.4.0/24") == [{"zone": "us-east-1f", "cidr": "192.168.4.80/28"}]
+    assert ec2_subnets(ZONES, "") == []
+
+
+@pytest.mark.parametrize("cidr", ["10.0.0.0/8", "10.20.0.0/25", "8.8.0.0/16", "10.20.0.1/16", "10.20.0.0/33", "home"])
+def test_a_network_that_cannot_be_is_refused_with_what_is_allowed(cidr: str) -> None:
+    """AWS would say it after the first things were made."""
+    with pytest.raises(AnsibleFilterError, match=r"ec2_vpc_cidr is .* allowed is a private network from /16 to /24"):
+        ec2_subnets(ZONES, cidr)
+
+
+@pytest.mark.parametrize(
+    ("there", "count", "launched"),
+    [
+        ([], 1, {"a": 1}),
+        ([], 5, {"a": 3, "b": 2}),
+        ([instance("one", "a")], 2, {"b": 1}),
+        ([instance("one", "c")], 3, {"a": 1, "b": 1}),
+        ([instance("one", "b"), instance("two", "b")], 5, {"a": 3}),
+        ([instance("one", "a"), instance("two", "b")], 2, {}),
+    ],
+)
+def test_new_instances_go_where_the_fewest_are(there: list[Any], count: int, launched: dict[str, int]) -> None:
+    """A zone that fails must not take more than its share."""
+    plan = ec2_fleet(there, ZONES, count)
+    assert {one["zone"][-1]: one["count"] for one in plan["launch"]} == launched
+    assert plan["remove"] == []
+
+
+@pytest.mark.parametrize(
+    ("there", "count", "removed"),
+    [
+        ([instance("old", "a", 1), instance("new", "b", 2)], 1, ["new"]),
+        ([instance("new", "b", 2), instance("old", "a", 1)], 1, ["new"]),
+        ([instance("old", "a", 1), instance("new", "a", 2), instance("newest", "b", 3)], 2, ["new"]),
+        ([instance("unwanted", "c", 1), instance("new", "a", 2)], 1, ["unwanted"]),
+        ([instance("one", "a", 1), instance("two", "a", 2), instance("three", "b", 3)], 1, ["two", "three"]),
+        ([instance("one", "a", 1)], 0, ["one"]),
+    ],
+)
+def test_the_newest_of_the_fullest_zone_goes_first(there: list[Any], count: int, removed: list[str]) -> None:
+    """amazon.aws would terminate the oldest, the one that people know and the others were made after."""
+    plan = ec2_fleet(there, ZONES, count)
+    assert plan["remove"] == removed
+    assert plan["launch"] == []
+
+
+def test_the_oldest_instance_decides_about_the_image() -> None:
+    """All instances are to be alike, although a newer image may have appeared since."""
+    assert ec2_fleet([instance("new", "a", 2), instance("old", "b", 1)], ZONES, 3)["image"] == "ami-old"
+    assert ec2_fleet([], ZONES, 3)["image"] == ""
