@@ -1,7 +1,7 @@
 """Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
 
-Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. nginx comes last,
-and only after a trial beside the one that serves. When anything fails, what was already replaced is put back, and the
+Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. A new nginx is tried
+first, beside the one that serves, and takes its place last. When anything fails, what was already replaced is put back, and the
 release before goes on serving.
 """
 
@@ -80,8 +80,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         before = self._last_that_worked()
         self._do("activate", release=release)
         try:
+            self._try_nginx(release)
             self._replace_all(release)
-            self._replace_nginx(release)
             self._compose()
         except AnsibleActionFail as failure:
             kept = self._go_back(before) if before not in ("", release) else "There was no release before it."
@@ -132,18 +132,17 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for service in sorted(set(state["services"]) - {"nginx"}):
             self._replace(service, release)
 
-    def _replace_nginx(self, release: str) -> None:
-        """Replace an nginx of another image or other settings; a changed nginx.conf is only reloaded."""
+    def _try_nginx(self, release: str) -> None:
+        """Try an nginx of another image or other settings; a changed nginx.conf is only reloaded."""
         services = self._look(release)["services"]
         if all(one["fresh"] for one in services["nginx"]["replicas"]):
             return
-        # What the new one has to find.
-        self._compose(sorted(set(services) - {"nginx"}))
+        new = [name for name, service in services.items() if not service["replicas"]]
+        if new:
+            # nginx is healthy only when it finds a replica of every service.
+            self._compose(new)
         self._do("try_nginx", seconds=int(self._task.args["seconds"]))
-        self._say("nginx: the new one is healthy in a trial and takes the old one's place")
-        since = time.monotonic()
-        self._compose(["nginx"])
-        self._say(f"nginx: replaced in {time.monotonic() - since:.1f} s")
+        self._say("nginx: the new one is healthy in a trial and will take the old one's place")
 
     def _replace(self, service: str, release: str) -> None:
         surge = int(self._task.args["surge"])
