@@ -31,13 +31,14 @@ local ready_lists = {}
 local turns = 0
 
 --- Reads one HTTP status code from a replica.
--- @return status code, or nil and "timeout" or another error
+-- @return status code, or nil and "timeout" when it accepted the connection and gave no answer, or another error
 local function ask(address, service)
   local socket = ngx.socket.tcp()
   socket:settimeouts(PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS)
   local ok, err = socket:connect(address, service.port)
   if not ok then
-    return nil, err
+    -- The kernel accepts for a replica that is busy or hangs: whatever this is, nobody is there.
+    return nil, "no connection: " .. err
   end
   local line
   ok, err = socket:send("GET " .. service.ready_path .. " HTTP/1.0\r\nHost: balancer\r\n\r\n")

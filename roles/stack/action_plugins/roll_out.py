@@ -1,8 +1,8 @@
 """Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
 
-Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. A new nginx is tried
-first, beside the one that serves, and takes its place last. When anything fails, what was already replaced is put back, and the
-release before goes on serving.
+Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. A new nginx is
+tried first, beside the one that serves, and takes its place last. When anything fails, what was already replaced is put
+back, and the release before goes on serving.
 """
 
 from __future__ import annotations
