@@ -8,19 +8,19 @@ from typing import Any
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
-from preflight.services import too_much_memory
+from preflight.services import no_room
 from preflight.variables import Variables
 
 
-def instance_memory(client: Any, instance_type: str) -> int:
-    """Ask EC2 how much memory an instance type has.
+def instance_size(client: Any, instance_type: str) -> tuple[int, int]:
+    """Ask EC2 how large an instance type is.
 
     Args:
         client: A boto3 EC2 client.
         instance_type: Such as ``t2.micro``.
 
     Returns:
-        MiB.
+        Its number of vCPUs, and its memory in MiB.
 
     Raises:
         ValueError: The region does not know the type; the message says what is allowed.
@@ -38,7 +38,8 @@ def instance_memory(client: Any, instance_type: str) -> int:
             f"ec2_instance_type is {instance_type!r}: {client.meta.region_name} has no such type; "
             f"allowed are for example {', '.join(known)}"
         ) from error
-    return int(answer["InstanceTypes"][0]["MemoryInfo"]["SizeInMiB"])
+    described = answer["InstanceTypes"][0]
+    return int(described["VCpuInfo"]["DefaultVCpus"]), int(described["MemoryInfo"]["SizeInMiB"])
 
 
 def ec2_problems(variables: Variables) -> Iterator[str]:
@@ -53,7 +54,7 @@ def ec2_problems(variables: Variables) -> Iterator[str]:
     client = boto3.client("ec2", region_name=variables["ec2_region"])
     instance_type = variables["ec2_instance_type"]
     try:
-        yield from too_much_memory(variables, f"a {instance_type}", instance_memory(client, instance_type))
+        yield from no_room(variables, f"a {instance_type}", *instance_size(client, instance_type))
     except ValueError as error:
         yield str(error)
     except (BotoCoreError, ClientError) as error:

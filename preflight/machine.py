@@ -8,7 +8,7 @@ import socket
 import subprocess
 from collections.abc import Iterator
 
-from preflight.services import too_much_memory
+from preflight.services import no_room
 from preflight.variables import Variables
 
 
@@ -48,7 +48,7 @@ def local_problems(variables: Variables) -> Iterator[str]:
         A sentence for each problem.
     """
     machine_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    yield from too_much_memory(variables, "this machine", machine_mib)
+    yield from no_room(variables, "this machine", len(os.sched_getaffinity(0)), machine_mib)
     address, port = variables["stack_address"], int(variables["stack_port"])
     if port_taken(address, port, variables["stack_name"]):
         yield f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port"

@@ -8,31 +8,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
 from preflight.variables import Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
 
-SYSTEM_MIB = 192
-"""What Debian 13, sshd and the Docker engine take beside the containers, in MiB."""
-
 IMAGE_NAMES = {"base", "instance", "nginx", "python"}
 """Names of files/images/ that a service cannot have."""
-
-SIZE_UNITS_MIB = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}
-
-
-def memory_mib(size: object) -> float | None:
-    """Read a memory size as Compose writes it.
-
-    Args:
-        size: Such as ``128m`` or ``1g``.
-
-    Returns:
-        MiB, or None when it cannot be read.
-    """
-    match = re.fullmatch(r"([1-9]\d*)([kmg])b?", str(size).lower())
-    return int(match[1]) * SIZE_UNITS_MIB[match[2]] if match else None
 
 
 def _positive_number(value: object) -> bool:
@@ -43,15 +26,15 @@ def _positive_number(value: object) -> bool:
 
 
 def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
-    replicas = service.get("replicas")
+    replicas = service.get("replicas", 1)
     if not 1 <= (whole_number(replicas) or 0) <= MOST_REPLICAS:
         yield f"replicas is {replicas!r}: allowed is a whole number from 1 to {MOST_REPLICAS}"
     if service.get("server") not in servers:
         yield f"server is {service.get('server')!r}: allowed is {' or '.join(servers)}"
-    if memory_mib(service.get("memory")) is None:
-        yield f"memory is {service.get('memory')!r}: allowed is a size such as 128m or 1g"
-    if not _positive_number(service.get("cpus")):
-        yield f"cpus is {service.get('cpus')!r}: allowed is a number above 0, such as 0.5"
+    if "memory" in service and memory_mib(service["memory"]) is None:
+        yield f"memory is {service['memory']!r}: allowed is a size such as 128m or 1g"
+    if "cpus" in service and not _positive_number(service["cpus"]):
+        yield f"cpus is {service['cpus']!r}: allowed is a number above 0, such as 0.5"
     if not re.fullmatch(r"/[\w./~-]*", str(service.get("path", "")), re.ASCII):
         yield (
             f"path is {service.get('path')!r}: allowed is a path that begins with /, "
@@ -112,27 +95,37 @@ def scaled(services: object, variables: Variables) -> object:
     """
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
         return services
-    return [entry | {"replicas": variables.get(str(entry.get("name")), entry.get("replicas"))} for entry in services]
+    names = [str(entry.get("name")) for entry in services]
+    given = [{"replicas": variables[name]} if name in variables else {} for name in names]
+    return [entry | number for entry, number in zip(services, given, strict=True)]
 
 
-def too_much_memory(variables: Variables, machine: str, machine_mib: int) -> Iterator[str]:
-    """Compare all memory limits together with the machine.
+def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) -> Iterator[str]:
+    """Compare the limits with the machine.
 
     Args:
         variables: Values by name, already checked one by one.
         machine: What the machine is called in the message.
+        vcpus: Its number of vCPUs.
         machine_mib: Its memory in MiB.
 
     Yields:
-        A sentence when the limits do not fit.
+        A sentence for each limit that is above the machine, and when all memory limits together are.
     """
-    if memory_mib(variables["stack_nginx_memory"]) is None:
-        yield f"stack_nginx_memory is {variables['stack_nginx_memory']!r}: allowed is a size such as 128m or 1g"
+    nginx = variables["stack_nginx_memory"]
+    if memory_mib(nginx) is None:
+        yield f"stack_nginx_memory is {nginx!r}: allowed is a size such as 128m or 1g"
         return
-    parts = [(f"nginx {variables['stack_nginx_memory']}", memory_mib(variables["stack_nginx_memory"]) or 0.0)]
-    for service in variables["stack_services"]:
+    services = sized(variables["stack_services"], vcpus, machine_mib, nginx, variables["stack_surge"])
+    parts = [(f"nginx {nginx}", memory_mib(nginx) or 0.0)]
+    for position, service in enumerate(services):
+        if float(service["cpus"]) > vcpus:
+            yield (
+                f"stack_services[{position}] ({service['name']}): cpus is {service['cpus']}, but {machine} has "
+                f"{vcpus} {'vCPU' if vcpus == 1 else 'vCPUs'}: allowed is at most {vcpus}, or a larger machine"
+            )
         label = f"{service['replicas']} x {service['memory']} of {service['name']}"
-        parts.append((label, int(service["replicas"]) * (memory_mib(service["memory"]) or 0.0)))
+        parts.append((label, service["replicas"] * (memory_mib(service["memory"]) or 0.0)))
     total = sum(size for _, size in parts)
     if total > machine_mib - SYSTEM_MIB:
         yield (

@@ -29,6 +29,7 @@ def stack(**changes: Any) -> dict[str, Any]:
         "stack_nginx_memory": "64m",
         "stack_port": 7151,
         "stack_services": [service()],
+        "stack_surge": 1,
     } | changes
 
 

@@ -22,11 +22,11 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("aws")
-@pytest.mark.parametrize(("instance_type", "mib"), [("t2.micro", 1024), ("t2.medium", 4096)])
-def test_memory_of_an_instance_type_is_asked_from_ec2(instance_type: str, mib: int) -> None:
+@pytest.mark.parametrize(("instance_type", "size"), [("t2.micro", (1, 1024)), ("t2.medium", (2, 4096))])
+def test_size_of_an_instance_type_is_asked_from_ec2(instance_type: str, size: tuple[int, int]) -> None:
     """A table of our own would be out of date with the next type."""
     client = boto3.client("ec2", region_name=REGION)
-    assert cloud.instance_memory(client, instance_type) == mib
+    assert cloud.instance_size(client, instance_type) == size
 
 
 @pytest.mark.usefixtures("aws")
@@ -46,13 +46,23 @@ def test_instance_type_has_to_hold_the_services() -> None:
     assert list(cloud.ec2_problems(stack(stack_services=large, ec2_instance_type="t2.medium"))) == []
 
 
+@pytest.mark.usefixtures("aws")
+def test_instance_type_has_to_have_the_cpus() -> None:
+    """The engine refuses such a limit, after everything else is done."""
+    greedy = [service(cpus="1.5")]
+    assert list(cloud.ec2_problems(stack(stack_services=greedy))) == [
+        "stack_services[0] (app): cpus is 1.5, but a t2.micro has 1 vCPU: allowed is at most 1, or a larger machine"
+    ]
+    assert list(cloud.ec2_problems(stack(stack_services=greedy, ec2_instance_type="t2.medium"))) == []
+
+
 def test_other_refusal_of_ec2_is_no_wrong_type() -> None:
     """A missing permission must not be reported as a misspelt type."""
     client = boto3.client("ec2", region_name=REGION)
     with Stubber(client) as stubber:
         stubber.add_client_error("describe_instance_types", "UnauthorizedOperation")
         with pytest.raises(ClientError, match="UnauthorizedOperation"):
-            cloud.instance_memory(client, "t2.micro")
+            cloud.instance_size(client, "t2.micro")
 
 
 def test_silent_ec2_is_a_sentence_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
