@@ -16,8 +16,11 @@ SYSTEM_MIB = 192
 MOST_PROCESSES = 12
 """gunicorn's design page: 4 to 12 workers are enough for hundreds or thousands of requests per second."""
 
-LEAST_MEMORY_MIB, MOST_MEMORY_MIB = 64, 512
-"""A replica of the sample app idles at 33 to 40 MiB, measured; one that needs more than 512 MiB has to say so."""
+LEAST_MEMORY_MIB = 64
+"""A replica of the sample app idles at 33 to 40 MiB, measured."""
+
+MOST_MEMORY_MIB = 512
+"""A replica that needs more, over ten times what it idles at, has to say so."""
 
 MOST_CPUS = 1.0
 """A replica is one Python process, which runs Python on one CPU at a time."""
