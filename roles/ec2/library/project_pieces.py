@@ -187,7 +187,7 @@ def of_iam(client: Any, name: str, project: str) -> Pieces:
     Returns:
         Things by kind.
     """
-    asked = {
+    asked: dict[str, Callable[[], Any]] = {
         "instance profile": lambda: client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"],
         "role": lambda: client.get_role(RoleName=name)["Role"],
     }
