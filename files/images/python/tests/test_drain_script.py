@@ -27,6 +27,9 @@ signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
 http.server.test(http.server.SimpleHTTPRequestHandler, port=int(sys.argv[1]), bind="127.0.0.1")
 """
 
+SIGNALS_AS_IN_A_CONTAINER = ["env", "--default-signal=INT"]
+"""A shell cannot trap a signal that its parent ignores, as a test run in the background does with SIGINT."""
+
 StartDrain = Callable[..., "subprocess.Popen[str]"]
 
 
@@ -44,7 +47,11 @@ def start(drain_file: Path) -> Iterator[StartDrain]:
     def start_drain(*server: str, seconds: str = str(DRAIN_SECONDS)) -> "subprocess.Popen[str]":
         environment = os.environ | {"DRAIN_FILE": str(drain_file), "DRAIN_SECONDS": seconds}
         process = subprocess.Popen(
-            [str(DRAIN), *server], env=environment, stderr=subprocess.PIPE, text=True, start_new_session=True
+            [*SIGNALS_AS_IN_A_CONTAINER, str(DRAIN), *server],
+            env=environment,
+            stderr=subprocess.PIPE,
+            text=True,
+            start_new_session=True,
         )
         started.append(process)
         return process
