@@ -17,6 +17,7 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.cloud import ec2_problems
 from preflight.machine import local_problems
+from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr
 from preflight.services import bad_services, scaled
 from preflight.variables import Variables, known_variables, misspelt, out_of_range, wrong_types
 
@@ -58,6 +59,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *misspelt(task_vars, options),
             *wrong_types(variables, options),
             *out_of_range(variables),
+            *bad_ssh_cidrs(variables),
+            *bad_vpc_cidr(variables),
+            *bad_public_ports(variables),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
         ]
         if problems:
