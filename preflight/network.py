@@ -43,8 +43,15 @@ def _covers_everything(blocks: Iterable[Block]) -> bool:
     return any(block.prefixlen == 0 for block in joined)
 
 
-def _items(value: object) -> list[object]:
-    """Split a list as Ansible does when -e gives it as text."""
+def items(value: object) -> list[object]:
+    """Split a list as Ansible does when -e gives it as text.
+
+    Args:
+        value: The value of a variable that is a list.
+
+    Returns:
+        Its entries; none when it is something else, which is said elsewhere.
+    """
     if isinstance(value, str | int):
         return [part.strip() for part in str(value).split(",")]
     return list(value) if isinstance(value, list) else []
@@ -59,7 +66,7 @@ def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
     Yields:
         A sentence for each problem.
     """
-    cidrs = _items(variables.get("ec2_ssh_cidrs", []))
+    cidrs = items(variables.get("ec2_ssh_cidrs", []))
     blocks: list[Block] = []
     for position, cidr in enumerate(cidrs):
         read = _read_block(cidr)
@@ -103,7 +110,7 @@ def bad_public_ports(variables: Variables) -> Iterator[str]:
     Yields:
         A sentence for each problem.
     """
-    ports = [whole_number(port) or 0 for port in _items(variables.get("ec2_public_ports", []))]
+    ports = [whole_number(port) or 0 for port in items(variables.get("ec2_public_ports", []))]
     for port in ports:
         if not 1 <= port <= HIGHEST_PORT:
             yield f"ec2_public_ports has {port}: allowed are whole numbers from 1 to {HIGHEST_PORT}"
@@ -123,7 +130,7 @@ def closed_port(variables: Variables) -> Iterator[str]:
     Yields:
         A sentence when it does not.
     """
-    opened = sorted(int(str(port)) for port in _items(variables["ec2_public_ports"]))
+    opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
     if int(variables["stack_port"]) not in opened:
         yield (
             f"stack_port is {variables['stack_port']}, but ec2_public_ports is {opened}: nobody could reach nginx; "

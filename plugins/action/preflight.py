@@ -15,9 +15,10 @@ from ansible.plugins.action import ActionBase
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.cloud import ec2_problems
 from preflight.machine import local_problems
-from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr
+from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_port
 from preflight.services import bad_services, scaled
 from preflight.variables import Variables, known_variables, misspelt, out_of_range, wrong_types
 
@@ -66,11 +67,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         if problems:
             return problems
-        in_cloud = "provisioner" in task_vars["group_names"]
-        if not in_cloud:
+        if "provisioner" not in task_vars["group_names"]:
             return list(local_problems(stack))
         missing = [name for name, option in options["ec2"].items() if option.get("required") and not stack.get(name)]
         if missing:
             return [f"{name} has no value; it is needed with this inventory" for name in missing]
-        ec2 = {name: option.get("default") for name, option in options["ec2"].items()}
-        return list(ec2_problems(ec2 | stack))
+        ec2 = {name: option.get("default") for name, option in options["ec2"].items()} | stack
+        try:
+            who = identify(inventory_region(Path(task_vars["inventory_dir"])))
+        except AccountError as error:
+            return [str(error)]
+        return [*closed_port(ec2), *other_region(ec2, who), *ec2_problems(ec2)]
