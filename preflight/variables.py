@@ -29,6 +29,7 @@ TYPES = {
 WHOLE_NUMBERS = {
     "ec2_count": (1, 20),
     "ec2_volume_size": (8, 16384),
+    "host_boot_seconds": (10, 3600),
     "host_swap_mib": (0, 16384),
     "stack_drain_seconds": (1, 300),
     "stack_port": (1, 65535),
