@@ -9,9 +9,8 @@ from typing import Any
 
 import boto3
 from botocore.exceptions import BotoCoreError, ClientError
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_ssh_private_key
 
+from preflight.keys import public_half, public_halves
 from preflight.network import items
 from preflight.services import no_room
 from preflight.variables import Variables
@@ -221,15 +220,6 @@ def vpc_problems(cloud: Cloud) -> Iterator[str]:
         )
 
 
-def _public_half(file: Path) -> str | None:
-    """Read the public half of a private key, as type and data; None when the file is no key that can be read."""
-    try:
-        key = load_ssh_private_key(file.read_bytes(), password=None)
-    except (OSError, TypeError, ValueError, UnsupportedAlgorithm):
-        return None
-    return key.public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).decode()
-
-
 def key_problems(cloud: Cloud) -> Iterator[str]:
     """Check that the private key is the one that opens the instances that run.
 
@@ -246,10 +236,8 @@ def key_problems(cloud: Cloud) -> Iterator[str]:
             users.setdefault(one["KeyName"], []).append(one["InstanceId"])
     if not users:
         return
-    filters = [{"Name": "key-name", "Values": sorted(users)}]
-    pairs = cloud.ec2.describe_key_pairs(Filters=filters, IncludePublicKey=True)["KeyPairs"]
-    public = {one["KeyName"]: " ".join(one.get("PublicKey", "").split()[:2]) for one in pairs}
-    own = _public_half(file)
+    public = public_halves(cloud.ec2, sorted(users))
+    own = public_half(file)
     why = (
         "there is no such file"
         if not file.exists()
@@ -259,7 +247,7 @@ def key_problems(cloud: Cloud) -> Iterator[str]:
     )
     for name, ids in sorted(users.items()):
         # Without the public half at AWS there is nothing to compare a key with.
-        if own is None or public.get(name) not in {None, "", own}:
+        if own is None or public.get(name, own) != own:
             yield (
                 f"ec2_private_key_file is {str(file)!r}: {why}, but {', '.join(sorted(ids))} can be opened only with "
                 f"the private half of the key pair {name}: allowed is the file that has it, or to begin anew after "

@@ -8,9 +8,12 @@ import socket
 import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from botocore.exceptions import BotoCoreError, ClientError
+
+from preflight.keys import public_half, public_halves
 
 SSH_PORT = 22
 PROBE_S = 5
@@ -178,7 +181,9 @@ def refused_login(ec2: Any, instance: dict[str, Any], login: Login, said: str) -
     """
     last = (said.strip().splitlines() or ["nothing"])[-1]
     pair = instance.get("KeyName", "none")
-    if "Permission denied" in said:
+    own = public_half(Path(login.key))
+    # Debian 13's sshd resets further connections from where logins failed, so its words alone do not tell.
+    if "Permission denied" in said or public_halves(ec2, [pair]).get(pair, own) != own:
         return (
             f"KEY: {login.address} answers, but does not let {login.user} in with {login.key} ({last}). The instance "
             f"was made with the key pair {pair}: allowed is the file with its private half in ec2_private_key_file"

@@ -4,6 +4,8 @@ import socket
 from typing import Any
 
 REGION = "eu-central-1"
+IMAGE = "ami-12c6146b"
+"""One that moto has."""
 
 
 def service(**changes: Any) -> dict[str, Any]:

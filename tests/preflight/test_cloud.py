@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from moto import mock_aws
 
 from preflight import cloud
-from tests.preflight.input import REGION, free_port, service, stack
+from tests.preflight.input import IMAGE, REGION, free_port, service, stack
 
 
 @pytest.fixture
@@ -36,8 +36,7 @@ def launch(instance_type: str = "t2.micro", count: int = 1, key: str = "", **tag
         listed = [{"Key": name, "Value": value} for name, value in tags.items()]
         more["TagSpecifications"] = [{"ResourceType": "instance", "Tags": listed}]
     client = boto3.client("ec2", region_name=REGION)
-    image = client.describe_images()["Images"][0]["ImageId"]
-    made = client.run_instances(ImageId=image, InstanceType=instance_type, MinCount=count, MaxCount=count, **more)
+    made = client.run_instances(ImageId=IMAGE, InstanceType=instance_type, MinCount=count, MaxCount=count, **more)
     return [one["InstanceId"] for one in made["Instances"]]
 
 

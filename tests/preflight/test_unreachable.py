@@ -2,6 +2,7 @@
 
 import socket
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -11,7 +12,7 @@ from moto import mock_aws
 
 from preflight import unreachable
 from preflight.unreachable import Login
-from tests.preflight.input import REGION, free_port
+from tests.preflight.input import IMAGE, REGION, free_port
 
 HERE = "127.0.0.1"
 LOGIN = Login(HERE, "admin", "/home/me/.ssh/flask-fleet", ["-o", "HostKeyAlias=i-1"])
@@ -29,8 +30,7 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 def instance(ec2: Any) -> dict[str, Any]:
     """Start an instance whose group lets nobody in."""
     group = ec2.create_security_group(GroupName="flask-fleet", Description="test")["GroupId"]
-    image = ec2.describe_images()["Images"][0]["ImageId"]
-    made = ec2.run_instances(ImageId=image, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName="pair")
+    made = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName="pair")
     found: dict[str, Any] = made["Instances"][0]
     return unreachable.describe(ec2, found["InstanceId"])
 
@@ -153,6 +153,17 @@ def test_words_of_ssh_are_translated(ec2: Any, instance: dict[str, Any], stderr:
     said = unreachable.refused_login(ec2, instance, LOGIN, stderr)
     assert said.startswith(begin)
     assert within in said
+
+
+def test_wrong_key_is_found_also_when_sshd_has_had_enough(ec2: Any, instance: dict[str, Any], tmp_path: Path) -> None:
+    """After a few failed logins sshd only resets connections, which looks like a machine that is not ready."""
+    reset = "kex_exchange_identification: read: Connection reset by peer\n"
+    for name in ("pair", "other"):
+        material = ec2.create_key_pair(KeyName=name, KeyType="ed25519")["KeyMaterial"]
+        (tmp_path / name).write_text(material)
+    wrong, right = (Login(HERE, "admin", str(tmp_path / name)) for name in ("other", "pair"))
+    assert unreachable.refused_login(ec2, instance, wrong, reset).startswith("KEY: ")
+    assert unreachable.refused_login(ec2, instance, right, reset).startswith("BOOT: ")
 
 
 def test_login_is_tried_as_ansible_does() -> None:
