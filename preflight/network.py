@@ -110,7 +110,8 @@ def bad_public_ports(variables: Variables) -> Iterator[str]:
     Yields:
         A sentence for each problem.
     """
-    ports = [whole_number(port) or 0 for port in items(variables.get("ec2_public_ports", []))]
+    numbers = map(whole_number, items(variables.get("ec2_public_ports", [])))
+    ports = [number for number in numbers if number is not None]
     for port in ports:
         if not 1 <= port <= HIGHEST_PORT:
             yield f"ec2_public_ports has {port}: allowed are whole numbers from 1 to {HIGHEST_PORT}"
