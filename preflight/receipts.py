@@ -166,7 +166,7 @@ def proof(digest: str, overridden: Iterable[str], unproven: bool) -> tuple[str, 
         return "UNPROVEN: no receipt of a passed test covers this, and ec2_unproven is true", True
     partly = f" (only {'; '.join(map(str, found))})" if found else ""
     refusal = (
-        f"No passed test has proved what this is about to do on AWS{partly}: there was none, or playbooks, roles, files, "
-        f"app or inventory changed since. Allowed is to prove it first: {COMMAND}; or -e ec2_unproven=true"
+        f"No passed test has proved what this is about to do on AWS{partly}: there was none, or playbooks, roles, "
+        f"files, app or inventory changed since. Allowed is to prove it first: {COMMAND}; or -e ec2_unproven=true"
     )
     return refusal, False

@@ -53,11 +53,10 @@ def test_sum_is_right(changes: dict[str, Any], total: float) -> None:
 
 def test_parts_and_dates_are_shown() -> None:
     """A sum without its parts cannot be checked, and one without a date is believed for too long."""
-    assert cost.estimate(machines(), PRICES).splitlines() == [
+    assert cost.estimate(machines(), PRICES) == (
         "Cost: about 14.38 USD a month (1 x t2.micro 9.78, 1 x 10 GB gp3 0.95, 1 public IPv4 3.65); "
-        + "traffic and taxes come on top",
-        "  prices of 2018-08-28 to 2024-02-01, without free tier: files/prices.yml",
-    ]
+        "traffic and taxes come on top\n  prices of 2018-08-28 to 2024-02-01, without free tier: files/prices.yml"
+    )
 
 
 def test_unlimited_credits_are_mentioned() -> None:
