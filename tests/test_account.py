@@ -49,6 +49,7 @@ def _fresh_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boto3 remembers the credentials that it found first."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", "123456789012")
 
 
 @pytest.fixture

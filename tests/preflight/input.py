@@ -3,9 +3,11 @@
 import socket
 from typing import Any
 
+from moto.ec2.models.amis import AMIS
+
 REGION = "eu-central-1"
-IMAGE = "ami-12c6146b"
-"""One that moto has."""
+IMAGE = AMIS[0]["ami_id"]
+"""One that moto has, whichever list it was given."""
 
 
 def service(**changes: Any) -> dict[str, Any]:

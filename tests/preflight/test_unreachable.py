@@ -15,7 +15,6 @@ from preflight.unreachable import Login
 from tests.preflight.input import IMAGE, REGION, free_port
 
 HERE = "127.0.0.1"
-LOGIN = Login(HERE, "admin", "/home/me/.ssh/flask-fleet", ["-o", "HostKeyAlias=i-1"])
 
 
 @pytest.fixture
@@ -27,10 +26,20 @@ def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
 
 
 @pytest.fixture
-def instance(ec2: Any) -> dict[str, Any]:
+def login(ec2: Any, tmp_path: Path) -> Login:
+    """Make a key pair that is on both sides."""
+    key = tmp_path / "pair"
+    key.write_text(ec2.create_key_pair(KeyName="pair", KeyType="ed25519")["KeyMaterial"])
+    return Login(HERE, "admin", str(key), ["-o", "HostKeyAlias=i-1"])
+
+
+@pytest.fixture
+def instance(ec2: Any, login: Login) -> dict[str, Any]:
     """Start an instance whose group lets nobody in."""
     group = ec2.create_security_group(GroupName="flask-fleet", Description="test")["GroupId"]
-    made = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName="pair")
+    made = ec2.run_instances(
+        ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName=Path(login.key).name
+    )
     found: dict[str, Any] = made["Instances"][0]
     return unreachable.describe(ec2, found["InstanceId"])
 
@@ -68,10 +77,12 @@ def test_silent_port_is_told_from_a_closed_one(monkeypatch: pytest.MonkeyPatch) 
             one.close()
 
 
-def test_closed_group_is_named_with_its_rules_and_the_own_address(ec2: Any, instance: dict[str, Any]) -> None:
+def test_closed_group_is_named_with_its_rules_and_the_own_address(
+    ec2: Any, instance: dict[str, Any], login: Login
+) -> None:
     """The person sees what is there and what would have to be there."""
     allow(ec2, instance, "192.0.2.0/24", "198.51.100.7/32")
-    said = unreachable.closed_group(ec2, instance, LOGIN)
+    said = unreachable.closed_group(ec2, instance, login)
     assert said.startswith(
         "SECURITY GROUP: Port 22 of 127.0.0.1 does not answer at all. SSH is allowed to (flask-fleet: "
     )
@@ -79,15 +90,15 @@ def test_closed_group_is_named_with_its_rules_and_the_own_address(ec2: Any, inst
     assert "add it to ec2_ssh_cidrs, such as 127.0.0.1/32" in said
 
 
-def test_group_without_a_rule_is_named(ec2: Any, instance: dict[str, Any]) -> None:
+def test_group_without_a_rule_is_named(ec2: Any, instance: dict[str, Any], login: Login) -> None:
     """Somebody may have deleted it by hand."""
-    assert "(flask-fleet: nobody)" in unreachable.closed_group(ec2, instance, LOGIN)
+    assert "(flask-fleet: nobody)" in unreachable.closed_group(ec2, instance, login)
 
 
-def test_group_that_lets_this_machine_in_is_not_blamed(ec2: Any, instance: dict[str, Any]) -> None:
+def test_group_that_lets_this_machine_in_is_not_blamed(ec2: Any, instance: dict[str, Any], login: Login) -> None:
     """Then it is the boot, or a firewall between."""
     allow(ec2, instance, "127.0.0.0/8")
-    said = unreachable.closed_group(ec2, instance, LOGIN)
+    said = unreachable.closed_group(ec2, instance, login)
     assert said.startswith("BOOT or network: Port 22 of 127.0.0.1 does not answer at all, although the security group")
     assert f"{instance['InstanceId']} is running" in said
 
@@ -113,62 +124,66 @@ def test_console_that_is_empty_or_forbidden_is_said(ec2: Any, instance: dict[str
         assert "its console cannot be read" in unreachable.boot_report(ec2, instance)
 
 
-def test_stopped_instance_is_said_before_anything_is_probed(ec2: Any, instance: dict[str, Any]) -> None:
+def test_stopped_instance_is_said_before_anything_is_probed(ec2: Any, instance: dict[str, Any], login: Login) -> None:
     """Its address may be somebody else's by now."""
     ec2.stop_instances(InstanceIds=[instance["InstanceId"]])
-    said = unreachable.explain(ec2, instance["InstanceId"], LOGIN)
+    said = unreachable.explain(ec2, instance["InstanceId"], login)
     assert said.startswith(f"BOOT: {instance['InstanceId']} is stopped")
 
 
 def test_instance_without_sshd_is_still_booting(
-    ec2: Any, instance: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    ec2: Any, instance: dict[str, Any], monkeypatch: pytest.MonkeyPatch, login: Login
 ) -> None:
     """The machine is there, and says that nobody listens."""
     monkeypatch.setattr(unreachable, "probe", lambda _: "closed")
-    said = unreachable.explain(ec2, instance["InstanceId"], LOGIN)
+    said = unreachable.explain(ec2, instance["InstanceId"], login)
     assert said.startswith("BOOT: 127.0.0.1 answers, but nobody listens on port 22 (yet). ")
 
 
-def test_unknown_instance_is_a_sentence(ec2: Any) -> None:
+def test_unknown_instance_is_a_sentence(ec2: Any, login: Login) -> None:
     """It may have been terminated an hour ago."""
-    said = unreachable.explain(ec2, "i-0123456789abcdef0", LOGIN)
+    said = unreachable.explain(ec2, "i-0123456789abcdef0", login)
     assert said.startswith("i-0123456789abcdef0 does not answer, and AWS does not say more about it: ")
 
 
 @pytest.mark.parametrize(
-    ("stderr", "begin", "within"),
+    ("stderr", "said"),
     [
-        ("admin@127.0.0.1: Permission denied (publickey).\n", "KEY: ", "made with the key pair pair"),
+        ("admin@127.0.0.1: Permission denied (publickey).\n", ("KEY: ", "made with the key pair pair")),
         (
             "@@@@\nHost key verification failed.\n",
             "KEY: ",
-            "remove its line from /home/me/.ssh/flask-fleet.known_hosts",
+            "pair.known_hosts",
         ),
-        ("kex_exchange_identification: read: Connection reset by peer\n", "BOOT: ", "but ssh says: kex_exchange"),
-        ("", "BOOT: ", "but ssh says: nothing"),
+        ("kex_exchange_identification: read: Connection reset by peer\n", ("BOOT: ", "but ssh says: kex_exchange")),
+        ("", ("BOOT: ", "but ssh says: nothing")),
     ],
 )
-def test_words_of_ssh_are_translated(ec2: Any, instance: dict[str, Any], stderr: str, begin: str, within: str) -> None:
+def test_words_of_ssh_are_translated(
+    ec2: Any, instance: dict[str, Any], login: Login, stderr: str, said: tuple[str, str]
+) -> None:
     """Only the key can be mended by the person; a reset comes from a machine that is not ready."""
-    said = unreachable.refused_login(ec2, instance, LOGIN, stderr)
-    assert said.startswith(begin)
-    assert within in said
+    begin, within = said
+    told = unreachable.refused_login(ec2, instance, login, stderr)
+    assert told.startswith(begin)
+    assert within in told
 
 
-def test_wrong_key_is_found_also_when_sshd_has_had_enough(ec2: Any, instance: dict[str, Any], tmp_path: Path) -> None:
+def test_wrong_key_is_found_also_when_sshd_has_had_enough(
+    ec2: Any, instance: dict[str, Any], login: Login, tmp_path: Path
+) -> None:
     """After a few failed logins sshd only resets connections, which looks like a machine that is not ready."""
     reset = "kex_exchange_identification: read: Connection reset by peer\n"
-    for name in ("pair", "other"):
-        material = ec2.create_key_pair(KeyName=name, KeyType="ed25519")["KeyMaterial"]
-        (tmp_path / name).write_text(material)
-    wrong, right = (Login(HERE, "admin", str(tmp_path / name)) for name in ("other", "pair"))
+    other = tmp_path / "other"
+    other.write_text(ec2.create_key_pair(KeyName="other", KeyType="ed25519")["KeyMaterial"])
+    wrong = Login(HERE, "admin", str(other))
     assert unreachable.refused_login(ec2, instance, wrong, reset).startswith("KEY: ")
-    assert unreachable.refused_login(ec2, instance, right, reset).startswith("BOOT: ")
+    assert unreachable.refused_login(ec2, instance, login, reset).startswith("BOOT: ")
 
 
-def test_login_is_tried_as_ansible_does() -> None:
+def test_login_is_tried_as_ansible_does(login: Login) -> None:
     """Never asking, on a connection of its own: a kept one would hide what is wrong."""
-    command = LOGIN.command()
+    command = login.command()
     assert command[:3] == ["ssh", "-o", "HostKeyAlias=i-1"]
     assert {"BatchMode=yes", "ControlPath=none"} <= set(command)
     assert command[-2:] == ["admin@127.0.0.1", "true"]
