@@ -150,11 +150,7 @@ def test_unknown_instance_is_a_sentence(ec2: Any, login: Login) -> None:
     ("stderr", "said"),
     [
         ("admin@127.0.0.1: Permission denied (publickey).\n", ("KEY: ", "made with the key pair pair")),
-        (
-            "@@@@\nHost key verification failed.\n",
-            "KEY: ",
-            "pair.known_hosts",
-        ),
+        ("@@@@\nHost key verification failed.\n", ("KEY: ", "pair.known_hosts")),
         ("kex_exchange_identification: read: Connection reset by peer\n", ("BOOT: ", "but ssh says: kex_exchange")),
         ("", ("BOOT: ", "but ssh says: nothing")),
     ],
