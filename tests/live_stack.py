@@ -52,11 +52,11 @@ class Stack:
         """
         self.host = host
         # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
-        expression = "msg={{ [inventory_hostname, ansible_host, ec2_region, stack_services[0].replicas] }}"
-        self.instance_id, self.address, self.region, self.replicas = host.ansible("ansible.builtin.debug", expression)[
-            "msg"
-        ]
+        expression = "msg={{ [inventory_hostname, ansible_host, ec2_region] }}"
+        self.instance_id, self.address, self.region = host.ansible("ansible.builtin.debug", expression)["msg"]
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
+        config = json.loads(host.check_output(f"cd {self.directory} && docker compose config --format json"))
+        self.replicas: int = config["services"]["app"]["deploy"]["replicas"]
 
     @property
     def ec2(self) -> Any:

@@ -170,3 +170,10 @@ def test_inventory_sets_what_a_role_takes(path: Path) -> None:
     known = roles.get(path.stem, {name for taken in roles.values() for name in taken})
     prefix = {"ansible": "ansible_", "vault": "vault_", "vault.example": "vault_"}.get(path.stem)
     assert [name for name in names if not (name.startswith(prefix) if prefix else name in known)] == []
+
+
+def test_every_scenario_is_run() -> None:
+    """They are named in the Makefile for their order, so one that is not named there would never run."""
+    named = re.search(r"^SCENARIOS := (.+)$", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert named
+    assert sorted(named[1].split()) == sorted(path.parent.name for path in files("molecule/*/molecule.yml"))

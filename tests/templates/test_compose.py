@@ -23,6 +23,7 @@ IMAGES = {
     "app": "flask-fleet/app:123456789012",
     "api-2": "registry.example:5000/team/api:v1.2",
 }
+T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
 NEW_ENGINE = {"stdout": "26.1.5+dfsg1"}
 SERVICES = {"one service": [APP], "two services": [APP, API]}
 
@@ -37,7 +38,7 @@ def compose(render: Renderer) -> Compose:
 
     def read(services: list[dict[str, Any]], **variables: Any) -> dict[str, Any]:
         given = {"stack_images": IMAGES, "__stack_engine": NEW_ENGINE} | variables
-        text = render("stack", "compose.yml.j2", stack_services=services, **given)
+        text = render("stack", "compose.yml.j2", facts=T2_MICRO, stack_services=services, **given)
         content: dict[str, Any] = yaml.safe_load(text)
         return content
 
@@ -60,7 +61,8 @@ def test_every_service_is_there_once(compose: Compose, services: list[dict[str, 
 
 def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
     """And what can be done by hand in its folder, with a service that exists."""
-    text = render("stack", "compose.yml.j2", stack_services=[API], stack_images=IMAGES, __stack_engine=NEW_ENGINE)
+    given = {"stack_services": [API], "stack_images": IMAGES, "__stack_engine": NEW_ENGINE}
+    text = render("stack", "compose.yml.j2", facts=T2_MICRO, **given)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     assert "--scale api-2=5\n" in text
 
@@ -109,6 +111,14 @@ def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[s
         assert deploy["resources"]["limits"]["cpus"] == service["cpus"]
     assert content["services"]["nginx"]["deploy"]["resources"]["limits"]["memory"] == "96m"
     assert content["services"]["nginx"]["deploy"].get("replicas", 1) == 1
+
+
+def test_machine_fills_in_what_a_service_leaves_open(compose: Compose) -> None:
+    """The shipped services.yml on a t2.micro."""
+    short = {key: APP[key] for key in ("name", "context", "path", "server")}
+    deploy = compose([short])["services"]["app"]["deploy"]
+    assert deploy["replicas"] == 3
+    assert deploy["resources"]["limits"] == {"cpus": "0.5", "memory": "128m", "pids": 100}
 
 
 @both

@@ -24,7 +24,9 @@ both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys(
 @pytest.fixture
 def conf(render: Renderer) -> Conf:
     """Render the file."""
-    return lambda services: render("stack", "nginx/nginx.conf.j2", stack_services=services)
+    return lambda services: render(
+        "stack", "nginx/nginx.conf.j2", facts={"processor_nproc": 2}, stack_services=services
+    )
 
 
 def block(text: str, head: str) -> str:
@@ -57,6 +59,11 @@ def gunicorn(setting: str) -> int:
         node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == setting
     )
     return int(ast.literal_eval(value))
+
+
+def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
+    """What auto counts in a container may be another machine's."""
+    assert values(conf([APP]), "worker_processes") == ["2"]
 
 
 @both

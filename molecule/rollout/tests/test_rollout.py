@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from tests.live_playbook import playbook
 from tests.live_stack import Stack, assert_nothing_lost
 from tests.project import ROOT, load_mapping
 
@@ -22,8 +23,7 @@ PATIENCE_S = 10
 
 
 def _playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = ["ansible-playbook", f"playbooks/{name}.yml", "--inventory", "inventories/aws", *arguments]
-    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=600)
+    return playbook(f"playbooks/{name}.yml", *arguments).done
 
 
 def _version_of(app: Path) -> list[str]:

@@ -655,10 +655,11 @@ def usage() -> dict[str, list[str]]:
     """Ask the engine what its containers use.
 
     Returns:
-        CPU and memory of each, by name.
+        CPU, and memory of its limit, of each, by name.
     """
     listed = run(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}} {{.MemUsage}}"])
-    return {name: [cpu, memory] for name, cpu, memory, *_ in map(str.split, listed.splitlines())}
+    rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+    return {name: [cpu, memory.replace(" / ", " of ")] for name, cpu, memory in rows}
 
 
 def status(machine: Machine) -> dict[str, Any]:

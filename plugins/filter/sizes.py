@@ -1,0 +1,107 @@
+"""Ansible filter: how many replicas a machine gets, and how much of the machine each, where a service does not say."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from ansible.errors import AnsibleFilterError
+
+Service = Mapping[str, Any]
+
+SYSTEM_MIB = 192
+"""What Debian 13, sshd and the Docker engine take beside the containers, in MiB."""
+
+MOST_PROCESSES = 12
+"""gunicorn's design page: 4 to 12 workers are enough for hundreds or thousands of requests per second."""
+
+LEAST_MEMORY_MIB = 64
+"""A replica of the sample app idles at 33 to 40 MiB, measured."""
+
+MOST_MEMORY_MIB = 512
+"""A replica that needs more, over ten times what it idles at, has to say so."""
+
+MOST_CPUS = 1.0
+"""A replica is one Python process, which runs Python on one CPU at a time."""
+
+MIB_PER_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}
+
+
+def memory_mib(size: object) -> float | None:
+    """Read a memory size as Compose writes it.
+
+    Args:
+        size: Such as ``128m`` or ``1g``.
+
+    Returns:
+        MiB, or None when it cannot be read.
+    """
+    match = re.fullmatch(r"([1-9]\d*)([kmg])b?", str(size).lower())
+    return int(match[1]) * MIB_PER_UNIT[match[2]] if match else None
+
+
+def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surge: int) -> list[dict[str, Any]]:
+    """Give every service its number of replicas and their limits.
+
+    What a service says is kept. The rest comes from the machine: as many processes as gunicorn's design page begins
+    with, (2 x vCPUs) + 1, shared by all services; of the memory that is left an equal part for each replica, room for
+    the surge of a deploy included, rounded down to a power of two; and half of the CPUs each, so that one replica that
+    spins does not stop the others.
+
+    Args:
+        services: Value of ``stack_services``, checked.
+        vcpus: The machine's number of vCPUs.
+        memory: The machine's memory in MiB.
+        nginx: Memory limit of nginx, as Compose writes it.
+        surge: How many replicas more there are during a deploy.
+
+    Returns:
+        The services, each with ``replicas`` (int), ``memory`` and ``cpus`` (text, as Compose writes them).
+
+    Raises:
+        AnsibleFilterError: A memory size cannot be read.
+    """
+    counted = _with_replicas(services, int(vcpus))
+    spare = int(memory) - SYSTEM_MIB - _size(nginx) - sum(_limits(one) for one in counted)
+    sharing = sum(one["replicas"] for one in counted if not one.get("memory")) + int(surge)
+    derived = {"memory": f"{_part(spare / sharing)}m", "cpus": f"{min(vcpus / 2, MOST_CPUS):g}"}
+    return [one | {key: str(one.get(key) or derived[key]) for key in derived} for one in counted]
+
+
+def _with_replicas(services: Sequence[Service], vcpus: int) -> list[dict[str, Any]]:
+    given = [int(one["replicas"]) for one in services if one.get("replicas")]
+    open_ones = len(services) - len(given)
+    processes = min(2 * vcpus + 1, MOST_PROCESSES) - sum(given)
+    share = max(processes // open_ones, 1) if open_ones else 0
+    return [{**one, "replicas": int(one.get("replicas") or share)} for one in services]
+
+
+def _limits(service: Service) -> float:
+    """Add up the limits that a service gives itself, in MiB."""
+    return service["replicas"] * _size(service["memory"]) if service.get("memory") else 0.0
+
+
+def _part(share: float) -> int:
+    """Round down to a power of two: a kernel that keeps 5 % for itself must not change the result."""
+    power = 1 << max(int(share), 1).bit_length() - 1
+    return min(max(power, LEAST_MEMORY_MIB), MOST_MEMORY_MIB)
+
+
+def _size(size: object) -> float:
+    read = memory_mib(size)
+    if read is None:
+        raise AnsibleFilterError(f"{size!r} is no memory size: allowed is one such as 128m or 1g")
+    return read
+
+
+class FilterModule:
+    """Ansible's entry point."""
+
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name the filter.
+
+        Returns:
+            The function by its name.
+        """
+        return {"sized": sized}

@@ -1,0 +1,162 @@
+"""What can be said of the variables alone: names, types and ranges."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
+
+Variables = Mapping[str, Any]
+
+TYPES = {
+    "bool": "true or false",
+    "dict": "a mapping of names to values",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "path": "a path",
+    "raw": "anything",
+    "str": "text",
+}
+"""What the types of argument specs are called in messages."""
+
+WHOLE_NUMBERS = {
+    "ec2_count": (1, 20),
+    "ec2_volume_size": (8, 16384),
+    "host_boot_seconds": (10, 3600),
+    "host_swap_mib": (0, 16384),
+    "stack_drain_seconds": (1, 300),
+    "stack_hang_seconds": (0, 3600),
+    "stack_port": (1, 65535),
+    "stack_keep_releases": (1, 100),
+    "stack_lock_seconds": (60, 86400),
+    "stack_requests_per_replica": (1, 1000),
+    "stack_slow_start_seconds": (0, 600),
+    "stack_start_seconds": (5, 1800),
+    "stack_stop_seconds": (1, 600),
+    "stack_surge": (1, 50),
+}
+"""Smallest and largest value that makes sense for a number of ours; sizes are in GiB or MiB, times in seconds."""
+
+
+def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
+    """Read the argument specs of all roles.
+
+    Args:
+        roles: Folder of the roles.
+
+    Returns:
+        The options of every role's main entry point, by the role's name.
+    """
+    return {
+        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+        for path in sorted(roles.glob("*/meta/argument_specs.yml"))
+    }
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Suggest what a misspelt word may have been.
+
+    Args:
+        word: What was written.
+        known: What could have been written.
+
+    Returns:
+        The end of a sentence; empty when nothing is close.
+    """
+    close = get_close_matches(word, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Find variables that look like ours but are not.
+
+    Args:
+        names: Names of all variables that are set.
+        options: As ``known_variables`` gives them.
+
+    Yields:
+        A sentence for each problem.
+    """
+    known = {name for of_role in options.values() for name in of_role}
+    prefixes = tuple(f"{role}_" for role in options)
+    for name in sorted(set(names) - known):
+        looks_like_ours = not name.startswith("_") and get_close_matches(name, known, n=1, cutoff=0.9)
+        if name.startswith(prefixes) or looks_like_ours:
+            yield f"{name} is no variable of this project{did_you_mean(name, known)}"
+
+
+def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
+    """Check every variable that is set against its role's argument spec.
+
+    Args:
+        variables: Values by name.
+        options: As ``known_variables`` gives them.
+
+    Yields:
+        A sentence for each problem.
+    """
+    # Numbers and services have checks of their own, which say more.
+    elsewhere = {*WHOLE_NUMBERS, "stack_services"}
+    for of_role in options.values():
+        for name in sorted((of_role.keys() & variables.keys()) - elsewhere):
+            validator = ArgumentSpecValidator({name: of_role[name]})
+            if validator.validate({name: variables[name]}).error_messages:
+                yield f"{name} is {variables[name]!r}: allowed is {_described(of_role[name])}"
+
+
+def _described(option: Mapping[str, Any]) -> str:
+    """Say in words what an argument spec allows."""
+    if "choices" in option:
+        return " or ".join(map(str, option["choices"]))
+    if option["type"] == "list":
+        return f"a list, each entry {TYPES[option['elements']]}"
+    return TYPES[option["type"]]
+
+
+def is_true(value: object) -> bool:
+    """Read a truth value, which -e gives as text.
+
+    Args:
+        value: The value of a variable, of the right type; None means no.
+
+    Returns:
+        What Ansible makes of it.
+    """
+    return bool(boolean(value, strict=False))
+
+
+def whole_number(value: object) -> int | None:
+    """Read a whole number, which -e gives as text.
+
+    Args:
+        value: The value of a variable.
+
+    Returns:
+        The number, or None when it is none.
+    """
+    text = str(value)
+    return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else None
+
+
+def out_of_range(variables: Variables) -> Iterator[str]:
+    """Check the numbers.
+
+    Args:
+        variables: Values by name.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for name, (smallest, largest) in WHOLE_NUMBERS.items():
+        if name not in variables:
+            continue
+        number = whole_number(variables[name])
+        if number is None or not smallest <= number <= largest:
+            yield f"{name} is {variables[name]!r}: allowed is a whole number from {smallest} to {largest}"

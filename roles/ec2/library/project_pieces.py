@@ -1,0 +1,297 @@
+"""Ansible module: lists everything in the account that belongs to the project, as its tag says."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
+from botocore.exceptions import BotoCoreError, ClientError
+
+DOCUMENTATION = """
+module: project_pieces
+short_description: List everything in the account that belongs to the project
+description:
+  - Asks for what has the tag C(Project). A role and a profile are asked for by name and then for the tag. Records of
+    Route 53 have no tags, so the name decides.
+options:
+  project:
+    description: Value of the tag C(Project).
+    type: str
+    required: true
+  role:
+    description: Name of the instance profile and of its role.
+    type: str
+    required: true
+  zone:
+    description: Hosted zone of the DNS record; empty when there is none.
+    type: str
+    default: ""
+  record:
+    description: Name of the DNS record.
+    type: str
+    default: ""
+  data:
+    description: C(keep) sets the snapshots apart, which hold what was on the disks.
+    type: str
+    choices: [keep, delete]
+    default: keep
+  gone:
+    description: Kinds, of which to wait until there is none left, because AWS takes a while to forget.
+    type: list
+    elements: str
+    default: []
+  seconds:
+    description: How long to wait at most.
+    type: int
+    default: 60
+extends_documentation_fragment:
+  - amazon.aws.common.modules
+  - amazon.aws.region.modules
+attributes:
+  check_mode:
+    support: full
+    details: It only looks.
+"""
+
+EXAMPLES = """
+- name: List what is ours
+  project_pieces:
+    region: eu-central-1
+    project: flask-fleet
+    role: flask-fleet-eu-central-1
+"""
+
+RETURN = """
+pieces:
+  description: What was found, by kind; each with its C(id), what to say of it as C(about), and what AWS says as C(raw).
+  type: dict
+  returned: success
+lines:
+  description: A line for each, for a person.
+  type: list
+  returned: success
+kept_lines:
+  description: A line for each thing that was set apart.
+  type: list
+  returned: success
+"""
+
+Raw = Mapping[str, Any]
+Pieces = dict[str, list[dict[str, Any]]]
+"""Things by kind, each with ``id``, ``about`` and ``raw``."""
+
+POLL_S = 3
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How one kind of thing is found in EC2.
+
+    Attributes:
+        name: What it is called.
+        operation: The method of boto3's client.
+        path: Keys of the lists in its answer, with points between.
+        key: Where a thing's id is.
+        about: Says something of a thing.
+        states: Filter that leaves out those that are as good as gone.
+    """
+
+    name: str
+    operation: str
+    path: str
+    key: str
+    about: Callable[[Raw], str]
+    states: tuple[str, tuple[str, ...]] | None = None
+
+
+def _instance(one: Raw) -> str:
+    address = one.get("PublicIpAddress") or one.get("PrivateIpAddress") or "no address"
+    return f"{one['InstanceType']}, {one['State']['Name']}, {address}"
+
+
+def _volume(one: Raw) -> str:
+    users = [attachment["InstanceId"] for attachment in one["Attachments"]]
+    return f"{one['Size']} GiB, {'of ' + users[0] if users else 'not attached'}"
+
+
+def _snapshot(one: Raw) -> str:
+    return f"{one['VolumeSize']} GiB, of {one['StartTime']:%Y-%m-%d %H:%M} UTC, {one.get('Description', '')}"
+
+
+LIVING = ("pending", "running", "stopping", "stopped", "shutting-down")
+
+KINDS = (
+    Kind("instance", "describe_instances", "Reservations.Instances", "InstanceId", _instance,
+         ("instance-state-name", LIVING)),
+    Kind("volume", "describe_volumes", "Volumes", "VolumeId", _volume,
+         ("status", ("creating", "available", "in-use"))),
+    Kind("address", "describe_addresses", "Addresses", "PublicIp",
+         lambda one: f"of {one['InstanceId']}" if one.get("InstanceId") else "of no instance"),
+    Kind("security group", "describe_security_groups", "SecurityGroups", "GroupId", lambda one: str(one["GroupName"])),
+    Kind("key pair", "describe_key_pairs", "KeyPairs", "KeyName", lambda one: str(one["KeyPairId"])),
+    Kind("internet gateway", "describe_internet_gateways", "InternetGateways", "InternetGatewayId", lambda _: ""),
+    Kind("route table", "describe_route_tables", "RouteTables", "RouteTableId", lambda one: f"in {one['VpcId']}"),
+    Kind("subnet", "describe_subnets", "Subnets", "SubnetId",
+         lambda one: f"{one['CidrBlock']}, {one['AvailabilityZone']}"),
+    Kind("network", "describe_vpcs", "Vpcs", "VpcId", lambda one: str(one["CidrBlock"])),
+    Kind("snapshot", "describe_snapshots", "Snapshots", "SnapshotId", _snapshot),
+)  # fmt: skip
+"""In the order in which they are shown."""
+
+
+def _inside(answer: Raw, path: str) -> list[Any]:
+    """Follow the keys of nested lists."""
+    things: list[Any] = [answer]
+    for key in path.split("."):
+        things = [inner for one in things for inner in one[key]]
+    return things
+
+
+def of_ec2(client: Any, project: str) -> Pieces:
+    """List what EC2 has.
+
+    Args:
+        client: A boto3 EC2 client.
+        project: Value of the tag.
+
+    Returns:
+        Things by kind.
+    """
+    found = {}
+    for kind in KINDS:
+        filters = [{"Name": "tag:Project", "Values": [project]}]
+        if kind.states:
+            filters.append({"Name": kind.states[0], "Values": list(kind.states[1])})
+        paged = client.can_paginate(kind.operation)
+        answers = (
+            client.get_paginator(kind.operation).paginate(Filters=filters)
+            if paged
+            else [getattr(client, kind.operation)(Filters=filters)]
+        )
+        things = [one for answer in answers for one in _inside(answer, kind.path)]
+        found[kind.name] = [{"id": one[kind.key], "about": kind.about(one), "raw": one} for one in things]
+    return found
+
+
+def of_iam(client: Any, name: str, project: str) -> Pieces:
+    """List the instance profile and its role.
+
+    Args:
+        client: A boto3 IAM client.
+        name: Name of both.
+        project: Value of the tag.
+
+    Returns:
+        Things by kind.
+    """
+    asked: dict[str, Callable[[], Any]] = {
+        "instance profile": lambda: client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"],
+        "role": lambda: client.get_role(RoleName=name)["Role"],
+    }
+    found: Pieces = {}
+    for kind, ask in asked.items():
+        try:
+            raw = ask()
+        except client.exceptions.NoSuchEntityException:
+            raw = {}
+        ours = {"Key": "Project", "Value": project} in raw.get("Tags", [])
+        found[kind] = [{"id": name, "about": raw["Arn"], "raw": raw}] if ours else []
+    return found
+
+
+def of_dns(client: Any, zone: str, record: str) -> Pieces:
+    """Look for the DNS record.
+
+    Args:
+        client: A boto3 Route 53 client.
+        zone: Name of the hosted zone; empty when there is none.
+        record: Name of the record.
+
+    Returns:
+        Things by kind.
+    """
+    wanted, found = f"{record.rstrip('.')}.", []
+    zones = client.list_hosted_zones_by_name(DNSName=zone)["HostedZones"] if zone else []
+    for one in zones:
+        if one["Name"] == f"{zone.rstrip('.')}." and not one["Config"].get("PrivateZone"):
+            answer = client.list_resource_record_sets(
+                HostedZoneId=one["Id"], StartRecordName=wanted, StartRecordType="A", MaxItems="1"
+            )
+            found += [raw for raw in answer["ResourceRecordSets"] if (raw["Name"], raw["Type"]) == (wanted, "A")]
+    return {"DNS record": [{"id": wanted, "about": _values(raw), "raw": raw} for raw in found]}
+
+
+def _values(record: Raw) -> str:
+    return "A " + " ".join(value["Value"] for value in record.get("ResourceRecords", []))
+
+
+def lines(pieces: Pieces) -> Iterator[str]:
+    """Say what there is.
+
+    Args:
+        pieces: Things by kind.
+
+    Yields:
+        A line for each.
+    """
+    for kind, things in pieces.items():
+        for one in things:
+            yield f"{kind:17} {one['id']:32} {one['about']}".rstrip()
+
+
+def when_gone(look: Callable[[], Pieces], kinds: Collection[str], seconds: float) -> Pieces:
+    """Look until there is nothing left of some kinds.
+
+    Args:
+        look: Lists what there is.
+        kinds: The kinds; when empty, one look is enough.
+        seconds: How long at most.
+
+    Returns:
+        What there is at last.
+    """
+    deadline = time.monotonic() + seconds
+    pieces = look()
+    while any(pieces[kind] for kind in kinds) and time.monotonic() < deadline:
+        time.sleep(POLL_S)
+        pieces = look()
+    return pieces
+
+
+def main() -> None:
+    """Run as Ansible calls it."""
+    module = AnsibleAWSModule(
+        argument_spec={
+            "project": {"type": "str", "required": True},
+            "role": {"type": "str", "required": True},
+            "zone": {"type": "str", "default": ""},
+            "record": {"type": "str", "default": ""},
+            "data": {"type": "str", "choices": ["keep", "delete"], "default": "keep"},
+            "gone": {"type": "list", "elements": "str", "default": []},
+            "seconds": {"type": "int", "default": 60},
+        },
+        supports_check_mode=True,
+    )
+    wanted = module.params
+    clients = {name: module.client(name) for name in ("ec2", "iam", "route53")}
+
+    def look() -> Pieces:
+        return (
+            of_ec2(clients["ec2"], wanted["project"])
+            | of_iam(clients["iam"], wanted["role"], wanted["project"])
+            | of_dns(clients["route53"], wanted["zone"], wanted["record"])
+        )
+
+    try:
+        pieces = when_gone(look, wanted["gone"], wanted["seconds"])
+        kept = {"snapshot": pieces.pop("snapshot")} if wanted["data"] == "keep" else {}
+        module.exit_json(pieces=pieces, lines=list(lines(pieces)), kept_lines=list(lines(kept)))
+    except (BotoCoreError, ClientError) as error:
+        module.fail_json_aws(error, msg="What belongs to the project could not be listed")
+
+
+if __name__ == "__main__":
+    main()

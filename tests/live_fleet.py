@@ -1,0 +1,78 @@
+"""The instances of the project as the account knows them, and from inside."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import boto3
+import testinfra
+from testinfra.host import Host
+
+from tests.project import ROOT, load_mapping
+
+INVENTORY = ROOT / "inventories/aws"
+KNOWN = load_mapping(INVENTORY / "aws_ec2.yml")
+PROJECT = KNOWN["filters"]["tag:Project"]
+REGION = KNOWN["regions"][0]
+
+
+def client(service: str) -> Any:
+    """Make a boto3 client for the account that the environment leads to.
+
+    Args:
+        service: Name of the service.
+
+    Returns:
+        The client.
+    """
+    return boto3.client(service, region_name=REGION)
+
+
+def instances() -> list[dict[str, Any]]:
+    """List the project's instances.
+
+    Returns:
+        Those that run, as EC2 describes them, by availability zone.
+    """
+    filters = [
+        {"Name": "tag:Project", "Values": [PROJECT]},
+        {"Name": "instance-state-name", "Values": ["running"]},
+    ]
+    reservations = client("ec2").describe_instances(Filters=filters)["Reservations"]
+    found = [one for reservation in reservations for one in reservation["Instances"]]
+    return sorted(found, key=lambda one: str(one["Placement"]["AvailabilityZone"]))
+
+
+def addresses() -> dict[str, str]:
+    """List the public addresses.
+
+    Returns:
+        Addresses by instance id.
+    """
+    return {str(one["InstanceId"]): str(one["PublicIpAddress"]) for one in instances()}
+
+
+def tagged() -> list[str]:
+    """List what has the project's tag, as AWS's own service for tags finds it.
+
+    Returns:
+        ARNs. Terminated instances, which it lists for a while, are left out; it knows no key pairs and addresses.
+    """
+    wanted = [{"Key": "Project", "Values": [PROJECT]}]
+    found = client("resourcegroupstaggingapi").get_resources(TagFilters=wanted)["ResourceTagMappingList"]
+    dead = client("ec2").describe_instances(Filters=[{"Name": "instance-state-name", "Values": ["terminated"]}])
+    ids = {str(one["InstanceId"]) for reservation in dead["Reservations"] for one in reservation["Instances"]}
+    arns = {str(one["ResourceARN"]) for one in found}
+    return sorted(arn for arn in arns if arn.rpartition("/")[2] not in ids)
+
+
+def inside(instance_id: str) -> Host:
+    """Reach an instance through the inventory.
+
+    Args:
+        instance_id: Its id.
+
+    Returns:
+        A Testinfra host.
+    """
+    return testinfra.get_host(f"ansible://{instance_id}?ansible_inventory={INVENTORY}&force_ansible=True")

@@ -1,0 +1,70 @@
+"""Playbooks as a user runs them, and what they said."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from tests.project import ROOT, load_mapping
+
+PATIENCE_S = 600
+
+
+class Outcome:
+    """How a playbook ended."""
+
+    def __init__(self, command: list[str]) -> None:
+        """Run a command from the project's folder.
+
+        Args:
+            command: The command line.
+        """
+        self.done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+    @property
+    def ok(self) -> bool:
+        """Whether it succeeded."""
+        return self.done.returncode == 0
+
+    @property
+    def said(self) -> str:
+        """All that it printed."""
+        return self.done.stdout + self.done.stderr
+
+    @property
+    def changed(self) -> dict[str, int]:
+        """Number of changes by host, from the recap."""
+        recap = self.done.stdout.partition("PLAY RECAP")[2]
+        return {
+            host: int(number) for host, number in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", recap, re.MULTILINE)
+        }
+
+
+def _variables_file() -> Path:
+    return Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "variables.yml"
+
+
+def scenario_variables() -> dict[str, Any]:
+    """Read the variables of the scenario that is running.
+
+    Returns:
+        Values by name; none when it has no variables of its own.
+    """
+    return load_mapping(_variables_file())
+
+
+def playbook(path: str, *arguments: str) -> Outcome:
+    """Run a playbook with the inventory of EC2, and with the variables of the scenario that is running.
+
+    Args:
+        path: Of the playbook, from the project's folder.
+        arguments: Further arguments.
+
+    Returns:
+        What came of it.
+    """
+    extra = ["--extra-vars", f"@{_variables_file()}"] if _variables_file().exists() else []
+    return Outcome(["ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])

@@ -1,0 +1,46 @@
+"""Input that is in order, to be spoilt by the tests."""
+
+import socket
+from typing import Any
+
+from moto.ec2.models.amis import AMIS
+
+REGION = "eu-central-1"
+IMAGE = AMIS[0]["ami_id"]
+"""One that moto has, whichever list it was given."""
+
+
+def service(**changes: Any) -> dict[str, Any]:
+    """Describe a service that is in order, but for the changes."""
+    return {
+        "name": "app",
+        "context": "app",
+        "path": "/",
+        "replicas": 3,
+        "server": "gunicorn",
+        "memory": "128m",
+        "cpus": "0.5",
+    } | changes
+
+
+def stack(**changes: Any) -> dict[str, Any]:
+    """Give the variables that the checks of a machine read."""
+    return {
+        "ec2_count": 1,
+        "ec2_private_key_file": "/no/such/key",
+        "ec2_project": "flask-fleet",
+        "ec2_region": REGION,
+        "ec2_instance_type": "t2.micro",
+        "stack_address": "127.0.0.1",
+        "stack_name": "flask-fleet",
+        "stack_nginx_memory": "64m",
+        "stack_port": 7151,
+        "stack_services": [service()],
+        "stack_surge": 1,
+    } | changes
+
+
+def free_port() -> int:
+    """Find a port that nobody listens on."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        return int(listener.getsockname()[1])

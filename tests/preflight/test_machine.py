@@ -1,0 +1,83 @@
+"""What this machine is asked when the stack is to run on it."""
+
+import os
+import socket
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from preflight import machine
+from tests.preflight.input import free_port, service, stack
+from tests.project import ROOT
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a docker client first on the PATH that shows what is in a file and notes what it was asked."""
+    client = tmp_path / "bin/docker"
+    client.parent.mkdir()
+    client.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat {tmp_path}/shown\n', encoding="utf-8")
+    client.chmod(client.stat().st_mode | stat.S_IXUSR)
+    (tmp_path / "shown").touch()
+    monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
+    return tmp_path
+
+
+@pytest.mark.usefixtures("docker")
+@pytest.mark.parametrize("listens_on", ["127.0.0.1", "0.0.0.0"])  # noqa: S104 - the case under test
+def test_port_of_somebody_else_is_refused(listens_on: str) -> None:
+    """Compose would find out after the images are built, and with a message about an endpoint."""
+    with socket.create_server((listens_on, 0)) as listener:
+        port = listener.getsockname()[1]
+        assert list(machine.local_problems(stack(stack_port=port))) == [
+            f"stack_port is {port}: something else listens on 127.0.0.1:{port}; allowed is a free port"
+        ]
+
+
+def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
+    """A second run finds its own nginx on the port."""
+    (docker / "shown").write_text("0123456789ab\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        assert list(machine.local_problems(stack(stack_port=port, stack_name="mine"))) == []
+    asked = (docker / "asked").read_text(encoding="utf-8")
+    assert f"publish={port}" in asked
+    assert "com.docker.compose.project=mine" in asked
+
+
+def test_free_port_is_allowed_without_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A machine that has no engine yet gets one from the docker role."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert list(machine.local_problems(stack(stack_port=str(free_port())))) == []
+
+
+def test_this_machine_has_to_hold_the_services() -> None:
+    """Fifty times a hundred gigabytes is more than any machine that this runs on."""
+    (problem,) = machine.local_problems(
+        stack(stack_port=free_port(), stack_services=[service(replicas=50, memory="100g")])
+    )
+    assert "50 x 100g of app are 5120064 MiB, but this machine has " in problem
+
+
+def test_address_of_another_machine_is_refused() -> None:
+    """It is not the port that is wrong; TEST-NET-1 belongs to nobody."""
+    for address in ("192.0.2.1", "no-such-host.invalid"):
+        assert list(machine.local_problems(stack(stack_port=free_port(), stack_address=address))) == [
+            f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
+        ]
+
+
+def test_port_that_only_root_may_bind_is_left_to_the_engine() -> None:
+    """It was once called taken; the engine runs as root, whoever asks it."""
+    if os.geteuid() != 0:
+        assert list(machine.local_problems(stack(stack_port=1))) == []
+        return
+    script = (
+        "import os, encodings.idna; from preflight import machine; os.setuid(65534); "
+        "print(machine.port_problem('127.0.0.1', 1, 'x'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "None"

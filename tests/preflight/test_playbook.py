@@ -1,0 +1,65 @@
+"""Bad input is refused before anything is touched, in words that say what, where and what is allowed instead."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.preflight.input import free_port, service
+from tests.project import ROOT
+
+
+def run_playbook(tmp_path: Path, **variables: Any) -> "subprocess.CompletedProcess[str]":
+    """Run the real playbook on the local inventory, without whatever the shell says about Ansible."""
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        "playbooks/preflight.yml",
+        "--inventory=inventories/local",
+        f"--extra-vars={json.dumps(variables)}",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
+    environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_NOCOLOR": "1"}
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+
+
+def test_playbook_refuses_bad_input(tmp_path: Path) -> None:
+    """All kinds of problems in one message, the run failed, nothing changed."""
+    run = run_playbook(
+        tmp_path,
+        stack_servces=[],
+        ec2_count=0,
+        ec2_public_ports=["http"],
+        ec2_ssh_cidrs=["1.2.3.4.5/32"],
+        stack_services=[service(replicas="three")],
+    )
+    said = run.stdout + run.stderr
+    assert run.returncode != 0, said
+    for sentence in (
+        "Nothing was touched. To be mended first:",
+        "- stack_servces is no variable of this project; did you mean stack_services?",
+        "- ec2_count is 0: allowed is a whole number from 1 to 20",
+        "- ec2_public_ports is ['http']: allowed is a list, each entry a whole number",
+        "- ec2_ssh_cidrs[0] is '1.2.3.4.5/32': allowed is a CIDR block such as 203.0.113.7/32",
+        "- stack_services[0] (app): replicas is 'three': allowed is a whole number from 1 to 50",
+    ):
+        assert sentence in said
+    assert "Traceback" not in said
+    assert "changed=0" in run.stdout
+
+
+def test_playbook_looks_at_the_machine_when_the_input_is_in_order(tmp_path: Path) -> None:
+    """The second half of the checks is reached, with the variables templated and the defaults filled in."""
+    run = run_playbook(
+        tmp_path, stack_port=free_port(), stack_services=[service(replicas="{{ 25 * 2 }}", memory="100g")]
+    )
+    assert run.returncode != 0, run.stdout
+    assert "nginx 64m, 50 x 100g of app are 5120064 MiB, but this machine has " in run.stdout + run.stderr
+
+
+def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:
+    """Neither Ansible's own variables nor our own defaults are refused."""
+    run = run_playbook(tmp_path, stack_port=free_port())
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "ok=1" in run.stdout

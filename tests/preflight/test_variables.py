@@ -1,0 +1,128 @@
+"""Names, types and ranges of the variables."""
+
+import pytest
+
+from preflight import variables
+from tests.project import ROOT
+
+OPTIONS = variables.known_variables(ROOT / "roles")
+
+each_number = pytest.mark.parametrize("name", sorted(variables.WHOLE_NUMBERS))
+
+
+@each_number
+def test_numbers_are_variables_that_exist(name: str) -> None:
+    """A range for a variable that was renamed would check nothing, and a default outside its range everybody."""
+    option = next(of_role[name] for of_role in OPTIONS.values() if name in of_role)
+    assert option["type"] == "int"
+    assert list(variables.out_of_range({name: option["default"]})) == []
+
+
+@each_number
+def test_number_at_the_edge_is_allowed(name: str) -> None:
+    """The message names both bounds as allowed; -e gives numbers as text."""
+    for bound in variables.WHOLE_NUMBERS[name]:
+        assert list(variables.out_of_range({name: bound})) == []
+        assert list(variables.out_of_range({name: str(bound)})) == []
+
+
+@each_number
+def test_number_beyond_the_edge_is_refused(name: str) -> None:
+    """Without a range, -1 instances or port 70000 are found by AWS or Docker, half-way through."""
+    smallest, largest = variables.WHOLE_NUMBERS[name]
+    for value in (smallest - 1, largest + 1, str(largest + 1)):
+        assert list(variables.out_of_range({name: value})) == [
+            f"{name} is {value!r}: allowed is a whole number from {smallest} to {largest}"
+        ]
+
+
+@pytest.mark.parametrize("value", ["three", "", None, True, 2.5, [2]], ids=repr)
+@each_number
+def test_what_is_no_whole_number_is_refused(name: str, value: object) -> None:
+    """Python takes True for 1 and YAML writes it as `yes`."""
+    (problem,) = variables.out_of_range({name: value})
+    assert problem.startswith(f"{name} is {value!r}: allowed is a whole number from ")
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("stack_servces", "stack_services"),
+        ("ec2_instance_typ", "ec2_instance_type"),
+        ("docker_manage_exsting", "docker_manage_existing"),
+        ("host_swap_mb", "host_swap_mib"),
+        ("image_base_pull", "image_base_pulled"),
+        # The prefix itself is misspelt.
+        ("stak_services", "stack_services"),
+        ("ecs2_instance_type", "ec2_instance_type"),
+    ],
+)
+def test_misspelt_variable_is_refused(name: str, meant: str) -> None:
+    """Ansible ignores a variable that nobody reads: the default would win without a word."""
+    expected = f"{name} is no variable of this project; did you mean {meant}?"
+    assert list(variables.misspelt(["ec2_count", name, "my_own"], OPTIONS)) == [expected]
+
+
+def test_name_that_resembles_nothing_gets_no_suggestion() -> None:
+    """A far-fetched suggestion sends the person the wrong way."""
+    assert list(variables.misspelt(["ec2_qqqqqqqqqqqq"], OPTIONS)) == [
+        "ec2_qqqqqqqqqqqq is no variable of this project"
+    ]
+
+
+@pytest.mark.parametrize(
+    "name", ["ansible_host", "group_names", "inventory_dir", "my_own", "vault_password", "__stack_internal", "_x"]
+)
+def test_foreign_variable_is_none_of_our_business(name: str) -> None:
+    """Ansible's own variables, and those of other projects in the same inventory, are not misspelt ones of ours."""
+    assert list(variables.misspelt([name], OPTIONS)) == []
+
+
+def test_every_variable_of_a_role_is_known() -> None:
+    """A role whose specification is not read would have all its variables refused."""
+    assert set(OPTIONS) == {path.name for path in (ROOT / "roles").iterdir() if (path / "meta").is_dir()}
+    assert list(variables.misspelt([name for of_role in OPTIONS.values() for name in of_role], OPTIONS)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "allowed"),
+    [
+        ("ec2_public_ports", ["http"], "a list, each entry a whole number"),
+        ("ec2_ssh_cidrs", {"mine": 1}, "a list, each entry text"),
+        ("docker_manage_existing", "perhaps", "true or false"),
+        ("stack_images", "flask-fleet/app", "a mapping of names to values"),
+    ],
+)
+def test_wrong_type_is_refused(name: str, value: object, allowed: str) -> None:
+    """The last role's specification would be validated when the instances already exist and cost money."""
+    assert list(variables.wrong_types({name: value}, OPTIONS)) == [f"{name} is {value!r}: allowed is {allowed}"]
+
+
+def test_every_type_has_a_word() -> None:
+    """An option of a type without one would end in a traceback instead of a sentence."""
+    declared = [option for of_role in OPTIONS.values() for option in of_role.values()]
+    assert {option["type"] for option in declared} <= variables.TYPES.keys()
+    assert {option["elements"] for option in declared if option["type"] == "list"} <= variables.TYPES.keys()
+
+
+def test_choice_is_named() -> None:
+    """Who chose wrongly sees what there is."""
+    options = {"role": {"role_mode": {"type": "str", "choices": ["fast", "safe"]}}}
+    assert list(variables.wrong_types({"role_mode": "slow"}, options)) == [
+        "role_mode is 'slow': allowed is fast or safe"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("ec2_count", "2"),
+        ("ec2_public_ports", ["80", 443]),
+        ("ec2_ssh_cidrs", "10.0.0.0/8"),
+        ("docker_manage_existing", "yes"),
+        ("stack_directory", "~/stack"),
+    ],
+)
+def test_type_that_ansible_converts_is_allowed(name: str, value: object) -> None:
+    """-e gives everything as text, and the roles accept that."""
+    assert list(variables.wrong_types({name: value}, OPTIONS)) == []

@@ -1,0 +1,86 @@
+"""What a service does not say follows from the machine, and always fits into it."""
+
+from typing import Any
+
+import pytest
+from ansible.errors import AnsibleFilterError
+
+from plugins.filter.sizes import LEAST_MEMORY_MIB, MOST_MEMORY_MIB, SYSTEM_MIB, memory_mib, sized
+
+APP = {"name": "app", "context": "app", "path": "/", "server": "gunicorn"}
+API = APP | {"name": "api", "path": "/api"}
+T2_NANO, T2_MICRO, T2_MEDIUM, LARGE = (1, 512), (1, 1024), (2, 4096), (64, 262144)
+
+
+def sizes(machine: tuple[int, int], *services: dict[str, Any], nginx: str = "64m", surge: int = 1) -> list[list[Any]]:
+    """Say replicas, memory and cpus of every service."""
+    return [[one["replicas"], one["memory"], one["cpus"]] for one in sized(services or (APP,), *machine, nginx, surge)]
+
+
+@pytest.mark.parametrize(
+    ("machine", "expected"),
+    [
+        (T2_NANO, [3, "64m", "0.5"]),
+        (T2_MICRO, [3, "128m", "0.5"]),
+        (T2_MEDIUM, [5, "512m", "1"]),
+        (LARGE, [12, "512m", "1"]),
+    ],
+)
+def test_machine_decides(machine: tuple[int, int], expected: list[Any]) -> None:
+    """As many processes as gunicorn's page says for all CPUs, and never more than a replica can use."""
+    assert sizes(machine) == [expected]
+
+
+@pytest.mark.parametrize("machine", [T2_MICRO, (1, 2048), T2_MEDIUM], ids=str)
+def test_what_the_kernel_keeps_does_not_matter(machine: tuple[int, int]) -> None:
+    """Preflight asks EC2 for the type's memory, the role asks the machine, which sees up to 7 % less."""
+    vcpus, memory = machine
+    assert sizes((vcpus, round(memory * 0.93))) == sizes(machine)
+
+
+def test_what_a_service_says_is_kept() -> None:
+    """Also as the numbers that YAML makes of it; Compose gets text."""
+    own = APP | {"replicas": "4", "memory": "96m", "cpus": 0.25}
+    assert sizes(T2_MICRO, own) == [[4, "96m", "0.25"]]
+    assert sizes(T2_MICRO, APP | {"memory": "256m"}) == [[3, "256m", "0.5"]]
+    assert sizes(T2_MEDIUM, APP | {"replicas": 2}) == [[2, "512m", "1"]]
+
+
+def test_services_share_the_machine() -> None:
+    """The processes are counted for the whole machine; what one service takes, the others do not get."""
+    assert sizes(T2_MEDIUM, APP, API) == [[2, "512m", "1"], [2, "512m", "1"]]
+    assert sizes(T2_MEDIUM, APP | {"replicas": 4, "memory": "768m"}, API) == [[4, "768m", "1"], [1, "256m", "1"]]
+    # Everybody serves, however small the machine is.
+    assert [replicas for replicas, *_ in sizes(T2_MICRO, APP | {"replicas": 9}, API)] == [9, 1]
+
+
+@pytest.mark.parametrize("machine", [T2_NANO, T2_MICRO, T2_MEDIUM, LARGE], ids=str)
+@pytest.mark.parametrize("services", [(APP,), (APP, API)], ids=["one", "two"])
+def test_derived_limits_fit(machine: tuple[int, int], services: tuple[dict[str, Any], ...]) -> None:
+    """What nobody asked for must never be what preflight refuses."""
+    total = sum(replicas * (memory_mib(memory) or 0) for replicas, memory, _ in sizes(machine, *services))
+    assert total + 64 + SYSTEM_MIB <= machine[1]
+
+
+def test_surge_and_nginx_have_room_too() -> None:
+    """A deploy of a full machine would otherwise wake the kernel's killer."""
+    assert sizes(T2_MICRO, surge=10) == [[3, f"{LEAST_MEMORY_MIB}m", "0.5"]]
+    assert sizes(T2_MICRO, nginx="512m") == [[3, f"{LEAST_MEMORY_MIB}m", "0.5"]]
+    assert sizes(LARGE, surge=50) == [[12, f"{MOST_MEMORY_MIB}m", "1"]]
+
+
+@pytest.mark.parametrize(
+    ("size", "expected"),
+    [("128m", 128), ("1g", 1024), ("512k", 0.5), ("128M", 128), ("64mb", 64), ("2GB", 2048)],
+)
+def test_memory_is_read_as_compose_does(size: str, expected: float) -> None:
+    """A size that is misread makes the sum of all limits wrong."""
+    assert memory_mib(size) == expected
+
+
+@pytest.mark.parametrize("size", ["", "128", "0m", "-1m", "1.5g", "lots", None, "128 m"], ids=repr)
+def test_what_is_no_size_is_not_guessed(size: object) -> None:
+    """Compose would read 128 as bytes."""
+    assert memory_mib(size) is None
+    with pytest.raises(AnsibleFilterError, match="no memory size"):
+        sized([APP], 1, 1024, str(size), 1)
