@@ -1,6 +1,13 @@
 """Guards for every fast test."""
 
+import os
+
 import pytest
+
+from rehearsal import daemon
+
+# moto reads its options when it is imported, and here nothing has imported it yet.
+os.environ.update(daemon.moto_environment())
 
 
 @pytest.fixture(autouse=True)
