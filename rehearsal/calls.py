@@ -25,6 +25,10 @@ MODEL_NAMES = {"elasticloadbalancing": "elbv2", "monitoring": "cloudwatch", "ema
 """botocore's name of a service whose signature has another one."""
 
 
+IAM_NAMES = {"tagging": "tag"}
+"""What IAM calls a service whose signature has another name."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of the AWS API.
@@ -44,7 +48,7 @@ class Call:
     @property
     def name(self) -> str:
         """Service and action, as in an IAM policy."""
-        return f"{self.service}:{self.action}"
+        return f"{IAM_NAMES.get(self.service, self.service)}:{self.action}"
 
     def permissions(self) -> list[str]:
         """List the IAM actions that AWS asks for.

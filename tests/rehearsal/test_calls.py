@@ -54,6 +54,12 @@ def test_service_and_action_are_those_of_an_iam_policy(environ: dict[str, Any], 
     assert (found.service, found.action) == call
 
 
+def test_iam_has_its_own_name_for_some_services() -> None:
+    """A policy with the signature's name would allow nothing."""
+    call = read_call(request("tagging", "{}", HTTP_X_AMZ_TARGET="ResourceGroupsTaggingAPI_20170126.GetResources"))
+    assert call.permissions() == ["tag:GetResources"]
+
+
 def test_body_is_still_there_for_moto() -> None:
     """A request can be read only once."""
     environ = request("ec2", "Action=StopInstances&InstanceId.1=i-1")
