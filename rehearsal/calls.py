@@ -29,6 +29,10 @@ IAM_NAMES = {"tagging": "tag"}
 """What IAM calls a service whose signature has another name."""
 
 
+TAGGED_BY = {"iam:CreateRole": "iam:TagRole", "iam:CreateInstanceProfile": "iam:TagInstanceProfile"}
+"""What IAM asks for beside a call that brings tags along."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of the AWS API.
@@ -62,6 +66,8 @@ class Call:
         passes_role = any(name.startswith("IamInstanceProfile.") for name in self.parameters)
         if passes_role or self.name == "iam:AddRoleToInstanceProfile":
             needed.append("iam:PassRole")
+        if self.name in TAGGED_BY and any(name.startswith("Tags.") for name in self.parameters):
+            needed.append(TAGGED_BY[self.name])
         return list(dict.fromkeys(needed))
 
     @property

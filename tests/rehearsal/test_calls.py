@@ -60,6 +60,13 @@ def test_iam_has_its_own_name_for_some_services() -> None:
     assert call.permissions() == ["tag:GetResources"]
 
 
+def test_tags_that_come_along_need_a_permission() -> None:
+    """AWS refuses CreateRole with tags to who may not tag roles."""
+    tagged = request("iam", "Action=CreateRole&RoleName=a&Tags.member.1.Key=Project&Tags.member.1.Value=b")
+    assert read_call(tagged).permissions() == ["iam:CreateRole", "iam:TagRole"]
+    assert read_call(request("iam", "Action=CreateRole&RoleName=a")).permissions() == ["iam:CreateRole"]
+
+
 def test_body_is_still_there_for_moto() -> None:
     """A request can be read only once."""
     environ = request("ec2", "Action=StopInstances&InstanceId.1=i-1")
