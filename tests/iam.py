@@ -42,12 +42,13 @@ def allowed(policy: dict[str, Any], without: Collection[str] = ()) -> set[str]:
 
     Args:
         policy: The policy document.
-        without: Sids of statements to leave out.
+        without: Sids of statements, and actions, to leave out.
 
     Returns:
         Actions such as ``ec2:RunInstances``.
     """
-    return {action for one in policy["Statement"] if one["Sid"] not in without for action in one["Action"]}
+    listed = {action for one in policy["Statement"] if one["Sid"] not in without for action in one["Action"]}
+    return listed - {*without}
 
 
 def needed(calls: Path) -> set[str]:
@@ -72,7 +73,7 @@ def differences(
     Args:
         calls: The rehearsal's calls.jsonl, after a whole life of the instances.
         policy: The policy document.
-        unused: Sids of statements that this life had no use for.
+        unused: Sids of statements, and actions, that this life had no use for.
         beside: Actions that were called by others than the playbooks, such as the tests themselves.
 
     Returns:
