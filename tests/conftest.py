@@ -6,7 +6,7 @@ import pytest
 
 from rehearsal import daemon
 
-# moto reads its options when it is imported, and here nothing has imported it yet.
+# moto reads its options when it is imported, so they are set before any test is.
 os.environ.update(daemon.moto_environment())
 
 

@@ -1,4 +1,4 @@
-"""What the tests of the rehearsal share."""
+"""Settings of a rehearsal for the tests of it."""
 
 from pathlib import Path
 
