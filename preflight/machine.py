@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import socket
@@ -12,8 +13,19 @@ from preflight.services import no_room
 from preflight.variables import Variables
 
 
-def port_taken(address: str, port: int, project: str) -> bool:
-    """Tell whether somebody else listens where nginx is to be published.
+def _published_by(project: str, port: int) -> bool:
+    """Tell whether a port that is in use is the project's own, as far as the engine can be asked."""
+    if not shutil.which("docker"):
+        return False
+    label = f"label=com.docker.compose.project={project}"
+    ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
+    answer = subprocess.run(ours, capture_output=True, check=False, text=True)
+    # An engine that does not answer is the docker role's business, which says more about it.
+    return answer.returncode != 0 or bool(answer.stdout.strip())
+
+
+def port_problem(address: str, port: int, project: str) -> str | None:
+    """Tell what stands in the way of nginx.
 
     Args:
         address: Address to publish on.
@@ -21,21 +33,31 @@ def port_taken(address: str, port: int, project: str) -> bool:
         project: Name of the Compose project that may have the port.
 
     Returns:
-        True when the port is in use and not by the project.
+        A sentence, or None when the port is free or the project's.
     """
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((address, port))
-        except OSError:
-            label = f"label=com.docker.compose.project={project}"
-            ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
-            if not shutil.which("docker"):
-                return True
-            answer = subprocess.run(ours, capture_output=True, check=False, text=True)
-            # An engine that does not answer is the docker role's business, which says more about it.
-            return answer.returncode == 0 and not answer.stdout.strip()
-    return False
+    try:
+        family, _, _, _, place = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(place)
+    except OSError as error:
+        return _words(error, address, port, project)
+    return None
+
+
+def _words(error: OSError, address: str, port: int, project: str) -> str | None:
+    """Say why an address cannot be bound; None when that does not matter."""
+    match error.errno:
+        case errno.EADDRINUSE if _published_by(project, port):
+            return None
+        case errno.EADDRINUSE:
+            return f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port"
+        case errno.EADDRNOTAVAIL | socket.EAI_NONAME:
+            return f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
+        case errno.EACCES:
+            # Only root may bind it here, but it is the engine that will, and the engine is root.
+            return None
+    return f"stack_port is {port}: {address}:{port} cannot be used ({error.strerror}); allowed is a free port"
 
 
 def local_problems(variables: Variables) -> Iterator[str]:
@@ -50,5 +72,5 @@ def local_problems(variables: Variables) -> Iterator[str]:
     machine_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     yield from no_room(variables, "this machine", len(os.sched_getaffinity(0)), machine_mib)
     address, port = variables["stack_address"], int(variables["stack_port"])
-    if port_taken(address, port, variables["stack_name"]):
-        yield f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port"
+    if problem := port_problem(address, port, variables["stack_name"]):
+        yield problem

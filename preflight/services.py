@@ -17,6 +17,11 @@ MOST_REPLICAS = 50
 IMAGE_NAMES = {"base", "instance", "nginx", "python"}
 """Names of files/images/ that a service cannot have."""
 
+SMALLEST_MIB = 6
+"""Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
+
+SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
+
 
 def _positive_number(value: object) -> bool:
     try:
@@ -31,8 +36,8 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         yield f"replicas is {replicas!r}: allowed is a whole number from 1 to {MOST_REPLICAS}"
     if service.get("server") not in servers:
         yield f"server is {service.get('server')!r}: allowed is {' or '.join(servers)}"
-    if "memory" in service and memory_mib(service["memory"]) is None:
-        yield f"memory is {service['memory']!r}: allowed is a size such as 128m or 1g"
+    if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
+        yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
         yield f"cpus is {service['cpus']!r}: allowed is a number above 0, such as 0.5"
     if not re.fullmatch(r"/[\w./~-]*", str(service.get("path", "")), re.ASCII):
@@ -113,8 +118,8 @@ def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) ->
         A sentence for each limit that is above the machine, and when all memory limits together are.
     """
     nginx = variables["stack_nginx_memory"]
-    if memory_mib(nginx) is None:
-        yield f"stack_nginx_memory is {nginx!r}: allowed is a size such as 128m or 1g"
+    if (memory_mib(nginx) or 0) < SMALLEST_MIB:
+        yield f"stack_nginx_memory is {nginx!r}: allowed is {SIZE}"
         return
     services = sized(variables["stack_services"], vcpus, machine_mib, nginx, variables["stack_surge"])
     parts = [(f"nginx {nginx}", memory_mib(nginx) or 0.0)]

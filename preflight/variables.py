@@ -10,12 +10,26 @@ from typing import Any
 
 import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.parsing.convert_bool import boolean
 
 Variables = Mapping[str, Any]
+
+TYPES = {
+    "bool": "true or false",
+    "dict": "a mapping of names to values",
+    "float": "a number",
+    "int": "a whole number",
+    "list": "a list",
+    "path": "a path",
+    "raw": "anything",
+    "str": "text",
+}
+"""What the types of argument specs are called in messages."""
 
 WHOLE_NUMBERS = {
     "ec2_count": (1, 20),
     "ec2_volume_size": (8, 16384),
+    "host_boot_seconds": (10, 3600),
     "host_swap_mib": (0, 16384),
     "stack_drain_seconds": (1, 300),
     "stack_port": (1, 65535),
@@ -85,11 +99,34 @@ def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> 
     Yields:
         A sentence for each problem.
     """
+    # Numbers and services have checks of their own, which say more.
+    elsewhere = {*WHOLE_NUMBERS, "stack_services"}
     for of_role in options.values():
-        # Services have checks of their own, which name the service.
-        spec = {name: option for name, option in of_role.items() if name in variables and name != "stack_services"}
-        result = ArgumentSpecValidator(spec).validate({name: variables[name] for name in spec})
-        yield from result.error_messages
+        for name in sorted((of_role.keys() & variables.keys()) - elsewhere):
+            validator = ArgumentSpecValidator({name: of_role[name]})
+            if validator.validate({name: variables[name]}).error_messages:
+                yield f"{name} is {variables[name]!r}: allowed is {_described(of_role[name])}"
+
+
+def _described(option: Mapping[str, Any]) -> str:
+    """Say in words what an argument spec allows."""
+    if "choices" in option:
+        return " or ".join(map(str, option["choices"]))
+    if option["type"] == "list":
+        return f"a list, each entry {TYPES[option['elements']]}"
+    return TYPES[option["type"]]
+
+
+def is_true(value: object) -> bool:
+    """Read a truth value, which -e gives as text.
+
+    Args:
+        value: The value of a variable, of the right type; None means no.
+
+    Returns:
+        What Ansible makes of it.
+    """
+    return bool(boolean(value, strict=False))
 
 
 def whole_number(value: object) -> int | None:

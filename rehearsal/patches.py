@@ -29,6 +29,7 @@ from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.monitoring import Monitoring
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from rehearsal import network
 from rehearsal.adapter import MotoImage, MotoInstance, is_own
@@ -36,6 +37,7 @@ from rehearsal.fleet import Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import machine_for
 from rehearsal.pins import check_pins
+from rehearsal.quotas import check_vcpus, get_service_quota
 
 Original = Callable[..., Any]
 
@@ -87,6 +89,7 @@ def install(fleet: Fleet) -> None:
     _replace(AmiBackend, "create_image", images.with_tags)
     _replace(AmiBackend, "describe_images", images.when_settled)
     _replace(AmiBackend, "deregister_image", images.deregister)
+    _replace(ServiceQuotasBackend, "get_service_quota", get_service_quota)
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
@@ -172,6 +175,7 @@ class LifeHooks:
                 raise EC2ClientError("InvalidAMIID.Unavailable", message)
             if images and kwargs["instance_type"] in INSTANCE_TYPES:
                 check_type(kwargs["instance_type"], str(images[0].architecture))
+                check_vcpus(backend.region_name, kwargs["instance_type"], count)
             _choose_subnet(backend, kwargs)
             reservation = original(backend, image_id, count, *args, **kwargs)
             if token != NOT_IDEMPOTENT:

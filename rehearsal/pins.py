@@ -19,6 +19,7 @@ from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.monitoring import Monitoring
+from moto.servicequotas.models import ServiceQuotasBackend
 
 from rehearsal.errors import RehearsalError
 
@@ -92,6 +93,7 @@ PINNED: tuple[Pin, ...] = (
     (InstanceResponse, "describe_instance_credit_specifications", ()),
     (Monitoring, "monitor_instances", ()),
     (Monitoring, "unmonitor_instances", ()),
+    (ServiceQuotasBackend, "get_service_quota", ("service_code", "quota_code")),
 )
 """Class, method and its parameters after ``self``, of everything in moto that is replaced or called."""
 

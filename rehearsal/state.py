@@ -18,6 +18,9 @@ from rehearsal.errors import RehearsalError
 DEFAULT_NAME = "rehearsal"
 DEFAULT_PORT = 7152
 DEFAULT_NETWORK = "10.71.0.0/16"
+TAKEN = {"local", "receipts"}
+"""What is kept beside the rehearsals: the stack of inventories/local, and the receipts of passed tests."""
+
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -98,6 +101,8 @@ class State:
         Raises:
             RehearsalError: The name cannot be used in host names and labels.
         """
+        if name in TAKEN:
+            raise RehearsalError(f"--name {name!r}: something else is kept under that name")
         if not NAME.fullmatch(name):
             raise RehearsalError(f"--name {name!r}: small letters, digits and hyphens, at most 31, first a letter")
         return cls(base_directory() / name)

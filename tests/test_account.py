@@ -11,27 +11,34 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.stub import Stubber
 from moto import mock_aws
+from moto.server import ThreadedMotoServer
 
-from plugins.inventory import account
+from preflight import account
 from tests.project import ROOT
 
-REFUSED = b"""<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
-<Code>InvalidClientTokenId</Code><Message>The security token included in the request is invalid.</Message></Error>
+REGION = "eu-central-1"
+
+REFUSED = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><Error><Type>Sender</Type>
+<Code>{code}</Code><Message>The security token is refused.</Message></Error>
 <RequestId>1</RequestId></ErrorResponse>"""
 
 
 class Refusal(http.server.BaseHTTPRequestHandler):
     """Answers every request as AWS answers a key that it does not know."""
 
+    code = "InvalidClientTokenId"
+
     def do_POST(self) -> None:
         """Refuse."""
+        body = REFUSED.format(code=self.code).encode()
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(403)
         self.send_header("Content-Type", "text/xml")
-        self.send_header("Content-Length", str(len(REFUSED)))
+        self.send_header("Content-Length", str(len(body)))
         self.end_headers()
-        self.wfile.write(REFUSED)
+        self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
         """Say nothing."""
@@ -42,6 +49,7 @@ def _fresh_session(monkeypatch: pytest.MonkeyPatch) -> None:
     """Boto3 remembers the credentials that it found first."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    monkeypatch.setenv("MOTO_ACCOUNT_ID", "123456789012")
 
 
 @pytest.fixture
@@ -68,54 +76,197 @@ def forget_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name)
 
 
-def test_account_that_answers_is_no_problem() -> None:
-    """The check must not stand in the way of who has an account."""
+def refusal(region: str = REGION) -> str:
+    """Ask who we are, and expect a refusal."""
+    with pytest.raises(account.AccountError) as refused:
+        account.identify(region)
+    return str(refused.value)
+
+
+@pytest.fixture
+def aws() -> Iterator[None]:
+    """Answer as AWS, without a network."""
     with mock_aws():
-        assert account.problem() is None
+        yield
+
+
+@pytest.mark.usefixtures("aws")
+def test_account_that_answers_is_said() -> None:
+    """The check must not stand in the way of who has an account, and the person has to see which one it is."""
+    who = account.identify(REGION)
+    assert not who.is_rehearsal
+    assert str(who) == "AWS account 123456789012, region eu-central-1 (arn:aws:sts::123456789012:user/moto)"
+
+
+def test_rehearsal_is_said() -> None:
+    """Nobody has to wonder whether this costs money."""
+    who = account.Identity("000000000000", "arn:aws:sts::000000000000:user/moto", REGION, "http://127.0.0.1:7152")
+    assert who.is_rehearsal
+    assert str(who) == "REHEARSAL at http://127.0.0.1:7152, region eu-central-1"
+
+
+@pytest.mark.parametrize(
+    ("number", "endpoints", "why"),
+    [
+        ("123456789012", ["http://127.0.0.1:7152"], "but says that it is account 123456789012"),
+        ("123456789012", ["http://localhost:7152"], "but says that it is account 123456789012"),
+        ("123456789012", ["http://[::1]:7152"], "but says that it is account 123456789012"),
+        ("000000000000", ["https://ec2.eu-central-1.amazonaws.com"], "which is the rehearsal's, but"),
+        ("000000000000", ["http://10.0.0.5:7152"], "which is the rehearsal's, but"),
+        ("000000000000", ["http://127.0.0.1:7152", "https://ec2.us-east-1.amazonaws.com"], "allowed is all or none"),
+        ("123456789012", ["http://127.0.0.1:7152", "https://ec2.us-east-1.amazonaws.com"], "allowed is all or none"),
+    ],
+)
+def test_mixture_is_refused(number: str, endpoints: list[str], why: str) -> None:
+    """Half a rehearsal would make real machines, or prove nothing."""
+    found = account.mixture(number, endpoints)
+    assert found
+    assert why in found
+    assert endpoints[0] in found
+
+
+@pytest.mark.parametrize(
+    ("number", "endpoint"),
+    [
+        ("123456789012", "https://ec2.eu-central-1.amazonaws.com"),
+        ("123456789012", "https://ec2.example.org"),
+        ("000000000000", "http://127.0.0.1:7152"),
+        ("000000000000", "http://localhost:7152"),
+    ],
+)
+def test_clear_case_is_allowed(number: str, endpoint: str) -> None:
+    """A private endpoint of AWS is an endpoint of AWS."""
+    assert account.mixture(number, [endpoint, endpoint]) is None
+
+
+def test_foreign_api_on_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another emulator, with its own account, over HTTP: the guard holds from end to end."""
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        assert refusal() == (
+            f"http://{host}:{port} is on this machine, but says that it is account 123456789012; "
+            "the rehearsal is 000000000000"
+        )
+    finally:
+        server.stop()
+
+
+@pytest.mark.usefixtures("aws")
+def test_second_way_to_choose_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """amazon.aws reads AWS_URL and boto3 does not: the modules would go elsewhere than what this looks at."""
+    monkeypatch.setenv("AWS_URL", "http://127.0.0.1:1")
+    assert refusal().startswith("AWS_URL is 'http://127.0.0.1:1': allowed is to unset it")
+
+
+@pytest.mark.usefixtures("aws")
+def test_misspelt_region_is_refused() -> None:
+    """The inventory would wait for a host name that does not exist."""
+    said = refusal("eu-centrl-1")
+    assert said.startswith(
+        "The region is 'eu-centrl-1' (regions in aws_ec2.yml): AWS has no such region; did you mean eu-central-1?"
+    )
+    assert "us-east-1" in said
+    assert "me-south-1" not in said
+
+
+@pytest.mark.usefixtures("aws")
+def test_region_that_is_not_enabled_is_refused() -> None:
+    """AWS itself says only that the credentials are invalid."""
+    assert refusal("me-south-1").startswith(
+        "The region is 'me-south-1' (regions in aws_ec2.yml), which account 123456789012 has not enabled: enable it"
+    )
+
+
+def test_region_is_not_refused_without_the_permission_to_ask() -> None:
+    """Who may not list regions may well have one."""
+    client = boto3.client("ec2", region_name="us-east-1")
+    with Stubber(client) as stubber:
+        stubber.add_client_error("describe_regions", "UnauthorizedOperation")
+        assert account.unusable_region(client, REGION, "123456789012") is None
+
+
+@pytest.mark.parametrize("text", ["plugin: amazon.aws.aws_ec2\n", "regions: []\n", "regions\n", "{", None])
+def test_inventory_without_a_region_is_refused(tmp_path: Path, text: str | None) -> None:
+    """The file is named, because it is the one place of the region."""
+    if text is not None:
+        (tmp_path / "aws_ec2.yml").write_text(text)
+    with pytest.raises(account.AccountError, match=r"aws_ec2\.yml names no region"):
+        account.inventory_region(tmp_path)
+
+
+def test_region_of_the_inventory_is_the_one_that_is_shipped() -> None:
+    """Read as aws_ec2 reads it."""
+    assert account.inventory_region(ROOT / "inventories/aws") == "eu-central-1"
+
+
+def test_instances_are_made_where_they_are_looked_for() -> None:
+    """With -e ec2_region alone they would be made elsewhere, not be found, and be made again."""
+    who = account.Identity("123456789012", "arn", REGION, "https://ec2.eu-central-1.amazonaws.com")
+    assert list(account.other_region({"ec2_region": REGION}, who)) == []
+    (problem,) = account.other_region({"ec2_region": "us-east-1"}, who)
+    assert problem.startswith("ec2_region is 'us-east-1', but the inventory looks for instances in eu-central-1: ")
 
 
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commonest first run: no account, no rehearsal."""
     forget_credentials(monkeypatch)
-    assert account.problem() == (
-        f"There are no AWS credentials and no rehearsal is chosen. Two ways on:\n{account.WAYS_OUT}"
-    )
+    assert refusal() == f"There are no AWS credentials and no rehearsal is chosen. Two ways on:\n{account.WAYS_OUT}"
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
     """The shell still points at a rehearsal that is down; the message names the variable and its value."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", nobody)
-    assert account.problem() == f"Nobody answers at {nobody} (AWS_ENDPOINT_URL). Two ways on:\n{account.WAYS_OUT}"
+    assert refusal() == f"Nobody answers at {nobody} (AWS_ENDPOINT_URL). Two ways on:\n{account.WAYS_OUT}"
 
 
-def test_refused_credentials(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
-    """What AWS says is passed on, because an expired token and an unknown key are mended differently."""
+@pytest.mark.parametrize(("code", "meaning"), account.REFUSALS.items(), ids=account.REFUSALS)
+def test_refused_credentials(monkeypatch: pytest.MonkeyPatch, refusing: str, code: str, meaning: str) -> None:
+    """An expired token, an unknown key and a wrong secret are mended differently."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
-    found = account.problem()
-    assert found is not None
-    assert found.startswith("AWS does not accept the credentials: ")
-    assert "InvalidClientTokenId" in found
-    assert found.endswith(account.WAYS_OUT)
+    monkeypatch.setattr(Refusal, "code", code)
+    assert refusal() == f"{meaning} ({code}). Two ways on:\n{account.WAYS_OUT}"
+
+
+def test_refusal_without_a_translation_is_passed_on(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
+    """AWS has more codes than this knows."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
+    monkeypatch.setattr(Refusal, "code", "OptInRequired")
+    assert refusal().startswith("AWS does not accept the credentials: An error occurred (OptInRequired)")
+
+
+def test_expired_single_sign_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The command that mends it is named."""
+    forget_credentials(monkeypatch)
+    config = tmp_path / "config"
+    config.write_text(
+        "[profile work]\nsso_start_url = https://example.org/start\nsso_region = eu-central-1\n"
+        "sso_account_id = 123456789012\nsso_role_name = admin\n"
+    )
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert refusal().startswith("The single sign-on has expired; log in again with: aws sso login")
 
 
 def test_half_a_pair_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forgotten second export is a sentence, not a traceback."""
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
-    found = account.problem()
-    assert found is not None
-    assert "AWS_SECRET_ACCESS_KEY" in found.replace(account.WAYS_OUT, "")
+    assert "AWS_SECRET_ACCESS_KEY" in refusal().replace(account.WAYS_OUT, "")
 
 
 def test_unknown_profile(monkeypatch: pytest.MonkeyPatch) -> None:
     """A misspelt AWS_PROFILE is named."""
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
-    assert "no-such-profile" in str(account.problem())
+    assert "no-such-profile" in refusal()
 
 
 def test_endpoint_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
     """A forgotten http:// is named, not buried under what the parsers say."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
-    assert str(account.problem()).startswith("AWS_ENDPOINT_URL is 'localhost': Invalid endpoint: localhost.")
+    assert refusal().startswith("AWS_ENDPOINT_URL is 'localhost': Invalid endpoint: localhost.")
 
 
 def list_inventory(tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":

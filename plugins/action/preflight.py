@@ -11,14 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from ansible.plugins.action import ActionBase
+from ansible.utils.display import Display
+from ansible.utils.vars import load_extra_vars
 
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.cloud import ec2_problems
+from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
+from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_port
+from preflight.receipts import fingerprint, proof
 from preflight.services import bad_services, scaled
-from preflight.variables import Variables, known_variables, misspelt, out_of_range, wrong_types
+from preflight.variables import Variables, is_true, known_variables, misspelt, out_of_range, wrong_types
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -38,15 +44,18 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
         project = Path(self._task.args["project"])
-        problems = list(self._problems(project, task_vars or {}))
+        notes: list[str] = []
+        problems = list(self._problems(project, task_vars or {}, notes))
         listed = "\n".join(f"- {problem}" for problem in problems)
+        for note in () if problems else notes:
+            Display().display(note, color="yellow" if note.startswith("UNPROVEN") else "cyan")
         return result | {
             "changed": False,
             "failed": bool(problems),
             "msg": f"Nothing was touched. To be mended first:\n{listed}" if problems else "The input is in order.",
         }
 
-    def _problems(self, project: Path, task_vars: Variables) -> list[str]:
+    def _problems(self, project: Path, task_vars: Variables, notes: list[str]) -> list[str]:
         options = known_variables(project / "roles")
         ours = {name for of_role in options.values() for name in of_role}
         variables = {name: self._templar.template(task_vars[name]) for name in ours & set(task_vars)}
@@ -58,15 +67,30 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *misspelt(task_vars, options),
             *wrong_types(variables, options),
             *out_of_range(variables),
+            *bad_ssh_cidrs(variables),
+            *bad_vpc_cidr(variables),
+            *bad_public_ports(variables),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
         ]
         if problems:
             return problems
-        in_cloud = "provisioner" in task_vars["group_names"]
-        if not in_cloud:
+        if "provisioner" not in task_vars["group_names"]:
             return list(local_problems(stack))
         missing = [name for name, option in options["ec2"].items() if option.get("required") and not stack.get(name)]
         if missing:
             return [f"{name} has no value; it is needed with this inventory" for name in missing]
-        ec2 = {name: option.get("default") for name, option in options["ec2"].items()}
-        return list(ec2_problems(ec2 | stack))
+        ec2 = {name: option.get("default") for name, option in options["ec2"].items()} | stack
+        inventory = Path(task_vars["inventory_dir"])
+        try:
+            who = identify(inventory_region(inventory))
+        except AccountError as error:
+            return [str(error)]
+        notes.append(estimate(ec2, read_prices(project / "files/prices.yml")))
+        problems = [*closed_port(ec2), *other_region(ec2, who), *ec2_problems(ec2)]
+        if who.is_rehearsal or self._task.args.get("scale"):
+            return problems
+        contexts = [service["context"] for service in stack["stack_services"]]
+        given = ours & load_extra_vars(self._loader).keys() - {"ec2_unproven"}
+        said, go_ahead = proof(fingerprint(project, inventory, contexts), given, is_true(ec2["ec2_unproven"]))
+        (notes if go_ahead else problems).append(said)
+        return problems

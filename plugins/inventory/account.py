@@ -1,23 +1,27 @@
-"""Ansible inventory source: makes sure that somebody answers as AWS before instances are asked for.
+"""Ansible inventory source: makes sure that somebody answers as AWS before instances are asked for, and says who.
 
 Without it a missing credential ends in pages of parser warnings, or in an empty inventory.
 """
 
 from __future__ import annotations
 
-import os
+import sys
+from pathlib import Path
 from typing import Any
 
-import boto3
 from ansible.plugins.inventory import BaseInventoryPlugin
 from ansible.utils.display import Display
-from botocore.exceptions import BotoCoreError, ClientError, EndpointConnectionError, NoCredentialsError
+
+# Ansible imports a plugin by its path; the project's own packages are beside plugins/.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from preflight.account import AccountError, identify, inventory_region
 
 DOCUMENTATION = """
 name: account
-short_description: Refuse to go on when neither AWS nor the rehearsal answers
+short_description: Say whether this is AWS or the rehearsal, and refuse to go on when it is neither
 description:
-  - Adds no host. Ends the run with one message that says how to reach either.
+  - Adds no host. Says the account and the region, or ends the run with one message that says how to reach either.
 options:
   plugin:
     description: Always C(account).
@@ -29,35 +33,13 @@ EXAMPLES = """
 plugin: account
 """
 
-WAYS_OUT = """\
-  rehearsal (no account needed):  make rehearse, or if it runs: eval "$(python -m rehearsal env)"
-  AWS:                            export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"""
-
-
-def problem() -> str | None:
-    """Ask who we are.
-
-    Returns:
-        A message when nobody answers, else None.
-    """
-    try:
-        boto3.client("sts", region_name=os.environ.get("AWS_REGION", "us-east-1")).get_caller_identity()
-    except NoCredentialsError:
-        return f"There are no AWS credentials and no rehearsal is chosen. Two ways on:\n{WAYS_OUT}"
-    except EndpointConnectionError:
-        endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
-        return f"Nobody answers at {endpoint} (AWS_ENDPOINT_URL). Two ways on:\n{WAYS_OUT}"
-    except ValueError as error:
-        return f"AWS_ENDPOINT_URL is {os.environ.get('AWS_ENDPOINT_URL')!r}: {error}. Two ways on:\n{WAYS_OUT}"
-    except (BotoCoreError, ClientError) as error:
-        return f"AWS does not accept the credentials: {error}. Two ways on:\n{WAYS_OUT}"
-    return None
-
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     """Ansible's entry point."""
 
     NAME = "account"
+
+    _said: set[str] = set()  # noqa: RUF012 - of the class: a play that reads the inventory again makes a new object
 
     def verify_file(self, path: str) -> bool:
         """Tell whether a file is this plugin's.
@@ -71,7 +53,7 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
         return bool(super().verify_file(path)) and path.endswith("account.yml")
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """Check, and adds nothing.
+        """Check, say the result, and add nothing.
 
         Args:
             inventory: Unused.
@@ -80,10 +62,16 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
             cache: Unused.
 
         Raises:
-            SystemExit: Nobody answers. An ordinary error would be buried under what the other parsers say.
+            SystemExit: Nobody answers, or the wrong one. An ordinary error would be buried under what the other parsers
+                say.
         """
         super().parse(inventory, loader, path, cache)
-        found = problem()
-        if found:
-            Display().error(found, wrap_text=False)
-            raise SystemExit(1)
+        try:
+            who = str(identify(inventory_region(Path(path).parent)))
+        except AccountError as error:
+            Display().error(str(error), wrap_text=False)
+            raise SystemExit(1) from error
+        if who not in self._said:
+            self._said.add(who)
+            # ansible-inventory's result is on stdout.
+            Display().display(who, color="bright purple", stderr=True)

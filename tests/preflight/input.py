@@ -3,7 +3,11 @@
 import socket
 from typing import Any
 
+from moto.ec2.models.amis import AMIS
+
 REGION = "eu-central-1"
+IMAGE = AMIS[0]["ami_id"]
+"""One that moto has, whichever list it was given."""
 
 
 def service(**changes: Any) -> dict[str, Any]:
@@ -22,6 +26,9 @@ def service(**changes: Any) -> dict[str, Any]:
 def stack(**changes: Any) -> dict[str, Any]:
     """Give the variables that the checks of a machine read."""
     return {
+        "ec2_count": 1,
+        "ec2_private_key_file": "/no/such/key",
+        "ec2_project": "flask-fleet",
         "ec2_region": REGION,
         "ec2_instance_type": "t2.micro",
         "stack_address": "127.0.0.1",

@@ -3,12 +3,15 @@
 import os
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from preflight import machine
 from tests.preflight.input import free_port, service, stack
+from tests.project import ROOT
 
 
 @pytest.fixture
@@ -57,3 +60,24 @@ def test_this_machine_has_to_hold_the_services() -> None:
         stack(stack_port=free_port(), stack_services=[service(replicas=50, memory="100g")])
     )
     assert "50 x 100g of app are 5120064 MiB, but this machine has " in problem
+
+
+def test_address_of_another_machine_is_refused() -> None:
+    """It is not the port that is wrong; TEST-NET-1 belongs to nobody."""
+    for address in ("192.0.2.1", "no-such-host.invalid"):
+        assert list(machine.local_problems(stack(stack_port=free_port(), stack_address=address))) == [
+            f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
+        ]
+
+
+def test_port_that_only_root_may_bind_is_left_to_the_engine() -> None:
+    """It was once called taken; the engine runs as root, whoever asks it."""
+    if os.geteuid() != 0:
+        assert list(machine.local_problems(stack(stack_port=1))) == []
+        return
+    script = (
+        "import os, encodings.idna; from preflight import machine; os.setuid(65534); "
+        "print(machine.port_problem('127.0.0.1', 1, 'x'))"
+    )
+    answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert answer.stdout.strip() == "None"

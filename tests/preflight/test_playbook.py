@@ -27,7 +27,12 @@ def run_playbook(tmp_path: Path, **variables: Any) -> "subprocess.CompletedProce
 def test_playbook_refuses_bad_input(tmp_path: Path) -> None:
     """All kinds of problems in one message, the run failed, nothing changed."""
     run = run_playbook(
-        tmp_path, stack_servces=[], ec2_count=0, ec2_public_ports=["http"], stack_services=[service(replicas="three")]
+        tmp_path,
+        stack_servces=[],
+        ec2_count=0,
+        ec2_public_ports=["http"],
+        ec2_ssh_cidrs=["1.2.3.4.5/32"],
+        stack_services=[service(replicas="three")],
     )
     said = run.stdout + run.stderr
     assert run.returncode != 0, said
@@ -35,7 +40,8 @@ def test_playbook_refuses_bad_input(tmp_path: Path) -> None:
         "Nothing was touched. To be mended first:",
         "- stack_servces is no variable of this project; did you mean stack_services?",
         "- ec2_count is 0: allowed is a whole number from 1 to 20",
-        "option 'ec2_public_ports'",
+        "- ec2_public_ports is ['http']: allowed is a list, each entry a whole number",
+        "- ec2_ssh_cidrs[0] is '1.2.3.4.5/32': allowed is a CIDR block such as 203.0.113.7/32",
         "- stack_services[0] (app): replicas is 'three': allowed is a whole number from 1 to 50",
     ):
         assert sentence in said

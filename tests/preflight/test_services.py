@@ -34,7 +34,10 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
     [
         *(("replicas", value, "a whole number from 1 to 50") for value in (0, -1, 51, 1000, "three", True, 2.5, None)),
         *(("server", value, "gunicorn") for value in ("gunicron", "", None)),
-        *(("memory", value, "a size such as 128m or 1g") for value in ("lots", "128", 128, "0m", None)),
+        *(
+            ("memory", value, "a size such as 128m or 1g, at least 6m")
+            for value in ("lots", "128", 128, "0m", "5m", "6143k", None)
+        ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
     ],
 )
@@ -49,7 +52,7 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
     ("key", "value"),
     [
         *(("replicas", value) for value in (1, 50, "3")),
-        *(("memory", value) for value in ("64m", "1g", "256M")),
+        *(("memory", value) for value in ("64m", "1g", "256M", "6m", "6144k")),
         *(("cpus", value) for value in ("0.5", 0.25, 2)),
         *(("name", value) for value in ("a", "app-2", "a" * 31)),
     ],
@@ -169,11 +172,11 @@ def test_limits_that_fit_exactly_are_allowed() -> None:
     assert len(list(no_room(stack(), "this machine", 2, needed - 1))) == 1
 
 
-@pytest.mark.parametrize("size", ["lots", "64", "0m"])
+@pytest.mark.parametrize("size", ["lots", "64", "0m", "5m"])
 def test_memory_of_nginx_has_to_be_a_size(size: str) -> None:
     """It counts in the sum, and Compose refuses it only when the images are built."""
     (problem,) = no_room(stack(stack_nginx_memory=size), "this machine", 2, 4096)
-    assert problem == f"stack_nginx_memory is {size!r}: allowed is a size such as 128m or 1g"
+    assert problem == f"stack_nginx_memory is {size!r}: allowed is a size such as 128m or 1g, at least 6m"
 
 
 def test_limits_of_all_services_count() -> None:

@@ -171,6 +171,18 @@ def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.Mon
     assert run(ec2, InstanceType="t4g.small", ImageId=newest_ami(ec2, "arm64"))["Architecture"] == "arm64"
 
 
+def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
+    """Preflight asks for it, and who does not ask is refused as by AWS; a type of another family does not count."""
+    quotas = boto3.client("service-quotas", region_name=ec2.meta.region_name)
+    quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
+    half = int(quota["Value"]) // 4
+    run(ec2, InstanceType="t2.medium", MinCount=half, MaxCount=half)
+    run(ec2, InstanceType="g4dn.12xlarge")
+    with pytest.raises(ClientError, match="VcpuLimitExceeded"):
+        run(ec2, InstanceType="t2.medium", MinCount=half + 1, MaxCount=half + 1)
+    run(ec2, InstanceType="t2.medium", MinCount=half, MaxCount=half)
+
+
 def test_repeated_request_launches_once(ec2: Any) -> None:
     """boto3 repeats RunInstances with the same token when the answer got lost."""
     first, again, other = (run(ec2, ClientToken=token) for token in ("a", "a", "b"))

@@ -23,7 +23,7 @@ def test_files_of_a_crash_count_as_not_running(settings: Settings, state: State,
     assert state.load() is None
 
 
-@pytest.mark.parametrize("name", ["", "Big", "a_b", "../etc", "1st", "x" * 32])
+@pytest.mark.parametrize("name", ["", "Big", "a_b", "../etc", "1st", "x" * 32, "local", "receipts"])
 def test_names_that_docker_or_a_path_would_not_take_are_refused(name: str) -> None:
     """The name becomes part of container names, a label and a directory."""
     with pytest.raises(RehearsalError, match="--name"):

@@ -1,0 +1,40 @@
+"""Ansible action: fails with the reason why an instance cannot be reached: security group, key or boot."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import boto3
+from ansible.plugins.action import ActionBase
+
+# Ansible imports a plugin by its path; the project's own packages are beside plugins/.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from preflight.unreachable import Login, explain
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset({"address", "instance", "key", "region", "ssh_arguments", "user"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Look for the reason.
+
+        Args:
+            tmp: Unused.
+            task_vars: Unused; what is needed comes as arguments.
+
+        Returns:
+            Ansible's result, always failed.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        arguments = self._task.args
+        options = shlex.split(arguments["ssh_arguments"])
+        login = Login(arguments["address"], arguments["user"], arguments["key"], options)
+        ec2 = boto3.client("ec2", region_name=arguments["region"])
+        return result | {"failed": True, "changed": False, "msg": explain(ec2, arguments["instance"], login)}

@@ -1,0 +1,222 @@
+"""Whom the AWS clients of this process talk to: AWS, or the rehearsal on this machine."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import boto3
+import yaml
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    EndpointConnectionError,
+    NoCredentialsError,
+    SSOTokenLoadError,
+    TokenRetrievalError,
+    UnauthorizedSSOTokenError,
+)
+
+from preflight.variables import Variables, did_you_mean
+
+REHEARSAL_ACCOUNT = "000000000000"
+"""No real account has this number."""
+
+HOME_REGION = "us-east-1"
+"""A region that every account has."""
+
+WAYS_OUT = """\
+  rehearsal (no account needed):  make rehearse, or if it runs: eval "$(python -m rehearsal env)"
+  AWS:                            export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"""
+
+REFUSALS = {
+    "ExpiredToken": "The AWS credentials have expired",
+    "ExpiredTokenException": "The AWS credentials have expired",
+    "RequestExpired": "The AWS credentials have expired, or this machine's clock is wrong",
+    "InvalidClientTokenId": "AWS does not know the access key, or no longer",
+    "SignatureDoesNotMatch": "The secret key does not belong to the access key",
+}
+"""What the error codes of STS mean: https://docs.aws.amazon.com/STS/latest/APIReference/CommonErrors.html"""
+
+
+class AccountError(Exception):
+    """The clients talk to nobody, or not to whom they should."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Who answers.
+
+    Attributes:
+        account: Number of the account.
+        arn: As whom.
+        region: Where instances are looked for.
+        endpoint: Where the EC2 API is.
+    """
+
+    account: str
+    arn: str
+    region: str
+    endpoint: str
+
+    @property
+    def is_rehearsal(self) -> bool:
+        """Whether nothing costs money."""
+        return self.account == REHEARSAL_ACCOUNT
+
+    def __str__(self) -> str:
+        """Say it to the person."""
+        if self.is_rehearsal:
+            return f"REHEARSAL at {self.endpoint}, region {self.region}"
+        return f"AWS account {self.account}, region {self.region} ({self.arn})"
+
+
+def inventory_region(folder: Path) -> str:
+    """Read where an inventory looks for instances.
+
+    Args:
+        folder: Of the inventory.
+
+    Returns:
+        The region.
+
+    Raises:
+        AccountError: It names none.
+    """
+    file = folder / "aws_ec2.yml"
+    try:
+        return str(yaml.safe_load(file.read_text(encoding="utf-8"))["regions"][0])
+    except (OSError, yaml.YAMLError, LookupError, TypeError) as error:
+        raise AccountError(f"{file} names no region; it needs for example\nregions:\n  - eu-central-1") from error
+
+
+def _is_loopback(endpoint: str) -> bool:
+    host = urlsplit(endpoint).hostname or ""
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost" or host.endswith(".localhost")
+
+
+def mixture(account: str, endpoints: Iterable[str]) -> str | None:
+    """Find out whether the rehearsal and AWS are confused.
+
+    Args:
+        account: Number of the account that answered.
+        endpoints: Where the APIs are that are going to be used.
+
+    Returns:
+        A sentence, or None when it is clearly the one or the other.
+    """
+    listed = sorted(set(endpoints))
+    here = [one for one in listed if _is_loopback(one)]
+    shown = ", ".join(listed)
+    if here and here != listed:
+        return f"Some AWS services are asked on this machine and some elsewhere ({shown}): allowed is all or none"
+    if here and account != REHEARSAL_ACCOUNT:
+        return (
+            f"{shown} is on this machine, but says that it is account {account}; the rehearsal is {REHEARSAL_ACCOUNT}"
+        )
+    if account == REHEARSAL_ACCOUNT and not here:
+        return f"The account is {account}, which is the rehearsal's, but {shown} is not on this machine"
+    return None
+
+
+def _say(error: Exception) -> str:
+    """Say what stands between these credentials and AWS."""
+    endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
+    match error:
+        case NoCredentialsError():
+            return "There are no AWS credentials and no rehearsal is chosen"
+        case EndpointConnectionError():
+            return f"Nobody answers at {endpoint} (AWS_ENDPOINT_URL)"
+        case UnauthorizedSSOTokenError() | SSOTokenLoadError() | TokenRetrievalError():
+            return f"The single sign-on has expired; log in again with: aws sso login ({error})"
+        case ClientError() if (code := error.response["Error"]["Code"]) in REFUSALS:
+            return f"{REFUSALS[code]} ({code})"
+        case ValueError():
+            return f"AWS_ENDPOINT_URL is {endpoint!r}: {error}"
+    return f"AWS does not accept the credentials: {error}"
+
+
+def identify(region: str) -> Identity:
+    """Ask who answers.
+
+    Args:
+        region: Where instances are looked for.
+
+    Returns:
+        The account, and as whom.
+
+    Raises:
+        AccountError: Nobody answers, the credentials are refused, the region cannot be used, or the rehearsal and AWS
+            are confused.
+    """
+    elsewhere = os.environ.get("AWS_URL")
+    if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
+        # Ansible's modules would follow it, boto3 and the inventory would not.
+        raise AccountError(f"AWS_URL is {elsewhere!r}: allowed is to unset it; AWS_ENDPOINT_URL chooses the endpoint")
+    try:
+        sts = boto3.client("sts", region_name=HOME_REGION)
+        ec2 = boto3.client("ec2", region_name=HOME_REGION)
+        caller = sts.get_caller_identity()
+    except (BotoCoreError, ClientError, ValueError) as error:
+        raise AccountError(f"{_say(error)}. Two ways on:\n{WAYS_OUT}") from error
+    confused = mixture(caller["Account"], (sts.meta.endpoint_url, ec2.meta.endpoint_url))
+    problem = confused or unusable_region(ec2, region, caller["Account"])
+    if problem:
+        raise AccountError(problem)
+    return Identity(caller["Account"], caller["Arn"], region, ec2.meta.endpoint_url)
+
+
+def unusable_region(ec2: Any, region: str, account: str) -> str | None:
+    """Find out whether instances can be in a region.
+
+    Args:
+        ec2: A boto3 EC2 client of another region, which is there for certain.
+        region: The one that is wanted.
+        account: Who wants it, for the message.
+
+    Returns:
+        A sentence, or None when the region can be used.
+    """
+    try:
+        regions = ec2.describe_regions(AllRegions=True)["Regions"]
+    except (BotoCoreError, ClientError):
+        # Without this permission the region's own answers have to do.
+        return None
+    known = {one["RegionName"]: one["OptInStatus"] for one in regions}
+    usable = sorted(name for name, status in known.items() if status != "not-opted-in")
+    if region not in known:
+        return (
+            f"The region is {region!r} (regions in aws_ec2.yml): AWS has no such region{did_you_mean(region, known)}\n"
+            f"Allowed are {', '.join(usable)}"
+        )
+    if region not in usable:
+        return (
+            f"The region is {region!r} (regions in aws_ec2.yml), which account {account} has not enabled: "
+            f"enable it under Account, AWS Regions in the AWS console, or choose one of {', '.join(usable)}"
+        )
+    return None
+
+
+def other_region(variables: Variables, who: Identity) -> Iterator[str]:
+    """Check that instances are made where they are looked for.
+
+    Args:
+        variables: Values by name.
+        who: Who answers.
+
+    Yields:
+        A sentence when they are not.
+    """
+    if variables["ec2_region"] != who.region:
+        yield (
+            f"ec2_region is {variables['ec2_region']!r}, but the inventory looks for instances in {who.region}: "
+            "allowed is that one; both change with regions in aws_ec2.yml"
+        )

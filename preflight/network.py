@@ -1,0 +1,139 @@
+"""Addresses and ports: who may reach what."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Iterator
+
+from preflight.variables import Variables, is_true, whole_number
+
+Block = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+HIGHEST_PORT = 65535
+SSH_PORT = 22
+
+EXAMPLE = "203.0.113.7/32"
+VPC_PREFIXES = (16, 28)
+"""Largest and smallest VPC and subnet: https://docs.aws.amazon.com/vpc/latest/userguide/vpc-cidr-blocks.html"""
+
+
+def _read_block(value: object) -> Block | str:
+    """Read a CIDR block, or say what is wrong with it."""
+    text = str(value)
+    try:
+        block = ipaddress.ip_network(text, strict=False)
+    except ValueError:
+        return f"allowed is a CIDR block such as {EXAMPLE}"
+    if "/" not in text:
+        return f"the length of the prefix is missing; allowed is a CIDR block such as {block}"
+    if str(block) != text:
+        alone = text.partition("/")[0]
+        return (
+            f"that is an address inside {block}; allowed is {block}, or {alone}/{block.max_prefixlen} for one address"
+        )
+    return block
+
+
+def _covers_everything(blocks: Iterable[Block]) -> bool:
+    """Tell whether blocks are the whole internet, also when it was cut into pieces."""
+    listed = list(blocks)
+    fours = [one for one in listed if isinstance(one, ipaddress.IPv4Network)]
+    sixes = [one for one in listed if isinstance(one, ipaddress.IPv6Network)]
+    joined: list[Block] = [*ipaddress.collapse_addresses(fours), *ipaddress.collapse_addresses(sixes)]
+    return any(block.prefixlen == 0 for block in joined)
+
+
+def items(value: object) -> list[object]:
+    """Split a list as Ansible does when -e gives it as text.
+
+    Args:
+        value: The value of a variable that is a list.
+
+    Returns:
+        Its entries; none when it is something else, which is said elsewhere.
+    """
+    if isinstance(value, str | int):
+        return [part.strip() for part in str(value).split(",")]
+    return list(value) if isinstance(value, list) else []
+
+
+def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
+    """Check who may reach SSH.
+
+    Args:
+        variables: Values by name, of the right types.
+
+    Yields:
+        A sentence for each problem.
+    """
+    cidrs = items(variables.get("ec2_ssh_cidrs", []))
+    blocks: list[Block] = []
+    for position, cidr in enumerate(cidrs):
+        read = _read_block(cidr)
+        if isinstance(read, str):
+            yield f"ec2_ssh_cidrs[{position}] is {cidr!r}: {read}"
+        else:
+            blocks.append(read)
+    if _covers_everything(blocks) and not is_true(variables.get("ec2_ssh_from_anywhere")):
+        yield (
+            f"ec2_ssh_cidrs is {cidrs}, which opens SSH to the whole internet: allowed are your own addresses, "
+            f"such as {EXAMPLE}, or this with ec2_ssh_from_anywhere: true"
+        )
+
+
+def bad_vpc_cidr(variables: Variables) -> Iterator[str]:
+    """Check the addresses of an own VPC.
+
+    Args:
+        variables: Values by name, of the right types.
+
+    Yields:
+        A sentence when there is a problem.
+    """
+    cidr = variables.get("ec2_vpc_cidr")
+    if not cidr:
+        return
+    read = _read_block(cidr)
+    largest, smallest = VPC_PREFIXES
+    if isinstance(read, str):
+        yield f"ec2_vpc_cidr is {cidr!r}: {read}"
+    elif isinstance(read, ipaddress.IPv6Network) or not largest <= read.prefixlen <= smallest:
+        yield f"ec2_vpc_cidr is {cidr!r}: allowed is an IPv4 block from /{largest} to /{smallest}, such as 10.20.0.0/16"
+
+
+def bad_public_ports(variables: Variables) -> Iterator[str]:
+    """Check what everybody may reach.
+
+    Args:
+        variables: Values by name, of the right types.
+
+    Yields:
+        A sentence for each problem.
+    """
+    numbers = map(whole_number, items(variables.get("ec2_public_ports", [])))
+    ports = [number for number in numbers if number is not None]
+    for port in ports:
+        if not 1 <= port <= HIGHEST_PORT:
+            yield f"ec2_public_ports has {port}: allowed are whole numbers from 1 to {HIGHEST_PORT}"
+    if SSH_PORT in ports and not is_true(variables.get("ec2_ssh_from_anywhere")):
+        yield (
+            f"ec2_public_ports has {SSH_PORT}, which opens SSH to the whole internet: "
+            "allowed is ec2_ssh_cidrs with your own addresses, or this with ec2_ssh_from_anywhere: true"
+        )
+
+
+def closed_port(variables: Variables) -> Iterator[str]:
+    """Check that the security group lets requests through to nginx.
+
+    Args:
+        variables: Values by name, already checked one by one.
+
+    Yields:
+        A sentence when it does not.
+    """
+    opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
+    if int(variables["stack_port"]) not in opened:
+        yield (
+            f"stack_port is {variables['stack_port']}, but ec2_public_ports is {opened}: nobody could reach nginx; "
+            "allowed is one of these ports, or to add it to them"
+        )

@@ -1,0 +1,230 @@
+"""Why an instance does not answer: the security group, the key, or its boot."""
+
+from __future__ import annotations
+
+import errno
+import ipaddress
+import socket
+import subprocess
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from botocore.exceptions import BotoCoreError, ClientError
+
+from preflight.keys import public_half, public_halves
+
+SSH_PORT = 22
+PROBE_S = 5
+CONSOLE_LINES = 15
+
+DROPPED = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
+"""A security group throws away what it does not allow; nothing comes back, or a router gives up."""
+
+
+@dataclass(frozen=True)
+class Login:
+    """How Ansible logs in.
+
+    Attributes:
+        address: Of the instance.
+        user: Account on it.
+        key: File with the private key.
+        options: Further arguments of ssh.
+    """
+
+    address: str
+    user: str
+    key: str
+    options: Sequence[str] = ()
+
+    def command(self) -> list[str]:
+        """Give the command that logs in and does nothing."""
+        fixed = ["-o", "BatchMode=yes", "-o", f"ConnectTimeout={PROBE_S}", "-o", "ControlPath=none", "-i", self.key]
+        return ["ssh", *self.options, *fixed, f"{self.user}@{self.address}", "true"]
+
+
+def probe(address: str, port: int = SSH_PORT) -> str:
+    """Try to connect.
+
+    Args:
+        address: Where to.
+        port: Which TCP port.
+
+    Returns:
+        ``open``, ``closed`` (somebody refuses) or ``silent`` (nobody answers).
+    """
+    try:
+        socket.create_connection((address, port), timeout=PROBE_S).close()
+    except TimeoutError:
+        return "silent"
+    except OSError as error:
+        return "silent" if error.errno in DROPPED else "closed"
+    return "open"
+
+
+def address_towards(address: str) -> str:
+    """Find out with which address this machine asks, before any router changes it.
+
+    Args:
+        address: Who is asked; nothing is sent.
+
+    Returns:
+        An IPv4 address.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
+        route.connect((address, SSH_PORT))
+        return str(route.getsockname()[0])
+
+
+def describe(ec2: Any, instance_id: str) -> dict[str, Any]:
+    """Ask for an instance.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance_id: Its id.
+
+    Returns:
+        As DescribeInstances describes it.
+    """
+    found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
+    return found
+
+
+def ssh_rules(ec2: Any, instance: dict[str, Any]) -> dict[str, list[str]]:
+    """List who may reach SSH.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance: As DescribeInstances describes it.
+
+    Returns:
+        CIDR blocks by name of the security group.
+    """
+    groups = ec2.describe_security_groups(GroupIds=[group["GroupId"] for group in instance["SecurityGroups"]])
+    return {
+        group["GroupName"]: [
+            block["CidrIp"]
+            for rule in group["IpPermissions"]
+            if rule["IpProtocol"] == "-1" or rule.get("FromPort", 0) <= SSH_PORT <= rule.get("ToPort", 0)
+            for block in rule["IpRanges"]
+        ]
+        for group in groups["SecurityGroups"]
+    }
+
+
+def boot_report(ec2: Any, instance: dict[str, Any]) -> str:
+    """Say how far an instance came.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance: As DescribeInstances describes it.
+
+    Returns:
+        Its state, with the reason where there is one, and the last lines of its console.
+    """
+    state = instance["State"]["Name"]
+    reason = instance.get("StateReason", {}).get("Message") or instance.get("StateTransitionReason")
+    told = f"{instance['InstanceId']} is {state}{f' ({reason})' if reason else ''}"
+    try:
+        output = ec2.get_console_output(InstanceId=instance["InstanceId"]).get("Output", "")
+    except (BotoCoreError, ClientError) as error:
+        return f"{told}; its console cannot be read: {error}"
+    lines = [line.rstrip() for line in output.splitlines() if line.strip()][-CONSOLE_LINES:]
+    if not lines:
+        return f"{told}; its console shows nothing yet, which can take AWS some minutes"
+    return "\n".join([f"{told}; the last lines of its console:", *(f"    {line}" for line in lines)])
+
+
+def closed_group(ec2: Any, instance: dict[str, Any], login: Login) -> str:
+    """Say why nothing comes back from an instance that runs.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance: As DescribeInstances describes it.
+        login: How Ansible logs in.
+
+    Returns:
+        Sentences that name the rules, and the address that they would have to cover.
+    """
+    rules = ssh_rules(ec2, instance)
+    own = address_towards(login.address)
+    listed = "; ".join(f"{name}: {', '.join(blocks) or 'nobody'}" for name, blocks in sorted(rules.items()))
+    silent = f"Port {SSH_PORT} of {login.address} does not answer at all"
+    covered = [
+        ipaddress.ip_address(own) in ipaddress.ip_network(block) for blocks in rules.values() for block in blocks
+    ]
+    if any(covered):
+        return (
+            f"BOOT or network: {silent}, although the security group lets {own} in ({listed}). Either something "
+            f"between here and there holds it back, or the machine hangs: {boot_report(ec2, instance)}"
+        )
+    return (
+        f"SECURITY GROUP: {silent}. SSH is allowed to ({listed}), and this machine asks as {own}; behind a router that "
+        "is the address which the router shows to the internet. Allowed is to add it to ec2_ssh_cidrs, such as "
+        f"{own}/32, and to run site.yml again"
+    )
+
+
+def refused_login(ec2: Any, instance: dict[str, Any], login: Login, said: str) -> str:
+    """Say why ssh connects and does not get in.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance: As DescribeInstances describes it.
+        login: How Ansible logs in.
+        said: What ssh wrote.
+
+    Returns:
+        Sentences.
+    """
+    last = (said.strip().splitlines() or ["nothing"])[-1]
+    pair = instance.get("KeyName", "none")
+    own = public_half(Path(login.key))
+    # Debian 13's sshd resets further connections from where logins failed, so its words alone do not tell.
+    if "Permission denied" in said or public_halves(ec2, [pair]).get(pair, own) != own:
+        return (
+            f"KEY: {login.address} answers, but does not let {login.user} in with {login.key} ({last}). The instance "
+            f"was made with the key pair {pair}: allowed is the file with its private half in ec2_private_key_file"
+        )
+    if "verification failed" in said:
+        return (
+            f"KEY: {login.address} does not show the host key that is known for {instance['InstanceId']} ({last}). "
+            f"When the instance was made anew, remove its line from {login.key}.known_hosts"
+        )
+    return f"BOOT: port {SSH_PORT} of {login.address} is open, but ssh says: {last}. {boot_report(ec2, instance)}"
+
+
+def explain(ec2: Any, instance_id: str, login: Login) -> str:
+    """Find out why Ansible does not reach an instance.
+
+    Args:
+        ec2: A boto3 EC2 client.
+        instance_id: Its id.
+        login: How Ansible logs in.
+
+    Returns:
+        Sentences that begin with SECURITY GROUP, KEY or BOOT.
+    """
+    try:
+        return _explain(ec2, describe(ec2, instance_id), login)
+    except (BotoCoreError, ClientError, LookupError) as error:
+        return f"{instance_id} does not answer, and AWS does not say more about it: {error}"
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"{instance_id} at {login.address} does not answer: {error}"
+
+
+def _explain(ec2: Any, instance: dict[str, Any], login: Login) -> str:
+    if instance["State"]["Name"] != "running":
+        return f"BOOT: {boot_report(ec2, instance)}"
+    port = probe(login.address)
+    if port == "silent":
+        return closed_group(ec2, instance, login)
+    if port == "closed":
+        said = f"BOOT: {login.address} answers, but nobody listens on port {SSH_PORT} (yet)."
+        return f"{said} {boot_report(ec2, instance)}"
+    tried = subprocess.run(login.command(), capture_output=True, text=True, check=False, timeout=6 * PROBE_S)
+    if tried.returncode == 0:
+        return f"{login.address} answers now: run the same again"
+    return refused_login(ec2, instance, login, tried.stderr)

@@ -1,0 +1,80 @@
+"""The estimate, against sums made by hand."""
+
+from typing import Any
+
+import pytest
+
+from preflight import cost
+from tests.project import ROOT
+
+PRICES = cost.read_prices(ROOT / "files/prices.yml")
+
+
+def machines(**changes: Any) -> dict[str, Any]:
+    """Describe one t2.micro in Frankfurt, but for the changes."""
+    return {
+        "ec2_count": 1,
+        "ec2_credits": "standard",
+        "ec2_detailed_monitoring": False,
+        "ec2_dns_zone": "",
+        "ec2_instance_type": "t2.micro",
+        "ec2_region": "eu-central-1",
+        "ec2_volume_size": 10,
+    } | changes
+
+
+@pytest.mark.parametrize(
+    ("changes", "total"),
+    [
+        # 0.0134 x 730 = 9.782; 10 x 0.0952 = 0.952; 0.005 x 730 = 3.65
+        ({}, 14.384),
+        # 2 x 0.0464 x 730 = 67.744; 2 x 20 x 0.08 = 3.2; 2 x 0.005 x 730 = 7.3; 2 x 2.1 = 4.2; one zone 0.5
+        (
+            {
+                "ec2_count": "2",
+                "ec2_detailed_monitoring": "yes",
+                "ec2_dns_zone": "example.org",
+                "ec2_instance_type": "t2.medium",
+                "ec2_region": "us-east-1",
+                "ec2_volume_size": "20",
+            },
+            82.944,
+        ),
+        # 0.05 x 730 = 36.5; 8 x 0.088 = 0.704; 3.65
+        ({"ec2_instance_type": "t2.medium", "ec2_region": "eu-west-1", "ec2_volume_size": 8}, 40.854),
+    ],
+)
+def test_sum_is_right(changes: dict[str, Any], total: float) -> None:
+    """Numbers from -e are text, and everything counts once for each instance but the zone."""
+    variables = machines(**changes)
+    assert sum(price for _, price in cost.parts(variables, PRICES)) == pytest.approx(total)
+    assert f"Cost: about {total:.2f} USD a month (" in cost.estimate(variables, PRICES)
+
+
+def test_parts_and_dates_are_shown() -> None:
+    """A sum without its parts cannot be checked, and one without a date is believed for too long."""
+    assert cost.estimate(machines(), PRICES) == (
+        "Cost: about 14.38 USD a month (1 x t2.micro 9.78, 1 x 10 GB gp3 0.95, 1 public IPv4 3.65); "
+        "traffic and taxes come on top\n  prices of 2018-08-28 to 2024-02-01, without free tier: files/prices.yml"
+    )
+
+
+def test_unlimited_credits_are_mentioned() -> None:
+    """Nobody knows in advance how many there will be."""
+    said = cost.estimate(machines(ec2_credits="unlimited"), PRICES)
+    assert "0.05 per vCPU-hour above the baseline (ec2_credits)" in said
+
+
+@pytest.mark.parametrize("changes", [{"ec2_region": "eu-north-1"}, {"ec2_instance_type": "m7i.large"}])
+def test_price_that_is_not_kept_is_not_guessed(changes: dict[str, Any]) -> None:
+    """A wrong number is worse than none."""
+    said = cost.estimate(machines(**changes), PRICES)
+    assert said.startswith("Cost: files/prices.yml keeps no price for ")
+    assert "USD" not in said
+
+
+def test_every_price_has_a_date_and_a_source() -> None:
+    """Whoever doubts one can look it up."""
+    entries = [entry for entry in PRICES.values() if isinstance(entry, dict)]
+    assert len(entries) == len(PRICES) - 1
+    assert all(entry["date"] and entry["source"] for entry in entries)

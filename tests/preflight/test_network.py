@@ -1,0 +1,92 @@
+"""Addresses and ports that would let in everybody, or nobody."""
+
+from typing import Any
+
+import pytest
+
+from preflight import network
+
+WORLD = "which opens SSH to the whole internet"
+
+
+def ssh(cidrs: object, **more: Any) -> list[str]:
+    """Check who may reach SSH."""
+    return list(network.bad_ssh_cidrs({"ec2_ssh_cidrs": cidrs} | more))
+
+
+@pytest.mark.parametrize(
+    ("cidr", "why"),
+    [
+        ("203.0.113.300/32", "allowed is a CIDR block such as 203.0.113.7/32"),
+        ("203.0.113.7/33", "allowed is a CIDR block such as 203.0.113.7/32"),
+        ("my-office", "allowed is a CIDR block such as 203.0.113.7/32"),
+        ("", "allowed is a CIDR block such as 203.0.113.7/32"),
+        ("203.0.113.7", "the length of the prefix is missing; allowed is a CIDR block such as 203.0.113.7/32"),
+        (
+            "203.0.113.7/24",
+            "that is an address inside 203.0.113.0/24; allowed is 203.0.113.0/24, or 203.0.113.7/32 for one address",
+        ),
+    ],
+)
+def test_malformed_block_is_refused(cidr: str, why: str) -> None:
+    """AWS would refuse it after the key pair exists, or open more than was meant."""
+    assert ssh(["10.0.0.0/8", cidr]) == [f"ec2_ssh_cidrs[1] is {cidr!r}: {why}"]
+
+
+@pytest.mark.parametrize("cidrs", [[], ["10.0.0.0/8"], ["203.0.113.7/32", "10.0.0.0/8"], "203.0.113.7/32, 10.0.0.0/8"])
+def test_own_addresses_are_allowed(cidrs: object) -> None:
+    """-e gives a list as text; an empty list closes SSH."""
+    assert ssh(cidrs) == []
+
+
+@pytest.mark.parametrize(
+    "cidrs",
+    [["0.0.0.0/0"], ["::/0"], ["10.0.0.0/8", "0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], "0.0.0.0/0"],
+    ids=str,
+)
+def test_whole_internet_is_refused_unless_it_is_meant(cidrs: object) -> None:
+    """Port 22 open to everybody is the first thing that scanners find; in two halves it is no better."""
+    (problem,) = ssh(cidrs)
+    assert WORLD in problem
+    assert "ec2_ssh_from_anywhere: true" in problem
+    assert ssh(cidrs, ec2_ssh_from_anywhere="false") == [problem]
+    assert ssh(cidrs, ec2_ssh_from_anywhere=True) == []
+    assert ssh(cidrs, ec2_ssh_from_anywhere="yes") == []
+
+
+def test_ssh_among_the_public_ports_is_the_same() -> None:
+    """The other way to open it to everybody."""
+    (problem,) = network.bad_public_ports({"ec2_public_ports": [80, "22"]})
+    assert WORLD in problem
+    assert list(network.bad_public_ports({"ec2_public_ports": [80, 22], "ec2_ssh_from_anywhere": True})) == []
+
+
+@pytest.mark.parametrize("port", [0, -1, 65536])
+def test_impossible_port_is_refused(port: int) -> None:
+    """AWS would say so after the key pair exists."""
+    assert list(network.bad_public_ports({"ec2_public_ports": [80, port]})) == [
+        f"ec2_public_ports has {port}: allowed are whole numbers from 1 to 65535"
+    ]
+
+
+@pytest.mark.parametrize("cidr", ["10.20.0.0/15", "10.20.0.0/29", "10.20.0.1/16", "2001:db8::/56", "vpc"])
+def test_vpc_needs_a_block_that_aws_takes(cidr: str) -> None:
+    """A VPC is IPv4, from /16 to /28."""
+    (problem,) = network.bad_vpc_cidr({"ec2_vpc_cidr": cidr})
+    assert problem.startswith(f"ec2_vpc_cidr is {cidr!r}: ")
+
+
+@pytest.mark.parametrize("cidr", ["", None, "10.20.0.0/16", "10.20.0.0/28"])
+def test_good_vpc_is_allowed(cidr: str | None) -> None:
+    """Empty means the default VPC."""
+    assert list(network.bad_vpc_cidr({"ec2_vpc_cidr": cidr})) == []
+
+
+def test_port_of_nginx_has_to_be_open() -> None:
+    """Everything would be green, and nobody could reach it."""
+    (problem,) = network.closed_port({"stack_port": "8080", "ec2_public_ports": [80, "443"]})
+    assert problem == (
+        "stack_port is 8080, but ec2_public_ports is [80, 443]: nobody could reach nginx; "
+        "allowed is one of these ports, or to add it to them"
+    )
+    assert list(network.closed_port({"stack_port": 80, "ec2_public_ports": "80,443"})) == []
