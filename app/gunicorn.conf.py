@@ -3,6 +3,43 @@
 import argparse
 import os
 import shlex
+from typing import Any
+
+from gunicorn.http import wsgi
+
+
+class Collected(bytearray):
+    """Takes the place of a socket and keeps what is sent."""
+
+    sendall = bytearray.extend
+
+
+class Response(wsgi.Response):  # type: ignore[misc]
+    """Sends the header together with the first part of the body; gunicorn would send it alone.
+
+    Between two sends another thread may get the interpreter for milliseconds. A process that is killed there leaves the
+    balancer a header without a body, and it is too late to ask another replica.
+    """
+
+    def write(self, data: bytes) -> None:
+        """Send a part of the body.
+
+        :param data: the part
+        """
+        if self.headers_sent:
+            super().write(data)
+            return
+        connection: Any = self.sock
+        self.sock: Any = Collected()
+        try:
+            super().write(data)
+            connection.sendall(self.sock)
+        finally:
+            self.sock = connection
+
+
+# The name by which gunicorn makes every response.
+wsgi.Response = Response
 
 
 def final_worker_count(command_arguments: str, default: int) -> int:
@@ -18,7 +55,7 @@ def final_worker_count(command_arguments: str, default: int) -> int:
     return int(known.workers)
 
 
-bind = "0.0.0.0:5000"
+bind = f"0.0.0.0:{os.environ.get('PORT', '5000')}"
 
 # Threads give keep-alive and concurrency while waiting; more replicas, not more workers, use more CPUs.
 worker_class = "gthread"

@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from roles.stack.action_plugins.deploy_lock import is_alive
-from roles.stack.library.stack_machine import LOCK, Machine, activate, digest, kept_releases, lock, unlock
+from roles.stack.library.stack_machine import (
+    ADMITTED,
+    LOCK,
+    RENDERED,
+    Machine,
+    activate,
+    digest,
+    kept_releases,
+    lock,
+    strangers_to_nginx,
+    unlock,
+    write,
+)
 
 JANE = {"who": "jane", "controller": "janes-machine", "pid": 1}
 JOE = {"who": "joe", "controller": "joes-machine", "pid": 2}
@@ -91,6 +106,52 @@ def test_activating_puts_both_files_in_place(machine: Machine) -> None:
     assert (machine.directory / "nginx" / "nginx.conf").read_text() == "# two\n"
     released = digest(machine.directory / "releases" / "two", ["compose.yml", "nginx.conf"])
     assert digest(machine.directory, ["compose.yml", "nginx/nginx.conf"]) == released
+
+
+def test_full_disk_leaves_both_files_of_the_release_before(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file of each release would be a release that nobody made."""
+    activate(machine, "one")
+
+    def copy_until_full(source: Path, target: str) -> None:
+        if source.name == "nginx.conf":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        Path(target).write_bytes(source.read_bytes())
+
+    monkeypatch.setattr("shutil.copyfile", copy_until_full)
+    with pytest.raises(OSError, match="No space"):
+        activate(machine, "two")
+    assert digest(machine.directory, list(RENDERED.values())) == digest(
+        machine.directory / "releases" / "one", list(RENDERED)
+    )
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    """The lock that a full disk cut in half could be read by nobody."""
+    note = tmp_path / "note"
+    write(note, "before")
+    (tmp_path / "note.new").mkdir()
+    with pytest.raises(OSError, match=r"note\.new"):
+        write(note, "after")
+    assert note.read_text() == "before"
+
+
+def container(name: str, *addresses: str) -> dict[str, Any]:
+    """Describe a container as far as it matters to whom nginx may ask."""
+    return {
+        "Id": name,
+        "NetworkSettings": {"Networks": {str(at): {"IPAddress": one} for at, one in enumerate(addresses)}},
+    }
+
+
+def test_only_a_roll_out_keeps_containers_from_nginx(machine: Machine) -> None:
+    """Those that it started, also one that has no address because it keeps crashing; none when nobody rolls out."""
+    activate(machine, "one")
+    both = [container("old", "172.18.0.2"), container("new", "172.18.0.3"), container("crashing", "")]
+    assert strangers_to_nginx(machine, both) == set()
+    write(machine.directory / ADMITTED, json.dumps({"until_time": 0, "addresses": ["172.18.0.2"]}))
+    assert strangers_to_nginx(machine, both) == {"new", "crashing"}
+    unlock(machine, "two failed", "jane")
+    assert strangers_to_nginx(machine, both) == set()
 
 
 def test_only_what_once_worked_can_be_gone_back_to(machine: Machine) -> None:

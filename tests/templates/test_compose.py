@@ -162,17 +162,34 @@ def test_nginx_starts_after_the_services(compose: Compose, services: list[dict[s
 
 
 @pytest.mark.parametrize(
-    ("version", "healthcheck"),
+    ("version", "interval"),
     [
-        ("20.10.24+dfsg1", None),
-        ("24.0.9", None),
+        ("20.10.24+dfsg1", {}),
+        ("24.0.9", {}),
         ("25.0.0", {"start_interval": "1s"}),
         ("29.1", {"start_interval": "1s"}),
     ],
 )
-def test_old_engine_is_not_asked_for_what_it_refuses(
-    compose: Compose, version: str, healthcheck: dict[str, str] | None
-) -> None:
+def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str, interval: dict[str, str]) -> None:
     """Debian 12's engine knows no start_interval; the check itself stays the image's everywhere."""
-    for name, service in compose([APP, API], __stack_engine={"stdout": version})["services"].items():
-        assert service.get("healthcheck") == healthcheck, name
+    services = compose([APP, API], __stack_engine={"stdout": version}, stack_hang_seconds=15)["services"]
+    assert services["nginx"].get("healthcheck", {}) == interval
+    for name in ("app", "api-2"):
+        assert services[name]["healthcheck"] == interval | {"timeout": "20s"}
+
+
+@pytest.mark.parametrize("hang", [0, 1, 15, "3600"])
+def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int | str) -> None:
+    """The engine would end the check before it could end a server that hangs."""
+    app = compose([APP], stack_hang_seconds=hang)["services"]["app"]
+    assert app["environment"]["HANG_SECONDS"] == str(hang)
+    assert seconds(app["healthcheck"]["timeout"]) > max(int(hang), 2)
+
+
+def test_every_service_has_a_port_of_its_own(compose: Compose) -> None:
+    """An address that passes to a container of another service then refuses what was meant for the old one."""
+    alone, beside = compose([API])["services"], compose([APP, API])["services"]
+    ports = {name: beside[name]["environment"]["PORT"] for name in ("app", "api-2")}
+    assert len(set(ports.values())) == 2
+    # Another service that comes or goes must not move it: nginx would ask at the wrong port during a roll-out.
+    assert alone["api-2"]["environment"]["PORT"] == ports["api-2"]

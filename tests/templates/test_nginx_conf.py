@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from roles.stack.filter_plugins.service_port import service_port
 from tests.project import ROOT
 from tests.templates.render import MANAGED, Renderer
 
@@ -80,8 +81,10 @@ def test_one_upstream_per_service(conf: Conf, services: list[dict[str, Any]]) ->
     """Each asks the balancer for replicas of its own service."""
     text = conf(services)
     names = [service["name"] for service in services]
-    assert re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE) == names
+    both_ways = [upstream for name in names for upstream in (name, f"{name}.once")]
+    assert re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE) == both_ways
     for name in names:
+        assert f'require("balancer").pick("{name}")' in block(text, f"upstream {name}.once")
         inside = block(text, f"upstream {name}")
         assert f'require("balancer").pick("{name}")' in inside
         # nginx ignores `keepalive` when it stands before the balancing method.
@@ -94,14 +97,14 @@ def test_one_location_per_service(conf: Conf, services: list[dict[str, Any]]) ->
     server = served(conf(services))
     assert re.findall(r"location (/.*?) \{", server) == [service["path"] for service in services]
     for service in services:
-        assert values(block(server, f"location {service['path']}"), "proxy_pass") == [f"http://{service['name']}"]
+        assert values(block(server, f"location {service['path']}"), "proxy_pass") == [f"http://{service['name']}$pool"]
 
 
 @both
 def test_balancer_watches_every_service(conf: Conf, services: list[dict[str, Any]]) -> None:
     """A service that it does not know has no ready replica, ever."""
     watched = re.findall(r'\{ name = "(\S+)", port = (\d+), ready_path = "(\S+)" \}', conf(services))
-    assert watched == [(service["name"], "5000", "/readyz") for service in services]
+    assert watched == [(service["name"], str(service_port(service["name"])), "/readyz") for service in services]
 
 
 def test_balancer_hashes_the_file_that_runs(conf: Conf) -> None:
@@ -130,11 +133,28 @@ def test_no_location_replaces_the_headers(conf: Conf, services: list[dict[str, A
         assert values(inside, "proxy_set_header") == []
 
 
-def test_connections_to_replicas_are_kept(conf: Conf) -> None:
-    """HTTP/1.1 and an empty Connection header are what upstream keep-alive needs."""
+def cases(text: str, head: str) -> dict[str, str]:
+    """Return what a map makes of each value."""
+    return dict(re.findall(r"(\S+)\s+(\S+);", block(text, head)))
+
+
+def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -> None:
+    """HTTP/1.1 and an empty Connection header are what keep-alive needs; a POST gets a connection of its own."""
     text = conf([APP])
+    pools, headers = cases(text, "map $request_method $pool"), cases(text, "map $pool $upstream_connection")
     assert values(text, "proxy_http_version") == ["1.1"]
-    assert '""' in dict(value.split(maxsplit=1) for value in values(text, "proxy_set_header"))["Connection"]
+    assert "Connection $upstream_connection" in values(text, "proxy_set_header")
+    assert pools == {"default": ".once", "GET": '""', "HEAD": '""', "OPTIONS": '""'}
+    assert headers == {"default": "close", '""': '""'}
+    assert "keepalive" not in block(text, "upstream app.once")
+
+
+def test_overload_is_answered_with_503(conf: Conf) -> None:
+    """Not with the 500 that nginx makes of a balancer without a free replica; and clients learn when to come again."""
+    text = conf([APP])
+    assert values(text, "error_page") == ["500 503 =503 @unavailable"]
+    assert "Retry-After" in block(text, "location @unavailable")
+    assert "requests_per_replica = 32," in text
 
 
 @both

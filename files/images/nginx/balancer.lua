@@ -8,6 +8,8 @@ local resolver = require "nginx.dns.resolver"
 
 local DOCKER_DNS = "127.0.0.11"
 local INTERVAL_S = 0.5
+-- A replica that was slow once is asked again without delay, so that one that hangs is out after two time-outs.
+local DOUBT_INTERVAL_S = 0.1
 local PROBE_TIMEOUT_MS = 800
 -- One slow answer is load, two in a row are a replica that hangs.
 local TIMEOUTS_UNTIL_OUT = 2
@@ -19,20 +21,24 @@ local shared = ngx.shared.balancer
 local _M = {}
 
 local services = {}
+local settings
+local folder
 local config_sha1
+local generation
 
 local in_flight = {}
 local ready_lists = {}
-local cursor = 0
+local turns = 0
 
 --- Reads one HTTP status code from a replica.
--- @return status code, or nil and "timeout" or another error
+-- @return status code, or nil and "timeout" when it accepted the connection and gave no answer, or another error
 local function ask(address, service)
   local socket = ngx.socket.tcp()
   socket:settimeouts(PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS)
   local ok, err = socket:connect(address, service.port)
   if not ok then
-    return nil, err
+    -- The kernel accepts for a replica that is busy or hangs: whatever this is, nobody is there.
+    return nil, "no connection: " .. err
   end
   local line
   ok, err = socket:send("GET " .. service.ready_path .. " HTTP/1.0\r\nHost: balancer\r\n\r\n")
@@ -43,40 +49,71 @@ local function ask(address, service)
   return line and tonumber(line:match("^HTTP/%d%.%d (%d%d%d)")), err
 end
 
+local function served(address)
+  return shared:get("served:" .. address) or 0
+end
+
+--- While a roll-out tries a version, the addresses that may get requests; nil at all other times.
+-- It has an end, because a roll-out may be killed.
+local function admitted()
+  local file = io.open(folder .. "admitted.json", "rb")
+  if not file then
+    return nil
+  end
+  local roll_out = cjson.decode(file:read("*a"))
+  file:close()
+  if not roll_out or roll_out.until_time < ngx.time() then
+    return nil
+  end
+  local addresses = {}
+  for _, address in ipairs(roll_out.addresses) do
+    addresses[address] = true
+  end
+  return addresses
+end
+
+local function set_ready(replica, ready)
+  if ready and not replica.ready then
+    replica.since = ngx.now()
+  end
+  replica.ready = ready
+end
+
 local function probe(replica, address, service)
+  local before = served(address)
   local status, err = ask(address, service)
-  replica.timeouts = err == "timeout" and replica.timeouts + 1 or 0
-  replica.slow = err == "timeout"
+  -- A replica that goes on answering requests is busy: its readiness answer waits in the same queue.
+  replica.slow = err == "timeout" and served(address) == before
+  replica.timeouts = replica.slow and replica.timeouts + 1 or 0
   replica.why = status and ("answered " .. status) or err
   if status == 200 then
-    replica.ready = true
-  elseif not replica.slow or replica.timeouts >= TIMEOUTS_UNTIL_OUT then
-    replica.ready = false
+    set_ready(replica, true)
+  elseif err ~= "timeout" or replica.timeouts >= TIMEOUTS_UNTIL_OUT then
+    set_ready(replica, false)
   end
 end
 
 --- Brings service.replicas in line with the addresses that Docker's DNS gives for the service's name.
--- While DNS does not answer (the engine restarts) the known replicas stay.
+-- While DNS names none (the engine restarts) the known replicas stay, if they are ready.
 local function resolve(service)
   local dns = resolver:new { nameservers = { DOCKER_DNS }, retrans = 2, timeout = 500 }
   local answers = dns and dns:query(service.name, { qtype = resolver.TYPE_A })
-  if not answers or (answers.errcode and answers.errcode ~= 3) then
-    return
-  end
   local known = {}
-  for _, answer in ipairs(answers) do
+  for _, answer in ipairs(answers or {}) do
     if answer.address then
       known[answer.address] = service.replicas[answer.address] or { ready = false, timeouts = 0 }
     end
   end
-  service.replicas = known
+  if next(known) then
+    service.replicas = known
+  end
 end
 
 local function addresses_where(replicas, wanted)
   local addresses = {}
   for address, replica in pairs(replicas) do
     if wanted(replica) then
-      addresses[#addresses + 1] = address
+      addresses[#addresses + 1] = address .. "@" .. (replica.since or 0)
     end
   end
   table.sort(addresses)
@@ -93,52 +130,96 @@ local function publish(service)
   shared:set("replicas:" .. service.name, cjson.encode(service.replicas))
 end
 
-local function refresh(service)
-  resolve(service)
-  local probes = {}
-  for address, replica in pairs(service.replicas) do
-    probes[#probes + 1] = ngx.thread.spawn(probe, replica, address, service)
-  end
-  for _, thread in ipairs(probes) do
-    ngx.thread.wait(thread)
+--- Looks at one replica. What is known of it is used at once: the others may take long to answer.
+local function look_at(replica, address, service, allowed)
+  if allowed and not allowed[address] then
+    set_ready(replica, false)
+    replica.why = "held back until it is healthy"
+  else
+    probe(replica, address, service)
   end
   publish(service)
 end
 
-local function watch(premature)
+local function refresh(service)
+  resolve(service)
+  local allowed = admitted()
+  local probes = {}
+  for address, replica in pairs(service.replicas) do
+    probes[#probes + 1] = ngx.thread.spawn(look_at, replica, address, service, allowed)
+  end
+  for _, thread in ipairs(probes) do
+    ngx.thread.wait(thread)
+  end
+  for _, replica in pairs(service.replicas) do
+    if replica.timeouts == 1 then
+      return DOUBT_INTERVAL_S
+    end
+  end
+  return INTERVAL_S
+end
+
+local function watch(premature, service)
   if premature then
     return
   end
-  for _, service in pairs(services) do
-    local ok, err = pcall(refresh, service)
-    if not ok then
-      ngx.log(ngx.ERR, "balancer: ", service.name, ": ", err)
-    end
+  local ok, result = pcall(refresh, service)
+  if not ok then
+    ngx.log(ngx.ERR, "balancer: ", service.name, ": ", result)
   end
-  ngx.timer.at(INTERVAL_S, watch)
+  ngx.timer.at(ok and result or INTERVAL_S, watch, service)
 end
 
 --- Called once per start or reload, before the workers exist.
 -- @param path the configuration file that is being loaded; its SHA-1 tells later which one runs
 -- @param list of {name, port, ready_path}
-function _M.init(path, list)
+-- @param limits {requests_per_replica, slow_start_s}: how many requests a replica may have in flight, and the seconds
+--   in which the share of a replica that became ready grows to that of the others
+function _M.init(path, list, limits)
   local file = assert(io.open(path, "rb"))
   config_sha1 = ngx.sha1_bin(file:read("*a")):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
   file:close()
+  folder = path:match("^.*/")
+  settings = limits
+  generation = shared:incr("generation", 1, 0)
   for _, service in ipairs(list) do
     service.replicas = {}
     services[service.name] = service
   end
 end
 
+--- Names the number of a replica's requests in flight in one worker; a reload counts anew.
+local function busy_key(address, worker)
+  return "busy:" .. generation .. ":" .. worker .. ":" .. address
+end
+
 function _M.init_worker()
-  if ngx.worker.id() ~= 0 then
-    return
-  end
+  local id = ngx.worker.id()
   for name, service in pairs(services) do
     service.replicas = cjson.decode(shared:get("replicas:" .. name) or "{}") or {}
+    for address in pairs(service.replicas) do
+      -- Of a worker that crashed and had this number before.
+      shared:delete(busy_key(address, id))
+    end
+    if id == 0 then
+      ngx.timer.at(0, watch, service)
+    end
   end
-  ngx.timer.at(0, watch)
+end
+
+local function count(address, change)
+  local requests = math.max(0, (in_flight[address] or 0) + change)
+  in_flight[address] = requests > 0 and requests or nil
+  shared:set(busy_key(address, ngx.worker.id()), requests)
+end
+
+--- Adds a replica's requests in flight up over all workers.
+local function busy(one)
+  local requests = 0
+  for _, key in ipairs(one.keys) do
+    requests = requests + (shared:get(key) or 0)
+  end
+  return requests
 end
 
 local function ready_list(name)
@@ -146,22 +227,35 @@ local function ready_list(name)
   local list = ready_lists[name]
   if not list or list.joined ~= joined then
     list = { joined = joined }
-    for address in joined:gmatch("%S+") do
-      list[#list + 1] = address
+    for address, since in joined:gmatch("(%S+)@(%S+)") do
+      local keys = {}
+      for worker = 0, ngx.worker.count() - 1 do
+        keys[#keys + 1] = busy_key(address, worker)
+      end
+      list[#list + 1] = { address = address, since = tonumber(since), keys = keys, turn = 0 }
     end
     ready_lists[name] = list
   end
   return list
 end
 
---- The least busy replica that this request has not tried; equally busy ones take turns.
-local function least_busy(list, tried)
-  local best
-  cursor = cursor + 1
-  for i = 1, #list do
-    local address = list[(cursor + i) % #list + 1]
-    if not tried[address] and (not best or (in_flight[address] or 0) < (in_flight[best] or 0)) then
-      best = address
+--- Whether a replica takes part in this choice: one that became ready lately does so more and more often.
+local function takes_part(one)
+  local age = ngx.now() - one.since
+  return age >= settings.slow_start_s or math.random() * settings.slow_start_s < age
+end
+
+--- The least busy replica that has room and that this request has not tried; of equally busy ones the one that was
+-- not chosen for longest.
+local function least_busy(list, tried, newcomers)
+  local best, least
+  for _, one in ipairs(list) do
+    if not tried[one.address] and (newcomers or takes_part(one)) then
+      local requests = busy(one)
+      if requests < settings.requests_per_replica
+        and (not best or requests < least or (requests == least and one.turn < best.turn)) then
+        best, least = one, requests
+      end
     end
   end
   return best
@@ -176,22 +270,31 @@ function _M.pick(name)
     ngx.ctx.tried = tried
     balancer.set_more_tries(math.max(0, math.min(EXTRA_TRIES, #list - 1)))
   end
-  local address = least_busy(list, tried)
-  if not address then
-    return ngx.exit(ngx.HTTP_SERVICE_UNAVAILABLE)
+  local chosen = least_busy(list, tried) or least_busy(list, tried, true)
+  if not chosen then
+    -- Debian's nginx makes 500 of every status here; nginx.conf makes 503 of it.
+    return ngx.exit(ngx.ERROR)
   end
-  tried[address] = true
-  in_flight[address] = (in_flight[address] or 0) + 1
-  assert(balancer.set_current_peer(address, services[name].port))
+  turns = turns + 1
+  chosen.turn = turns
+  tried[chosen.address] = true
+  count(chosen.address, 1)
+  assert(balancer.set_current_peer(chosen.address, services[name].port))
 end
 
 --- log_by_lua: the request is over. upstream_addr names every replica tried and, unlike ngx.ctx,
 -- survives an internal redirect to an error page.
 function _M.done()
-  for address in (ngx.var.upstream_addr or ""):gmatch("([%d%.]+):%d+") do
-    local requests = (in_flight[address] or 0) - 1
-    in_flight[address] = requests > 0 and requests or nil
-    shared:incr("served:" .. address, 1, 0, SERVED_TTL_S)
+  local status = (ngx.var.upstream_status or ""):gmatch("[^%s,]+")
+  for tried in (ngx.var.upstream_addr or ""):gmatch("[^%s,]+") do
+    local address, answer = tried:match("^([%d%.]+):%d+$"), tonumber(status())
+    if address then
+      count(address, -1)
+      -- 502 and 504 are nginx's own, for a replica that did not answer.
+      if answer and answer ~= 502 and answer ~= 504 then
+        shared:incr("served:" .. address, 1, 0, SERVED_TTL_S)
+      end
+    end
   end
 end
 
@@ -202,7 +305,7 @@ function _M.status()
     local ready = ready_list(name)
     local replicas = cjson.decode(shared:get("replicas:" .. name) or "{}")
     for address, replica in pairs(replicas) do
-      replica.served = shared:get("served:" .. address) or 0
+      replica.served = served(address)
     end
     report.services[name] = { ready = #ready, replicas = replicas }
     if #ready == 0 then

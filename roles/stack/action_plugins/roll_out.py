@@ -1,7 +1,8 @@
 """Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
 
-Start new, wait until nginx sends requests to it, then drain and remove an old one. When a new one never takes traffic
-it is removed, what was already replaced is put back, and the release before goes on serving.
+Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. A new nginx is
+tried first, beside the one that serves, and takes its place last. When anything fails, what was already replaced is put
+back, and the release before goes on serving.
 """
 
 from __future__ import annotations
@@ -76,21 +77,44 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         release = str(self._task.args["release"])
         if self._task.check_mode:
             return result | {"changed": True}
-        before = self._look(None)["live"] if self._exists() else ""
+        before = self._last_that_worked()
         self._do("activate", release=release)
         try:
+            self._try_nginx(release)
             self._replace_all(release)
+            self._compose()
         except AnsibleActionFail as failure:
             kept = self._go_back(before) if before not in ("", release) else "There was no release before it."
             return result | {"failed": True, "msg": f"Release {release} does not work.\n{failure.message}\n{kept}"}
         return result | {"changed": True}
 
-    def _do(self, action: str, **arguments: Any) -> dict[str, Any]:
-        given = {"action": action, "directory": self._task.args["directory"], **arguments}
-        answer: dict[str, Any] = self._execute_module("stack_machine", module_args=given, task_vars=self._vars)
+    def _last_that_worked(self) -> str:
+        # Not the live one: that may be one whose deploy was killed.
+        releases = self._look(None)["releases"] if self._exists() else []
+        return str(releases[0]["id"]) if releases else ""
+
+    def _compose(self, services: Sequence[str] = ()) -> None:
+        """Have Compose start what is missing and remove what is left over; or only bring these services up."""
+        given = {
+            "project_src": self._task.args["directory"],
+            "state": "present",
+            "pull": "never",
+            "remove_orphans": not services,
+            "dependencies": not services,
+            "services": list(services),
+            "wait": True,
+            "wait_timeout": int(self._task.args["seconds"]),
+        }
+        self._run("community.docker.docker_compose_v2", given)
+
+    def _run(self, module: str, given: dict[str, Any]) -> dict[str, Any]:
+        answer: dict[str, Any] = self._execute_module(module, module_args=given, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise AnsibleActionFail(str(answer.get("msg", answer)))
         return answer
+
+    def _do(self, action: str, **arguments: Any) -> dict[str, Any]:
+        return self._run("stack_machine", {"action": action, "directory": self._task.args["directory"], **arguments})
 
     def _exists(self) -> bool:
         file = f"{self._task.args['directory']}/compose.yml"
@@ -105,9 +129,20 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _replace_all(self, release: str) -> None:
         state = self._look(release)
-        # nginx is one: Compose replaces it when it has to.
         for service in sorted(set(state["services"]) - {"nginx"}):
             self._replace(service, release)
+
+    def _try_nginx(self, release: str) -> None:
+        """Try an nginx of another image or other settings; a changed nginx.conf is only reloaded."""
+        services = self._look(release)["services"]
+        if all(one["fresh"] for one in services["nginx"]["replicas"]):
+            return
+        new = [name for name, service in services.items() if not service["replicas"]]
+        if new:
+            # nginx is healthy only when it finds a replica of every service.
+            self._compose(new)
+        self._do("try_nginx", seconds=int(self._task.args["seconds"]))
+        self._say("nginx: the new one is healthy in a trial and will take the old one's place")
 
     def _replace(self, service: str, release: str) -> None:
         surge = int(self._task.args["surge"])
@@ -140,12 +175,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _go_back(self, release: str) -> str:
         """Put the release before back: it needs no new replica where none of its own was retired yet."""
         self._say(f"going back to release {release}")
+        try:
+            self._put_back(release)
+        except AnsibleActionFail as failure:
+            return f"Going back to release {release} failed as well.\n{failure.message}"
+        return f"Release {release} serves on."
+
+    def _put_back(self, release: str) -> None:
         self._do("activate", release=release)
         state = self._look(release)
+        if not all(one["fresh"] for one in state["services"]["nginx"]["replicas"]):
+            # First, because while it is broken nobody is answered.
+            self._compose(["nginx"])
         for service in set(state["services"]) - {"nginx"}:
             replicas = state["services"][service]["replicas"]
             broken = [one["id"] for one in replicas if not one["fresh"] and not (one["running"] and one["ready"])]
             if broken:
                 self._do("remove", replicas=broken)
         self._replace_all(release)
-        return f"Release {release} serves on."
+        self._compose()

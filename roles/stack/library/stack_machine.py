@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -26,13 +26,14 @@ options:
   action:
     description:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
-        further replicas; C(wait) waits until replicas take traffic; C(retire) drains and removes one; C(remove) removes
+        further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
+        C(try_nginx) tries a new nginx beside the one that serves; C(retire) drains and removes one; C(remove) removes
         one at once; C(lock) and C(unlock) keep two deploys apart; C(settle) notes that a release
         works and removes old ones with their images;
         C(status) tells a person what runs.
     type: str
     required: true
-    choices: [look, activate, start, wait, retire, remove, lock, unlock, settle, status]
+    choices: [look, activate, start, wait, try_nginx, retire, remove, lock, unlock, settle, status]
   service:
     description: Name of the service, for C(start).
     type: str
@@ -45,7 +46,7 @@ options:
     elements: str
     default: []
   seconds:
-    description: How long to wait, for C(wait); after how long a lock is stale, for C(lock).
+    description: How long to wait, for C(wait) and C(try_nginx); after how long a lock is stale, for C(lock).
     type: int
     default: 120
   release:
@@ -87,8 +88,13 @@ text:
   returned: with action status
 """
 
+ACTIONS = ["look", "activate", "start", "wait", "try_nginx", "retire", "remove", "lock", "unlock", "settle", "status"]
 HOLDER = ("who", "controller", "pid")
 LOCK = "lock.json"
+ADMITTED = "nginx/admitted.json"
+"""Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
+HOLD_S = 30
+"""How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -117,6 +123,33 @@ def run(command: Sequence[str], cwd: Path | None = None) -> str:
     if done.returncode:
         raise StepError(f"{' '.join(command[:4])} …: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout
+
+
+def write(path: Path, text: str) -> None:
+    """Write a file so that nobody ever sees half of it, not even after the disk was full.
+
+    Args:
+        path: The file.
+        text: What it shall say.
+
+    Raises:
+        OSError: It was not written; what was there before still is.
+    """
+    new = path.with_name(f"{path.name}.new")
+    new.write_text(text)
+    new.replace(path)
+
+
+def utc(seconds: float) -> str:
+    """Write a time for a person.
+
+    Args:
+        seconds: Since 1970.
+
+    Returns:
+        Date and time of day in UTC.
+    """
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def digest(folder: Path, names: Sequence[str]) -> str:
@@ -191,6 +224,17 @@ class Machine:
         label = f"label=com.docker.compose.project={project}"
         return self.inspect(run(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]).split())
 
+    def hold(self, project: str, on_trial: Collection[str]) -> None:
+        """Have nginx send requests only to the containers that run now and are not on trial.
+
+        Args:
+            project: Name of the Compose project.
+            on_trial: Ids of the containers that nginx must not send anything to.
+        """
+        allowed = [one for one in self.containers(project) if one["Id"] not in on_trial]
+        listed = sorted(set().union(*map(addresses, allowed)))
+        write(self.directory / ADMITTED, json.dumps({"until_time": time.time() + HOLD_S, "addresses": listed}))
+
     def balancer(self) -> dict[str, Any]:
         """Ask nginx what it knows.
 
@@ -211,9 +255,10 @@ def addresses(container: dict[str, Any]) -> set[str]:
         container: As the engine inspects it.
 
     Returns:
-        IP addresses in all its networks.
+        IP addresses in all its networks; none while it does not run.
     """
-    return {network["IPAddress"] for network in container["NetworkSettings"]["Networks"].values()}
+    found = {network["IPAddress"] for network in container["NetworkSettings"]["Networks"].values()}
+    return found - {""}
 
 
 def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any]) -> dict[str, Any]:
@@ -305,7 +350,7 @@ def kept_releases(directory: Path) -> list[dict[str, Any]]:
     return [
         {
             "id": mark.parent.name,
-            "activated": datetime.fromtimestamp(mark.stat().st_mtime, UTC).strftime("%Y-%m-%d %H:%M:%S"),
+            "activated": utc(mark.stat().st_mtime),
             "by": mark.read_text().strip(),
         }
         for mark in marks
@@ -323,16 +368,18 @@ def activate(machine: Machine, release: str) -> dict[str, Any]:
         Ansible's result.
     """
     folder = machine.directory / "releases" / release
-    for source, target in RENDERED.items():
-        new = machine.directory / f"{target}.new"
-        new.parent.mkdir(exist_ok=True)
-        shutil.copyfile(folder / source, new)
-        new.replace(machine.directory / target)
+    (machine.directory / "nginx").mkdir(exist_ok=True)
+    targets = {source: machine.directory / target for source, target in RENDERED.items()}
+    for source, target in targets.items():
+        shutil.copyfile(folder / source, f"{target}.new")
+    # Only now, so that a full disk leaves both files of the release before.
+    for target in targets.values():
+        Path(f"{target}.new").replace(target)
     return {"changed": True}
 
 
 def start(machine: Machine, service: str, count: int) -> dict[str, Any]:
-    """Start replicas of the live release beside those that run.
+    """Start replicas of the live release beside those that run; nginx sends them nothing before ``wait`` allows it.
 
     Args:
         machine: The stack.
@@ -346,6 +393,7 @@ def start(machine: Machine, service: str, count: int) -> dict[str, Any]:
     project = json.loads(machine.compose("config", "--format", "json"))["name"]
     listing = ["docker", "ps", "-aq", "--filter", label, "--filter", f"label=com.docker.compose.project={project}"]
     before = set(run(listing).split())
+    machine.hold(project, ())
     machine.compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={count}", service)
     return {"changed": True, "started": sorted(set(run(listing).split()) - before)}
 
@@ -369,12 +417,13 @@ def health_failure(container: dict[str, Any]) -> str:
     return (done.stdout + done.stderr).strip() or "the health check fails" if done.returncode else ""
 
 
-def obstacle(machine: Machine, replica: str) -> str:
+def obstacle(machine: Machine, replica: str, on_trial: set[str]) -> str:
     """Tell why a replica does not take traffic yet.
 
     Args:
         machine: The stack.
         replica: Container id.
+        on_trial: Ids of the containers that nginx must not send anything to; loses this one when it is healthy.
 
     Returns:
         What is missing; empty when it takes traffic.
@@ -392,6 +441,9 @@ def obstacle(machine: Machine, replica: str) -> str:
     unhealthy = health_failure(container)
     if unhealthy:
         return f"not healthy: {unhealthy}"
+    if container["Id"] in on_trial:
+        on_trial.remove(container["Id"])
+        machine.hold(container["Config"]["Labels"]["com.docker.compose.project"], on_trial)
     balancer = machine.balancer()
     name = container["Config"]["Labels"]["com.docker.compose.service"]
     known = balancer.get("services", {}).get(name)
@@ -432,12 +484,16 @@ def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, A
         StepError: One never did; the message has the reason and its last log lines.
     """
     deadline = time.monotonic() + seconds
+    found = machine.inspect(replicas)
+    on_trial = strangers_to_nginx(machine, found)
     for replica in replicas:
         try:
-            reason = obstacle(machine, replica)
+            reason = obstacle(machine, replica, on_trial)
             while reason and time.monotonic() < deadline:
                 time.sleep(POLL_S)
-                reason = obstacle(machine, replica)
+                if on_trial:
+                    machine.hold(found[0]["Config"]["Labels"]["com.docker.compose.project"], on_trial)
+                reason = obstacle(machine, replica, on_trial)
         except StepError as error:
             reason = str(error)
         if reason:
@@ -445,7 +501,50 @@ def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, A
             raise StepError(
                 f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{words}"
             )
+    (machine.directory / ADMITTED).unlink(missing_ok=True)
     return {"changed": False}
+
+
+def strangers_to_nginx(machine: Machine, containers: Sequence[dict[str, Any]]) -> set[str]:
+    """Pick the containers that nginx may not send requests to yet.
+
+    Args:
+        machine: The stack.
+        containers: As the engine inspects them.
+
+    Returns:
+        Their ids; none while nginx may send requests to all.
+    """
+    note = machine.directory / ADMITTED
+    if not note.exists():
+        return set()
+    known = set(json.loads(note.read_text())["addresses"])
+    return {one["Id"] for one in containers if not addresses(one) & known}
+
+
+def try_nginx(machine: Machine, seconds: int) -> dict[str, Any]:
+    """Start nginx of the live release beside the one that serves, published nowhere, and remove it again.
+
+    So a version of it that does not start, or finds no replica, costs nobody an answer.
+
+    Args:
+        machine: The stack.
+        seconds: How long it may take.
+
+    Returns:
+        Ansible's result.
+
+    Raises:
+        StepError: It did not become healthy; the message has the reason and its last log lines.
+    """
+    name = json.loads(machine.compose("config", "--format", "json"))["name"] + "-nginx-trial"
+    # One that an interrupted run left behind.
+    run(["docker", "rm", "--force", name])
+    try:
+        machine.compose("run", "--detach", "--no-deps", "--name", name, "nginx")
+        return wait(machine, [name], seconds)
+    finally:
+        run(["docker", "rm", "--force", name])
 
 
 def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
@@ -483,13 +582,13 @@ def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, An
         fcntl.flock(guard, fcntl.LOCK_EX)
         if note.exists():
             other, since = json.loads(note.read_text()), note.stat().st_mtime
-            when = datetime.fromtimestamp(since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+            when = f"{utc(since)} UTC"
             left = since + seconds - time.time()
             if left > 0:
                 text = f"{other['who']} has been deploying here since {when}; the lock expires in {left:.0f} s"
                 return {"failed": True, "msg": text, "holder": other}
             warnings = [f"took over the lock that {other['who']} left behind at {when}"]
-        note.write_text(json.dumps(holder))
+        write(note, json.dumps(holder))
     return {"changed": True, "warnings": warnings}
 
 
@@ -504,6 +603,7 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     Returns:
         Ansible's result.
     """
+    (machine.directory / ADMITTED).unlink(missing_ok=True)
     (machine.directory / LOCK).unlink(missing_ok=True)
     with (machine.directory / "audit.log").open("a") as log:
         log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {release} by {who}\n")
@@ -536,7 +636,7 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
         Ansible's result.
     """
     folder = machine.directory / "releases"
-    (folder / release / "activated").write_text(f"{who}\n")
+    write(folder / release / "activated", f"{who}\n")
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
     images = {image for release in kept for image in images_of(folder / release / "compose.yml")}
     for path in folder.iterdir():
@@ -569,7 +669,7 @@ def status(machine: Machine) -> dict[str, Any]:
         machine: The stack.
 
     Returns:
-        The text: the release, then a line for each container.
+        The text: the release, who deploys now, then a line for each container.
     """
     state, used = look(machine, None), usage()
     live = next((one for one in state["releases"] if one["id"] == state["live"]), {"activated": "?", "by": "?"})
@@ -586,8 +686,11 @@ def status(machine: Machine) -> dict[str, Any]:
             rows.append((one["name"], one["health"], ready, restarts, *cpu_and_memory, *traffic))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"
-    return {"changed": False, "text": "\n".join([head, "", *lines])}
+    head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]
+    note = machine.directory / LOCK
+    if note.exists():
+        head.append(f"{json.loads(note.read_text())['who']} is deploying, since {utc(note.stat().st_mtime)} UTC")
+    return {"changed": False, "text": "\n".join([*head, "", *lines])}
 
 
 def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
@@ -605,6 +708,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "activate": lambda: activate(machine, params["release"]),
         "start": lambda: start(machine, params["service"], params["count"]),
         "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
+        "try_nginx": lambda: try_nginx(machine, params["seconds"]),
         "retire": lambda: retire(params["replicas"], gently=True),
         "remove": lambda: retire(params["replicas"], gently=False),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
@@ -617,10 +721,9 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Run the module."""
-    choices = ["look", "activate", "start", "wait", "retire", "remove", "lock", "unlock", "settle", "status"]
     module = AnsibleModule(
         argument_spec={
-            "action": {"type": "str", "required": True, "choices": choices},
+            "action": {"type": "str", "required": True, "choices": ACTIONS},
             "directory": {"type": "path", "required": True},
             "service": {"type": "str"},
             "count": {"type": "int"},
@@ -637,7 +740,7 @@ def main() -> None:
         module.exit_json(changed=True)
     try:
         result = step(Machine(Path(module.params["directory"])), module.params)
-    except (StepError, OSError) as error:
+    except (StepError, OSError, subprocess.TimeoutExpired) as error:
         result = {"failed": True, "msg": str(error)}
     module.exit_json(**result)
 

@@ -45,7 +45,11 @@ def start(drain_file: Path) -> Iterator[StartDrain]:
     started: list[subprocess.Popen[str]] = []
 
     def start_drain(*server: str, seconds: str = str(DRAIN_SECONDS)) -> "subprocess.Popen[str]":
-        environment = os.environ | {"DRAIN_FILE": str(drain_file), "DRAIN_SECONDS": seconds}
+        environment = os.environ | {
+            "DRAIN_FILE": str(drain_file),
+            "SERVER_FILE": str(drain_file.with_name("server")),
+            "DRAIN_SECONDS": seconds,
+        }
         process = subprocess.Popen(
             [*SIGNALS_AS_IN_A_CONTAINER, str(DRAIN), *server],
             env=environment,
@@ -160,6 +164,18 @@ def test_stale_file_of_an_earlier_run_is_removed(start: StartDrain, drain_file: 
     drain_file.touch()
     start_server(start, port)
     assert not drain_file.exists()
+
+
+def test_health_check_is_told_which_process_is_the_server(start: StartDrain, drain_file: Path, port: int) -> None:
+    """That it was healthy is told anew by each run: what an earlier one left is no reason to end it."""
+    known = drain_file.with_name("server.healthy")
+    known.touch()
+    process = start_server(start, port)
+    parent, drain, server = map(int, drain_file.with_name("server").read_text().split())
+    assert (parent, drain) == (os.getpid(), process.pid)
+    assert not known.exists()
+    os.kill(server, signal.SIGKILL)
+    assert process.wait(PATIENCE_SECONDS) == 128 + signal.SIGKILL
 
 
 def test_server_that_does_not_exist_is_reported(start: StartDrain) -> None:

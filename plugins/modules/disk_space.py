@@ -1,0 +1,106 @@
+"""Ansible module: refuses to go on when a disk has too little room for what comes next."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ansible.module_utils.basic import AnsibleModule
+
+DOCUMENTATION = """
+module: disk_space
+short_description: Refuse to go on when a disk has too little room
+options:
+  needs:
+    description: What will be written where. Needs on one file system are added up.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      path:
+        description: Where; the folder need not exist yet.
+        type: path
+        required: true
+      bytes:
+        description: How much.
+        type: int
+        required: true
+      what:
+        description: What it is, for the message.
+        type: str
+        required: true
+attributes:
+  check_mode:
+    support: full
+"""
+
+EXAMPLES = """
+- name: Refuse a disk that is too full
+  disk_space:
+    needs:
+      - path: /var/lib/docker
+        bytes: 100000000
+        what: the new images
+"""
+
+RETURN = """#"""
+
+
+def existing(path: Path) -> Path:
+    """Find the folder that tells on which file system a path is or will be.
+
+    Args:
+        path: A path.
+
+    Returns:
+        The path or the nearest parent that is there.
+    """
+    return next(one for one in (path, *path.parents) if one.exists())
+
+
+def shortages(needs: Sequence[dict[str, Any]]) -> list[str]:
+    """Compare what will be written with the room there is.
+
+    Args:
+        needs: Path, bytes and what it is, for each.
+
+    Returns:
+        A sentence for each file system that has too little.
+    """
+    by_device: dict[int, list[dict[str, Any]]] = defaultdict(list)
+    for need in needs:
+        by_device[existing(Path(need["path"])).stat().st_dev].append(need)
+    found = []
+    for together in by_device.values():
+        room = os.statvfs(existing(Path(together[0]["path"])))
+        # f_bavail: what is kept back for root is no room for a deploy.
+        free, needed = room.f_bavail * room.f_frsize, sum(need["bytes"] for need in together)
+        if free < needed:
+            parts = ", ".join(f"{need['bytes']} in {need['path']} for {need['what']}" for need in together)
+            found.append(f"{needed - free} bytes are missing: {free} are free, needed are {parts}")
+    return found
+
+
+def main() -> None:
+    """Run the module."""
+    need = {
+        "path": {"type": "path", "required": True},
+        "bytes": {"type": "int", "required": True},
+        "what": {"type": "str", "required": True},
+    }
+    module = AnsibleModule(
+        argument_spec={"needs": {"type": "list", "elements": "dict", "required": True, "options": need}},
+        supports_check_mode=True,
+    )
+    found = shortages(module.params["needs"])
+    if found:
+        advice = "Nothing was changed. Remove what is not needed there, or give the machine a larger disk."
+        module.fail_json(msg="\n".join([*found, advice]))
+    module.exit_json(changed=False)
+
+
+if __name__ == "__main__":
+    main()
