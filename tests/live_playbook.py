@@ -44,7 +44,7 @@ class Outcome:
 
 
 def _variables_file() -> Path:
-    return Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "variables.yml"
+    return Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "vars/inventory.yml"
 
 
 def scenario_variables() -> dict[str, Any]:
