@@ -275,7 +275,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts and start time.
+        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts, whether the kernel ended
+        a process in it for want of memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -290,6 +291,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "ready": any(one["ready"] for one in seen),
         "served": sum(one.get("served", 0) for one in seen),
         "restarts": container["RestartCount"],
+        "out_of_memory": state["OOMKilled"],
         "since": state["StartedAt"],
     }
 
@@ -706,9 +708,11 @@ def status(machine: Machine) -> dict[str, Any]:
             share = f"{one['served'] / total:.1%}" if total else "-"
             balanced = ("yes" if one["ready"] else "NO", str(one["restarts"]))
             traffic = (str(one["served"]), share) if is_replica else ("-", "-")
-            cpu_and_memory = used.get(one["name"], ["-", "-"])
+            cpu, memory = used.get(one["name"], ["-", "-"])
+            # The engine goes on calling it healthy: a server that has several processes starts the ended one anew.
+            memory += ", RAN OUT" if one["out_of_memory"] else ""
             ready, restarts = balanced if is_replica else ("-", balanced[1])
-            rows.append((one["name"], one["health"], ready, restarts, *cpu_and_memory, *traffic))
+            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]
