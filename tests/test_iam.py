@@ -33,6 +33,24 @@ def test_every_statement_allows_named_actions() -> None:
     assert [action for action in iam.allowed(POLICY) if "*" in action] == []
 
 
+def test_every_condition_compares_keys_with_values() -> None:
+    """AWS refuses the whole policy because of one that does not."""
+    conditions = [one["Condition"] for one in POLICY["Statement"] if "Condition" in one]
+    assert all(isinstance(keys, dict) and keys for condition in conditions for keys in condition.values())
+
+
+def test_what_is_made_is_tagged_while_it_is_made() -> None:
+    """Otherwise it could be made and then neither changed nor removed."""
+    (tagging,) = [one for one in POLICY["Statement"] if one["Sid"] == "TagWhatIsMade"]
+    made = {
+        action.removeprefix("ec2:")
+        for one in POLICY["Statement"]
+        if one["Sid"] in {"Make", "MakeNetwork"}
+        for action in one["Action"]
+    }
+    assert set(tagging["Condition"]["StringEquals"]["ec2:CreateAction"]) == made
+
+
 def test_what_changes_something_is_limited() -> None:
     """To the project's tag or role: whoever has the policy cannot stop or take over the machines of others."""
     free = {
