@@ -1,0 +1,78 @@
+"""Fixtures of the proof under faults: the instance, versions of the app, and the book of results."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+from tests.faults.app_faults import break_in
+from tests.faults.lab import Lab, copy_app, machine
+from tests.faults.rows import Book
+from tests.live_stack import Stack
+from tests.project import ROOT
+
+STARTED = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
+
+
+@pytest.fixture
+def lab(stack: Stack) -> Lab:
+    """Give the instance, with the stack as the inventory describes it.
+
+    Args:
+        stack: Its stack.
+
+    Returns:
+        The instance.
+    """
+    lab = Lab(stack)
+    lab.settle()
+    return lab
+
+
+@pytest.fixture
+def book(stack: Stack) -> Book:
+    """Give the book that all rows of this run go into: $FAULTS_RESULTS, or a new file in faults-results/.
+
+    Args:
+        stack: The stack under test.
+
+    Returns:
+        The book.
+    """
+    book = Book(Path(os.environ.get("FAULTS_RESULTS", ROOT / f"faults-results/{STARTED}.jsonl")))
+    book.begin(machine(stack))
+    return book
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Copy the sample app, to be changed.
+
+    Args:
+        tmp_path: Where to.
+
+    Returns:
+        The copy.
+    """
+    return copy_app(tmp_path)
+
+
+@pytest.fixture
+def faulty(lab: Lab, app: Path) -> Iterator[Lab]:
+    """Give the instance with an app in it that can be told to misbehave.
+
+    Args:
+        lab: The instance.
+        app: A copy of the sample app.
+
+    Yields:
+        The instance.
+    """
+    break_in(app)
+    lab.deploy(app)
+    yield lab
+    lab.settle()

@@ -1,0 +1,118 @@
+"""What people do to a stack that serves: deploy, scale, go back, stop a replica, change nginx."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.faults.lab import Lab, edit, extra, play, services
+from tests.faults.rows import Book
+
+PATIENCE_S = 10
+"""How long a version that does not work is given; the shipped 60 s would only make the run longer."""
+
+BROKEN: dict[str, Callable[[Path], None]] = {
+    "does not build": lambda app: edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
+    "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
+    "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
+    "answers 500 on readiness": lambda app: edit(
+        app / "hello/views.py", 'if Path(current_app.config["DRAIN_FILE"]).exists():', "if 1 / 0:"
+    ),
+}
+
+
+def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
+    """This is what the project is for."""
+    with book.row("rolling deploy of a new version, three in a row") as row:
+        with lab.load() as rest:
+            pass
+        runs = []
+        with lab.load() as load:
+            for number in range(3):
+                edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
+                runs.append(lab.deploy(app))
+        row.load(load.report())
+        row.figure("p99 at rest (ms)", rest.report().latency.p99 * 1000)
+        row.figure("p99 during the deploys ÷ at rest", load.report().latency.p99 / rest.report().latency.p99)
+        longest = max(runs, key=lambda run: run.seconds)
+        row.figure("longest deploy (s)", longest.seconds)
+        for name, seconds in longest.task_seconds().items():
+            row.figure(f"of which: {name} (s)", seconds)
+        said = [line.strip().partition(": ")[2] for line in longest.output.splitlines() if line.startswith("  i-")]
+        row.figure("its steps", "; ".join(said))
+
+
+def test_scaling_by_playbook(lab: Lab, book: Book) -> None:
+    """Up before a busy hour, down after it."""
+    with book.row("scale 2 → 5 → 1 → 3 by playbook") as row:
+        assert play("scale", *extra(app=2)).status == 0
+        with lab.load() as load:
+            for number in (5, 1, 3):
+                run = play("scale", *extra(app=number))
+                row.holds(f"{number} replicas then", run.status == 0 and len(lab.ids()) == number)
+        row.load(load.report())
+
+
+def test_scaling_by_hand(lab: Lab, book: Book) -> None:
+    """On the machine, with nothing but Compose."""
+    with book.row("scale 2 → 5 → 1 → 3 by hand, docker compose up -d --scale") as row:
+        scale = f"cd {lab.stack.directory} && docker compose up -d --scale app="
+        lab.host.check_output(f"{scale}2")
+        with lab.load() as load:
+            for number in (5, 1, 3):
+                lab.host.check_output(f"{scale}{number}")
+                row.holds(f"{number} replicas then", len(lab.ids()) == number)
+        row.load(load.report())
+
+
+def test_rollback(lab: Lab, book: Book, app: Path) -> None:
+    """The way back has to be as safe as the way forward."""
+    with book.row("rollback") as row:
+        edit(app / "hello/templates/index.html", "from Flask", "from a mistake")
+        before = lab.live()
+        lab.deploy(app)
+        with lab.load() as load:
+            run = play("rollback")
+        row.load(load.report())
+        row.holds("the release before is live", run.status == 0 and lab.live() == before)
+        row.figure("duration (s)", run.seconds)
+
+
+def test_stop_of_a_replica(lab: Lab, book: Book) -> None:
+    """A stopped replica announces itself."""
+    with book.row("docker stop of a replica") as row:
+        victim = lab.ids()[0]
+        with lab.load() as load:
+            lab.host.check_output(f"docker stop {victim}")
+        row.load(load.report())
+
+
+@pytest.mark.parametrize("how", BROKEN)
+def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
+    """People deploy mistakes. The run fails and says why; nobody else notices."""
+    with book.row(f"broken version deployed: {how}") as row:
+        before, left = lab.ids(), lab.leftovers()
+        BROKEN[how](app)
+        with lab.load() as load:
+            run = play("deploy", *extra(stack_services=services(app), stack_start_seconds=PATIENCE_S))
+        row.load(load.report())
+        row.holds("the run fails", run.status != 0)
+        row.holds("the old replicas serve, all of them", lab.ids() == before and set(lab.stack.ask(30)) == set(before))
+        after = lab.leftovers()
+        row.holds("nothing is left behind", after == left)
+        if after != left:
+            row.figure("left behind", str({name: after[name] for name in after if after[name] != left[name]}))
+        row.figure("duration (s)", run.seconds)
+
+
+def test_change_of_nginx(lab: Lab, book: Book) -> None:
+    """A reload is not free in this nginx: it closes connections of clients."""
+    with book.row("nginx configuration changed and reloaded") as row:
+        with lab.load() as load:
+            for seconds in (41, 42, 43):
+                run = play("deploy", *extra(stack_retry_after_seconds=seconds))
+                row.holds("it runs with the new configuration", run.status == 0 and lab.nginx_is_current())
+        row.load(load.report())
+        row.figure("resets on kept connections", load.report().resets_reused)

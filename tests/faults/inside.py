@@ -1,0 +1,224 @@
+"""Runs on the instance, as root, with Debian's Python: makes a fault and watches the balancer from a hair's breadth.
+
+It is sent as text: ``python3 - FUNCTION ARGUMENT…``, and prints JSON. Polling from the controller would take a
+second each time.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+POLL_S = 0.1
+SLOW_POLL_S = 0.5
+STATUS_PORT = 8081
+LABEL = "com.docker.compose.service"
+
+
+def docker(*arguments: str) -> str:
+    """Run docker and give what it prints."""
+    return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
+
+
+def inspect(*containers: str) -> list[dict[str, Any]]:
+    """Inspect containers."""
+    found: list[dict[str, Any]] = json.loads(docker("inspect", *containers))
+    return found
+
+
+def running(service: str) -> list[str]:
+    """List the ids of a service's running containers."""
+    return docker("ps", "-q", "--no-trunc", "--filter", f"label={LABEL}={service}").split()
+
+
+def address(container: str) -> str:
+    """Give a container's address."""
+    networks = inspect(container)[0]["NetworkSettings"]["Networks"]
+    return str(next(iter(networks.values()))["IPAddress"])
+
+
+def enter_nginx() -> None:
+    """Look at the network as nginx does: its status page is on its own loopback."""
+    pid = inspect(running("nginx")[0])[0]["State"]["Pid"]
+    with Path(f"/proc/{pid}/ns/net").open() as network:
+        os.setns(network.fileno())  # type: ignore[attr-defined, unused-ignore]  # Python 3.12
+
+
+def balancer(service: str = "app") -> dict[str, Any]:
+    """Ask nginx what it knows of a service's replicas, by address."""
+    connection = http.client.HTTPConnection("127.0.0.1", STATUS_PORT, timeout=2)
+    try:
+        connection.request("GET", "/")
+        replicas: dict[str, Any] = json.loads(connection.getresponse().read())["services"][service]["replicas"]
+    finally:
+        connection.close()
+    # An empty table of Lua's is a list in JSON.
+    return dict(replicas or {})
+
+
+def ready() -> set[str]:
+    """List the addresses that get requests."""
+    try:
+        return {known for known, replica in balancer().items() if replica["ready"]}
+    except (OSError, http.client.HTTPException):
+        return set()
+
+
+def until(condition: Callable[[], bool], patience: float, pause: float = POLL_S) -> float:
+    """Wait for a condition; gives the seconds it took, or -1 when it took too long."""
+    began = time.monotonic()
+    while not condition():
+        if time.monotonic() - began > patience:
+            return -1
+        time.sleep(pause)
+    return round(time.monotonic() - began, 2)
+
+
+def processes(container: str) -> list[int]:
+    """List a container's processes."""
+    return [int(line) for line in docker("top", container, "-eo", "pid").split()[1:]]
+
+
+def send(number: signal.Signals, pids: Iterable[int]) -> None:
+    """Send a signal to processes, those that are gone meanwhile left out."""
+    for pid in pids:
+        try:
+            os.kill(pid, number)
+        except ProcessLookupError:
+            continue
+
+
+def freeze(container: str, seconds: str) -> dict[str, float]:
+    """Stop all processes of a replica, wait, let them go on; tells when the balancer noticed each."""
+    pids, where = processes(container), address(container)
+    enter_nginx()
+    send(signal.SIGSTOP, pids)
+    began = time.monotonic()
+    out = until(lambda: where not in ready(), patience=float(seconds))
+    time.sleep(max(0.0, float(seconds) - (time.monotonic() - began)))
+    send(signal.SIGCONT, pids)
+    return {"out": out, "back": until(lambda: where in ready(), patience=30)}
+
+
+def freeze_for_good(container: str, patience: str) -> dict[str, float]:
+    """Stop all processes of a replica for good; tells how long until as many replicas as before are ready again."""
+    pids, where, wanted = processes(container), address(container), len(running("app"))
+    enter_nginx()
+    before = ready()
+    send(signal.SIGSTOP, pids)
+    out = until(lambda: where not in ready(), patience=10)
+    replaced = until(lambda: len(ready()) >= wanted, float(patience), SLOW_POLL_S)
+    if replaced < 0:
+        send(signal.SIGCONT, pids)
+    return {"out": out, "replaced": replaced if replaced < 0 else replaced + max(out, 0), "before": len(before)}
+
+
+def kill(container: str) -> dict[str, float]:
+    """Kill the processes of a replica; tells how long until it is ready again."""
+    wanted, pids = len(running("app")), processes(container)
+    enter_nginx()
+    send(signal.SIGKILL, pids)
+    time.sleep(SLOW_POLL_S)
+    return {"back": until(lambda: len(ready()) >= wanted, patience=60)}
+
+
+def first_healthy(*containers: str) -> dict[str, float]:
+    """Tell when the first of some replicas passed its health check after its last start, as Unix time."""
+    passed = [
+        check["End"]
+        for one in inspect(*containers)
+        for check in one["State"]["Health"]["Log"]
+        if check["ExitCode"] == 0 and check["Start"] > one["State"]["StartedAt"]
+    ]
+    # Nanoseconds and "Z" or an offset: `date` reads all of what the engine writes.
+    times = [float(subprocess.check_output(["date", "-d", one, "+%s.%N"], text=True)) for one in passed]
+    return {"at": min(times, default=-1.0)}
+
+
+def counts(directory: str) -> dict[str, float]:
+    """Count what could pile up on the machine."""
+    engine = int(Path("/var/run/docker.pid").read_text())
+    workers = [pid for one in running("nginx") for pid in processes(one)]
+    folders = [path for path in Path(directory).rglob("*") if path.is_file()]
+    return {
+        "containers": len(docker("ps", "--all", "-q").split()),
+        "images": len(docker("images", "-q").split()),
+        "dangling images": len(docker("images", "-q", "--filter", "dangling=true").split()),
+        "networks": len(docker("network", "ls", "-q").split()),
+        "volumes": len(docker("volume", "ls", "-q").split()),
+        "releases": len(list((Path(directory) / "releases").iterdir())),
+        "files of the stack": len(folders),
+        "layers": len(list(Path("/var/lib/docker/overlay2").iterdir())),
+        "disk (MiB)": sum(_blocks(path) for path in ("/var/lib/docker", directory)) / 2048,
+        "open files of dockerd": len(os.listdir(f"/proc/{engine}/fd")),  # noqa: PTH208
+        "open files of nginx": max(len(os.listdir(f"/proc/{pid}/fd")) for pid in workers),  # noqa: PTH208
+        "memory of nginx (MiB)": sum(_resident(pid) for pid in workers) / 1024,
+        "memory of dockerd (MiB)": _resident(engine) / 1024,
+        "processes": len([entry for entry in os.listdir("/proc") if entry.isdigit()]),  # noqa: PTH208
+    }
+
+
+def _blocks(folder: str) -> int:
+    """Give the 512-byte blocks that a folder takes, mounted containers left out."""
+    # Files of running containers come and go while du looks.
+    done = subprocess.run(["du", "-sx", "-B512", folder], capture_output=True, text=True, check=False)
+    return int(done.stdout.split()[0])
+
+
+def _resident(pid: int) -> int:
+    """Give the private memory of a process, in KiB."""
+    lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss:",)))
+
+
+def memory(stop: str) -> dict[str, float]:
+    """Watch the memory of the whole machine until a file appears; MiB. What the kernel can drop is not counted."""
+    peak, killed = 0, _killed()
+    while not Path(stop).exists():
+        peak = max(peak, _used())
+        time.sleep(POLL_S)
+    Path(stop).unlink()
+    return {"peak": peak / 2**20, "limit": _limit() / 2**20, "killed": _killed() - killed}
+
+
+def _group() -> Path:
+    old = Path("/sys/fs/cgroup/memory")
+    return old if old.exists() else Path("/sys/fs/cgroup")
+
+
+def _statistics(name: str) -> dict[str, int]:
+    lines = (_group() / name).read_text().splitlines()
+    return {key: int(value) for key, value in (line.split()[:2] for line in lines)}
+
+
+def _used() -> int:
+    """Give what processes hold: anonymous memory, shared memory included."""
+    known = _statistics("memory.stat")
+    if "total_rss" in known:
+        return known["total_rss"] + known.get("total_shmem", 0)
+    return known["anon"] + known["shmem"] + known.get("kernel", 0)
+
+
+def _limit() -> int:
+    for name in ("memory.limit_in_bytes", "memory.max"):
+        file = _group() / name
+        if file.exists() and file.read_text().strip() != "max":
+            return int(file.read_text())
+    return 0
+
+
+def _killed() -> int:
+    name = "memory.oom_control" if (_group() / "memory.oom_control").exists() else "memory.events"
+    return _statistics(name).get("oom_kill", 0)
+
+
+if __name__ == "__main__":
+    print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

@@ -1,0 +1,321 @@
+"""The instance under faults: playbooks, versions of the app, and what runs inside."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import platform
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import boto3
+
+from loadgen import Load
+from tests.live_stack import Stack
+from tests.project import ROOT, load_mapping
+
+SHORTEST_S = 20
+"""Seconds that a load lasts at least."""
+RUN_TIMEOUT_S = 900
+HERE = Path(__file__).parent
+INVENTORY = "inventories/aws"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run of ansible-playbook that has ended.
+
+    Attributes:
+        status: Its exit status; negative when a signal ended it.
+        output: What it printed.
+        seconds: How long it took.
+    """
+
+    status: int
+    output: str
+    seconds: float
+
+    def task_seconds(self) -> dict[str, float]:
+        """Read which task took how long.
+
+        Returns:
+            Seconds by name, as the profile at the end of the output has them.
+        """
+        return {
+            name.strip(): float(seconds)
+            for name, seconds in re.findall(r"^(\S.*?) -+ *([\d.]+)s$", self.output, re.MULTILINE)
+        }
+
+
+def command(playbook: str, *arguments: str) -> list[str]:
+    """Write the command that runs a playbook.
+
+    Args:
+        playbook: Its name.
+        *arguments: Further arguments.
+
+    Returns:
+        The command.
+    """
+    return ["ansible-playbook", f"playbooks/{playbook}.yml", "--inventory", INVENTORY, *arguments]
+
+
+def play(playbook: str, *arguments: str, **environment: str) -> Run:
+    """Run a playbook to its end, whatever that is.
+
+    Args:
+        playbook: Its name.
+        *arguments: Further arguments.
+        **environment: Further environment variables.
+
+    Returns:
+        The run.
+    """
+    began = time.monotonic()
+    done = subprocess.run(
+        command(playbook, *arguments),
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        timeout=RUN_TIMEOUT_S,
+    )
+    return Run(done.returncode, done.stdout, time.monotonic() - began)
+
+
+def extra(**variables: Any) -> list[str]:
+    """Write extra variables.
+
+    Args:
+        **variables: Values by name.
+
+    Returns:
+        Arguments of ansible-playbook.
+    """
+    return ["--extra-vars", json.dumps(variables)]
+
+
+def services(app: Path, **changes: Any) -> list[dict[str, Any]]:
+    """Describe the services with another folder in the place of app/.
+
+    Args:
+        app: The folder.
+        **changes: Other values of the first service.
+
+    Returns:
+        A value of ``stack_services``.
+    """
+    known = load_mapping(ROOT / INVENTORY / "group_vars/all/services.yml")["stack_services"]
+    return [known[0] | {"context": str(app)} | changes, *known[1:]]
+
+
+def copy_app(folder: Path) -> Path:
+    """Copy the sample app, to be changed.
+
+    Args:
+        folder: Where to.
+
+    Returns:
+        The copy.
+    """
+    copy = folder / "app"
+    shutil.copytree(ROOT / "app", copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
+    return copy
+
+
+def edit(file: Path, old: str, new: str) -> None:
+    """Replace text in a file.
+
+    Args:
+        file: The file.
+        old: What must be there.
+        new: What comes in its place.
+    """
+    text = file.read_text()
+    assert old in text, file
+    file.write_text(text.replace(old, new))
+
+
+class Lab:
+    """The instance, its stack, and the faults that can be made there."""
+
+    def __init__(self, stack: Stack) -> None:
+        """Look at the instance.
+
+        Args:
+            stack: Its stack.
+        """
+        self.stack = stack
+        self.host = stack.host
+        self._pool = ThreadPoolExecutor(4)
+
+    def inside(self, function: str, *arguments: str) -> dict[str, float]:
+        """Run a function of ``inside.py`` on the instance.
+
+        Args:
+            function: Its name.
+            *arguments: Its arguments.
+
+        Returns:
+            What it found.
+        """
+        # Encoded, because Ansible would take braces in a command for a template.
+        text = base64.b64encode((HERE / "inside.py").read_bytes()).decode()
+        words = shlex.join(["python3", "-", function, *arguments])
+        found: dict[str, float] = json.loads(self.host.check_output(f"echo {text} | base64 -d | {words}"))
+        return found
+
+    def beside(self, function: str, *arguments: str) -> Future[dict[str, float]]:
+        """Run a function of ``inside.py`` on the instance while other things happen.
+
+        Args:
+            function: Its name.
+            *arguments: Its arguments.
+
+        Returns:
+            What will have been found.
+        """
+        return self._pool.submit(self.inside, function, *arguments)
+
+    @contextmanager
+    def load(self, seconds: float = SHORTEST_S) -> Iterator[Load]:
+        """Keep clients asking while a block runs, and longer if it was short.
+
+        Args:
+            seconds: How long at least.
+
+        Yields:
+            The load; its report is there after the block.
+        """
+        with self.stack.under_load() as load:
+            yield load
+            time.sleep(max(0.0, seconds - load.elapsed()))
+
+    def ids(self) -> list[str]:
+        """List the replicas.
+
+        Returns:
+            Short container ids.
+        """
+        return sorted(replica.id for replica in self.stack.containers("app"))
+
+    def live(self) -> str:
+        """Name what is live.
+
+        Returns:
+            SHA-1 of the files of the live release.
+        """
+        files = "compose.yml nginx/nginx.conf"
+        return str(self.host.check_output(f"cd {shlex.quote(self.stack.directory)} && cat {files} | sha1sum"))
+
+    def nginx_is_current(self) -> bool:
+        """Compare the configuration that nginx runs with its file.
+
+        Returns:
+            Whether they are equal.
+        """
+        where = shlex.quote(self.stack.directory)
+        runs = self.host.check_output(f"cd {where} && docker compose exec -T nginx balancer-status --always")
+        file = self.host.check_output(f"sha1sum < {where}/nginx/nginx.conf").split()[0]
+        return bool(json.loads(runs)["config_sha1"] == file)
+
+    def settle(self) -> None:
+        """Bring everything back to what the inventory says, and wait until it serves; what tests begin with."""
+        run = play("deploy")
+        assert run.status == 0, run.output[-3000:]
+        self.stack.wait_for("all replicas answer", lambda: len(self.stack.ask(30)) == self.stack.replicas)
+
+    def deploy(self, app: Path, **variables: Any) -> Run:
+        """Deploy another folder in the place of app/.
+
+        Args:
+            app: The folder.
+            **variables: Further extra variables.
+
+        Returns:
+            The run, which was successful.
+        """
+        run = play("deploy", *extra(stack_services=services(app), **variables))
+        assert run.status == 0, run.output[-3000:]
+        return run
+
+    def leftovers(self) -> dict[str, Any]:
+        """Describe everything that a run could leave behind.
+
+        Returns:
+            Facts by name; equal before and after a run that leaves nothing.
+        """
+        where = shlex.quote(self.stack.directory)
+        listing = f"cd {where} && find . -path ./releases -prune -o -type f ! -name audit.log -print | sort"
+        listed = self.host.check_output("docker ps --all --format json").splitlines()
+        containers = [json.loads(line) for line in listed]
+        images = self.host.check_output("docker images --quiet --filter dangling=true").splitlines()
+        return {
+            "files": self.host.check_output(listing).splitlines(),
+            "containers": len(containers),
+            "not running": [one["Names"] for one in containers if one["State"] != "running"],
+            "dangling images": len(images),
+            "releases without a mark": self.host.check_output(
+                f"cd {where}/releases && for one in *; do [ -e $one/activated ] || echo $one; done"
+            ).splitlines(),
+            "temporary files": self.host.check_output(
+                "ls -d /tmp/ansible* /tmp/flask-fleet* /root/.ansible/tmp/* ~admin/.ansible/tmp/* 2>/dev/null || true"
+            ).splitlines(),
+        }
+
+    @property
+    def ec2(self) -> Any:
+        """A client of the EC2 API."""
+        return boto3.client("ec2", region_name=self.stack.region)
+
+    def open_port(self, port: int) -> None:
+        """Open a port of the instance's security group to this machine.
+
+        Args:
+            port: TCP port.
+        """
+        (reservation,) = self.ec2.describe_instances(InstanceIds=[self.stack.instance_id])["Reservations"]
+        group = reservation["Instances"][0]["SecurityGroups"][0]["GroupId"]
+        own = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
+        known = self.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
+        if not any(rule.get("FromPort") == port for rule in known):
+            self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[own])
+
+
+def machine(stack: Stack) -> dict[str, Any]:
+    """Describe what a run is made on.
+
+    Args:
+        stack: The stack under test.
+
+    Returns:
+        Facts by name.
+    """
+    model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    memory = int(re.findall(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)[0])
+    commit = subprocess.run(
+        ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    kind = boto3.client("ec2", region_name=stack.region).describe_instances(InstanceIds=[stack.instance_id])
+    return {
+        "commit": commit.stdout.strip(),
+        "machine": f"{os.cpu_count()} CPUs {model[1] if model else platform.machine()}, {memory // 2**20} GiB",
+        "kernel": platform.release(),
+        "Python": sys.version.split()[0],
+        "instance": kind["Reservations"][0]["Instances"][0]["InstanceType"],
+        "engine": json.loads(stack.host.check_output("docker version --format json"))["Server"]["Version"],
+        "replicas": stack.replicas,
+    }

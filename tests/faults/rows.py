@@ -1,0 +1,195 @@
+"""Rows of the proof: what was measured during an event, and whether it meets its goals."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loadgen import Report
+
+Figure = float | int | str | bool
+
+
+@dataclass
+class Goal:
+    """One thing that was measured against a limit.
+
+    Attributes:
+        what: What was measured, with its unit.
+        limit: The goal, for a person.
+        measured: What came out.
+        met: Whether that is good enough.
+    """
+
+    what: str
+    limit: str
+    measured: Figure
+    met: bool
+
+
+@dataclass
+class Row:
+    """One event of the table, with all that was measured.
+
+    Attributes:
+        event: What happened, as the table names it.
+        started: Unix time.
+        seconds: How long it took.
+        goals: What must hold.
+        figures: What is worth knowing and has no goal.
+        error: Why the row has no full result; empty when it has.
+    """
+
+    event: str
+    started: float = field(default_factory=time.time)
+    seconds: float = 0.0
+    goals: list[Goal] = field(default_factory=list)
+    figures: dict[str, Figure] = field(default_factory=dict)
+    error: str = ""
+
+    def most(self, what: str, measured: float, limit: float) -> None:
+        """Note a figure that must not be above a limit.
+
+        Args:
+            what: What it is, with its unit.
+            measured: The figure.
+            limit: The largest good one.
+        """
+        self.goals.append(Goal(what, f"≤ {limit:g}" if limit else "0", _short(measured), measured <= limit))
+
+    def least(self, what: str, measured: float, limit: float) -> None:
+        """Note a figure that must not be below a limit.
+
+        Args:
+            what: What it is, with its unit.
+            measured: The figure.
+            limit: The smallest good one.
+        """
+        self.goals.append(Goal(what, f"≥ {limit:g}", _short(measured), measured >= limit))
+
+    def holds(self, what: str, truth: object) -> None:
+        """Note something that must be so.
+
+        Args:
+            what: What must be so.
+            truth: Whether it is.
+        """
+        self.goals.append(Goal(what, "yes", bool(truth), bool(truth)))
+
+    def figure(self, what: str, measured: Figure) -> None:
+        """Note what has no goal.
+
+        Args:
+            what: What it is, with its unit.
+            measured: The figure.
+        """
+        self.figures[what] = _short(measured) if isinstance(measured, float) else measured
+
+    def load(self, report: Report, *, get: int | None = 0, post: int | None = 0) -> None:
+        """Note what became of the requests.
+
+        Args:
+            report: The load's report.
+            get: How many GETs may fail; any number when None.
+            post: How many POSTs may fail; any number when None.
+        """
+        for method, most in (("GET", get), ("POST", post)):
+            lost = sum(report.failures(method).values())
+            if most is None:
+                self.figure(f"failed {method}", lost)
+            else:
+                self.most(f"failed {method}", lost, most)
+        # A request that was never sent has no outcome, and must not pass for one that did not fail.
+        self.most("requests due but not sent", report.planned - report.sent, 0)
+        self.figure("requests", report.planned)
+        self.figure("kinds of failure", json.dumps(report.failures(), sort_keys=True) if report.failures() else "none")
+        self.figure("p99 (ms)", report.latency.p99 * 1000)
+        self.figure("longest gap (s)", report.longest_gap)
+
+    def misses(self) -> list[str]:
+        """Tell what was not reached.
+
+        Returns:
+            One line for each goal that was missed.
+        """
+        return [f"{goal.what}: {goal.measured}, goal {goal.limit}" for goal in self.goals if not goal.met]
+
+
+def _short(measured: float) -> float:
+    """Keep four digits: more would be noise."""
+    if isinstance(measured, int) or not math.isfinite(measured):
+        return measured if isinstance(measured, int) else -1.0
+    return float(f"{measured:.4g}")
+
+
+@dataclass
+class Book:
+    """The results of one run: a file with one line of JSON for the machine, then one for each row.
+
+    Attributes:
+        path: The file; rows are appended, so that an interrupted run keeps what it has.
+    """
+
+    path: Path
+
+    def begin(self, machine: dict[str, Any]) -> None:
+        """Write what the run was made on, unless the file has it already.
+
+        Args:
+            machine: Facts by name.
+        """
+        if not self.path.exists():
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            self._append({"machine": machine})
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    @contextmanager
+    def row(self, event: str) -> Iterator[Row]:
+        """Measure one event; writes the row whatever happens, then fails unless it meets all its goals.
+
+        Args:
+            event: What happens, as the table names it.
+
+        Yields:
+            The row, to be filled.
+        """
+        row = Row(event)
+        try:
+            yield row
+        except BaseException as error:
+            row.error = f"{type(error).__name__}: {str(error).strip()[-500:]}"
+            raise
+        finally:
+            row.seconds = round(time.time() - row.started, 1)
+            self._append(asdict(row))
+        assert not row.misses(), row.misses()
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Row]]:
+    """Read the results of one run.
+
+    Args:
+        path: Its file.
+
+    Returns:
+        The machine's facts, and the rows by event; of an event that was measured twice the later row.
+    """
+    machine: dict[str, Any] = {}
+    rows: dict[str, Row] = {}
+    for line in path.read_text(encoding="utf-8").splitlines():
+        entry = json.loads(line)
+        if "machine" in entry:
+            machine = entry["machine"]
+        else:
+            entry["goals"] = [Goal(**goal) for goal in entry["goals"]]
+            rows[entry["event"]] = Row(**entry)
+    return machine, rows
