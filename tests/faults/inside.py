@@ -220,5 +220,57 @@ def _killed() -> int:
     return _statistics(name).get("oom_kill", 0)
 
 
+SMALL = Path("/mnt/small")
+SMALL_MIB = 1536
+MOVED = {"docker": "/var/lib/docker", "stack": "/opt/flask-fleet"}
+"""What is put on the small disk, by folder there."""
+
+
+def shell(script: str) -> str:
+    """Run a shell script and give what it prints."""
+    return subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout
+
+
+def small_disk() -> dict[str, float]:
+    """Put the engine's data and the stack's files on a disk of their own, so small that it can be filled."""
+    SMALL.mkdir(exist_ok=True)
+    # In a container, device files are not made by the kernel.
+    shell("[ -e /dev/loop-control ] || mknod /dev/loop-control c 10 237")
+    shell("for n in $(seq 0 15); do [ -e /dev/loop$n ] || mknod /dev/loop$n b 7 $n; done")
+    shell("cd /opt/flask-fleet && docker compose down && systemctl stop docker.socket docker containerd")
+    shell(f"truncate -s {SMALL_MIB}M /small.img && mkfs.ext4 -qFm 0 /small.img && mount -o loop /small.img {SMALL}")
+    for name, folder in MOVED.items():
+        shell(f"mkdir {SMALL}/{name} && cp -a {folder}/. {SMALL}/{name}/ && mount --bind {SMALL}/{name} {folder}")
+    shell("systemctl start docker")
+    return {"free (MiB)": _free_mib()}
+
+
+def whole_disk() -> dict[str, float]:
+    """Put everything back."""
+    shell("cd /opt/flask-fleet && docker compose down; systemctl stop docker.socket docker containerd")
+    shell(f"umount {' '.join(MOVED.values())} {SMALL} && rm /small.img && systemctl start docker")
+    return {}
+
+
+def fill(leave_mib: str) -> dict[str, float]:
+    """Fill the small disk but for some MiB."""
+    (SMALL / "fill").unlink(missing_ok=True)
+    size = max(1, _free_mib() - int(leave_mib))
+    shell(f"fallocate -l {size}M {SMALL}/fill || true; [ {leave_mib} -gt 0 ] || cat /dev/zero > {SMALL}/rest || true")
+    return {"free (MiB)": _free_mib()}
+
+
+def unfill() -> dict[str, float]:
+    """Make room on the small disk again."""
+    for name in ("fill", "rest"):
+        (SMALL / name).unlink(missing_ok=True)
+    return {"free (MiB)": _free_mib()}
+
+
+def _free_mib() -> int:
+    disk = os.statvfs(SMALL)
+    return disk.f_bavail * disk.f_frsize // 2**20
+
+
 if __name__ == "__main__":
     print(json.dumps(globals()[sys.argv[1]](*sys.argv[2:])))

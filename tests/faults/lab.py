@@ -160,6 +160,7 @@ class Lab:
         """
         self.stack = stack
         self.host = stack.host
+        self.url = f"http://{stack.address}/"
         self._pool = ThreadPoolExecutor(4)
 
     def inside(self, function: str, *arguments: str) -> dict[str, float]:
@@ -177,6 +178,17 @@ class Lab:
         words = shlex.join(["python3", "-", function, *arguments])
         found: dict[str, float] = json.loads(self.host.check_output(f"echo {text} | base64 -d | {words}"))
         return found
+
+    def write(self, path: str, content: str) -> None:
+        """Write a file on the instance, readable for all.
+
+        Args:
+            path: Where.
+            content: What.
+        """
+        encoded = base64.b64encode(content.encode()).decode()
+        where = shlex.quote(path)
+        self.host.check_output(f"mkdir -p $(dirname {where}) && echo {encoded} | base64 -d > {where}")
 
     def beside(self, function: str, *arguments: str) -> Future[dict[str, float]]:
         """Run a function of ``inside.py`` on the instance while other things happen.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -62,17 +61,17 @@ def app(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def faulty(lab: Lab, app: Path) -> Iterator[Lab]:
-    """Give the instance with an app in it that can be told to misbehave.
+def faulty(stack: Stack, app: Path) -> Lab:
+    """Give the instance with an app in it that can be told to misbehave; the next test's ``lab`` takes it away.
 
     Args:
-        lab: The instance.
+        stack: The stack on the instance.
         app: A copy of the sample app.
 
-    Yields:
+    Returns:
         The instance.
     """
     break_in(app)
+    lab = Lab(stack)
     lab.deploy(app)
-    yield lab
-    lab.settle()
+    return lab

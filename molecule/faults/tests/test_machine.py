@@ -1,0 +1,106 @@
+"""What happens to the machine as a whole: its engine, its power, its disk, its memory."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from pathlib import Path
+
+from tests.faults.lab import Lab, edit, extra, play, services
+from tests.faults.rows import Book
+
+BALLAST_MIB = 60
+LEFT_MIB = 20
+STOP_FILE = "/run/faults-memory-stop"
+MICRO_MIB = 1024
+
+
+def test_engine_restarted(lab: Lab, book: Book) -> None:
+    """An update of the engine restarts it; containers live on."""
+    with book.row("dockerd restarted") as row:
+        before = lab.ids()
+        with lab.load() as load:
+            time.sleep(3)
+            lab.host.check_output("systemctl restart docker")
+        row.load(load.report())
+        row.holds("the same containers", lab.ids() == before)
+
+
+def test_instance_rebooted(lab: Lab, book: Book) -> None:
+    """Nobody is there to type a command."""
+    with book.row("instance rebooted") as row:
+        began = time.monotonic()
+        lab.ec2.reboot_instances(InstanceIds=[lab.stack.instance_id])
+        lab.stack.wait_for("it goes down", lambda: not _serves(lab))
+        down = time.monotonic() - began
+        lab.stack.wait_for("it serves again", lambda: _serves(lab))
+        row.figure("no answer from second", down)
+        row.figure("serving again after (s)", time.monotonic() - began)
+        lab.stack.wait_for("all replicas answer", lambda: len(lab.stack.ask(30)) == lab.stack.replicas)
+        row.figure("all replicas serve after (s)", time.monotonic() - began)
+        row.holds("serving again without any command", truth=True)
+
+
+def _serves(lab: Lab) -> bool:
+    try:
+        return lab.stack.get("/").status == 200
+    except OSError:
+        return False
+
+
+def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
+    """A disk is full one day; then nothing must be half written.
+
+    The engine's data and the stack's files are moved to a small disk of their own, because the rehearsal's disk is the
+    controller's.
+    """
+    with book.row("disk of the instance full during a deploy") as row:
+        lab.inside("small_disk")
+        try:
+            lab.settle()
+            before, live, left = lab.ids(), lab.live(), lab.leftovers()
+            (app / "ballast").write_bytes(os.urandom(BALLAST_MIB * 2**20))
+            outcomes = []
+            with lab.load() as load:
+                for leave in (LEFT_MIB, 0):
+                    lab.inside("fill", str(leave))
+                    edit(app / "hello/templates/index.html", "from Flask", "from Flask, big")
+                    run = play("deploy", *extra(stack_services=services(app)))
+                    outcomes.append(run)
+                    row.holds(f"with {leave} MiB left the run fails", run.status != 0)
+                    row.holds(f"with {leave} MiB left it says so", re.search(r"(?i)disk|space|bytes", run.output))
+                    row.figure(f"with {leave} MiB left it says", _message(run.output))
+            row.load(load.report())
+            row.holds("the old version serves, all of it", lab.ids() == before)
+            row.holds("no file is truncated", lab.live() == live)
+            after = lab.leftovers()
+            row.figure("left behind", str({name: after[name] for name in after if after[name] != left[name]}))
+            lab.inside("unfill")
+            again = play("deploy", *extra(stack_services=services(app)))
+            row.holds("with room again the same deploy works", again.status == 0)
+            row.holds("nothing is left behind then", lab.leftovers() == left)
+        finally:
+            lab.inside("whole_disk")
+
+
+def _message(output: str) -> str:
+    found = re.search(r"^\s*msg: *(?:[|>]-?\s+)?(.+)$|ERROR.*", output, re.MULTILINE)
+    return found[0].strip()[:300] if found else ""
+
+
+def test_memory_of_a_deploy(lab: Lab, book: Book, app: Path) -> None:
+    """The smallest machine has to hold what a deploy needs for a moment."""
+    with book.row("memory during a deploy") as row:
+        watch = lab.beside("memory", STOP_FILE)
+        try:
+            with lab.load() as load:
+                edit(app / "hello/templates/index.html", "from Flask", "from Flask, measured")
+                lab.deploy(app)
+        finally:
+            lab.host.check_output(f"touch {STOP_FILE}")
+        found = watch.result()
+        row.load(load.report())
+        row.most("peak of the instance's memory (MiB)", found["peak"], MICRO_MIB)
+        row.most("processes ended for want of memory", found["killed"], 0)
+        row.figure("memory of the instance (MiB)", found["limit"])

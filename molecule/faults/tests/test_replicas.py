@@ -1,0 +1,133 @@
+"""Replicas that die, hang, lose their network, or eat what there is."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import pytest
+
+from loadgen import Report
+from tests.faults.lab import Lab, play
+from tests.faults.rows import Book
+from tests.live_stack import CLIENTS
+
+CALM_S = 3
+"""Seconds of load before the fault."""
+FROZEN_S = 15
+CUT_S = 8
+BITE = "import urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:5000/fault/{}', method='POST'), timeout=40)"
+PIDS_LIMIT = 100
+
+
+def test_killed_process(lab: Lab, book: Book) -> None:
+    """A crash, or the kernel's choice when memory ends."""
+    with book.row("SIGKILL of a replica's process") as row:
+        with lab.load() as load:
+            time.sleep(CALM_S)
+            found = lab.inside("kill", lab.ids()[0])
+        # One request at most is in flight for each client.
+        row.load(load.report(), post=CLIENTS)
+        row.figure("ready again after (s)", found["back"])
+
+
+def _failed(report: Report) -> int:
+    return sum(report.failures().values())
+
+
+def test_frozen_replica(lab: Lab, book: Book) -> None:
+    """It accepts connections and never answers: nothing but asking it tells."""
+    with book.row("replica frozen (SIGSTOP), then thawed") as row:
+        with lab.load(seconds=FROZEN_S + 15) as load:
+            time.sleep(CALM_S)
+            found = lab.inside("freeze", lab.ids()[0], str(FROZEN_S))
+        row.load(load.report(), get=None, post=None)
+        row.most("failed requests in all, at most those in flight", _failed(load.report()), CLIENTS)
+        row.holds("the balancer noticed both", found["out"] >= 0 and found["back"] >= 0)
+        row.most("out of the balancer after (s)", found["out"], 3)
+        row.most("back after thawing (s)", found["back"], 5)
+
+
+def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
+    """Nobody looks at night."""
+    with book.row("replica frozen (SIGSTOP) for good") as row:
+        victim = lab.ids()[0]
+        with lab.load(seconds=45) as load:
+            time.sleep(CALM_S)
+            found = lab.inside("freeze_for_good", victim, "60")
+        row.load(load.report(), get=None, post=None)
+        row.most("failed requests in all, at most those in flight", _failed(load.report()), CLIENTS)
+        row.holds("replaced by itself", found["replaced"] >= 0)
+        row.most("as many ready as before after (s)", found["replaced"], 30)
+
+
+def test_all_restarted_at_once(lab: Lab, book: Book) -> None:
+    """There is nobody left to take over; what counts is how soon it is over."""
+    with book.row("all replicas restarted at once") as row:
+        ids = lab.ids()
+        with lab.load(seconds=40) as load:
+            time.sleep(CALM_S)
+            lab.host.check_output(f"for one in {' '.join(ids)}; do docker restart $one & done; wait")
+            healthy = lab.inside("first_healthy", *ids)["at"]
+        report = load.report()
+        row.load(report, get=None, post=None)
+        failed = [one.second for one in report.seconds if one.failed]
+        row.figure("seconds in which requests failed", len(failed))
+        row.figure("longest gap without an answer (s)", report.longest_gap)
+        row.holds("all serve again", set(lab.stack.ask(30)) == set(ids))
+        row.holds("the time of the first healthy one is known", healthy > 0)
+        recovered = report.started + report.longest_gap_at + report.longest_gap
+        row.most("answers after the first is healthy (s)", recovered - healthy if failed else 0, 2)
+        last = max(failed) + 1 + report.started - healthy if failed else 0
+        row.most("no failure any more after the first is healthy (s)", last, 2)
+
+
+def test_cut_network(lab: Lab, book: Book) -> None:
+    """Packets are dropped, not refused, so nobody says that the replica is gone."""
+    with book.row("network cut to one replica (docker network disconnect), then back") as row:
+        victim = lab.ids()[0]
+        (network,) = lab.stack.inspect("app")[0]["NetworkSettings"]["Networks"]
+        with lab.load(seconds=30) as load:
+            time.sleep(CALM_S)
+            lab.host.check_output(f"docker network disconnect {network} {victim}")
+            time.sleep(CUT_S)
+            lab.host.check_output(f"docker network connect --alias app {network} {victim}")
+            lab.stack.wait_for("it takes its share again", lambda: victim in lab.stack.ask(30))
+        row.load(load.report())
+        row.most("p99 (s)", load.report().latency.p99, 1.2)
+
+
+def _seen(name: str) -> Sequence[str]:
+    """Give a replica's health, readiness and restarts as status.yml shows them."""
+    lines = [line.split() for line in play("status").output.splitlines()]
+    (found,) = [line for line in lines if line[:1] == [name]]
+    return found[1:4]
+
+
+@pytest.mark.parametrize("fault", ["oom", "bomb"])
+def test_greedy_replica(faulty: Lab, book: Book, fault: str) -> None:
+    """One replica's limits protect all others."""
+    event = {"oom": "a replica out of memory", "bomb": "a fork bomb in a replica"}[fault]
+    with book.row(event) as row:
+        victim, *others = faulty.stack.containers("app")
+        before, clean = faulty.stack.inspect("app"), _seen(victim.name)
+        bite = f'docker exec {victim.id} python -c "{BITE.format(fault)}"'
+        with faulty.load(seconds=30) as load:
+            time.sleep(CALM_S)
+            faulty.host.run(f"({bite}) > /dev/null 2>&1 & sleep 3")
+            processes = int(faulty.host.check_output(f"docker top {victim.id} -eo pid | wc -l"))
+            noticed = _seen(victim.name)
+        after = {one["Id"]: one for one in faulty.stack.inspect("app")}
+        # What the victim had in flight dies with it; GETs are sent to another one.
+        row.load(load.report(), post=CLIENTS)
+        untouched = [one for one in before if not one["Id"].startswith(victim.id)]
+        row.holds(
+            "the others go on untouched",
+            len(untouched) == len(others)
+            and all(after[one["Id"]]["State"]["StartedAt"] == one["State"]["StartedAt"] for one in untouched),
+        )
+        row.most("processes in it", processes, PIDS_LIMIT)
+        row.figure("health, ready, restarts in status.yml", f"{' '.join(clean)}, then {' '.join(noticed)}")
+        row.holds("visible in status.yml", noticed != clean)
+        victim_again = f"docker inspect {victim.id} > /dev/null"
+        row.holds("it serves again", faulty.host.run(victim_again).rc != 0 or victim.id in faulty.stack.ask(60))

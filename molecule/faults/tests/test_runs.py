@@ -1,0 +1,153 @@
+"""Deploys that are interrupted, that meet each other, and many of them."""
+
+from __future__ import annotations
+
+import os
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from tests.faults.interruption import Interruption, Point, Ssh, points, ways
+from tests.faults.lab import Lab, Run, edit, extra, play, services
+from tests.faults.rows import Book
+
+RACES = 20
+TOLD_WITHIN_S = 5
+DEPLOYS = 30
+SETTLED = 10
+"""Number of the deploy after which nothing may grow any more: more than the releases that are kept."""
+GROWTH = {"disk (MiB)": 5, "memory of nginx (MiB)": 2, "memory of dockerd (MiB)": 30, "open files of dockerd": 4}
+"""What may be so much more after twenty deploys without being a leak; everything else: not at all."""
+
+
+class Rerun:
+    """A deploy that was interrupted, and the one that comes after it."""
+
+    def __init__(self, lab: Lab, app: Path, folder: Path) -> None:
+        """Note how a machine looks on which nothing was interrupted.
+
+        Args:
+            lab: The instance.
+            app: A copy of the sample app.
+            folder: For logs.
+        """
+        self.lab, self.app, self.folder = lab, app, folder
+        self.ssh = Ssh(lab.stack.instance_id)
+        self.number = 0
+        # Two are enough to be replaced one by one, and take less time than three.
+        self.arguments = extra(stack_services=services(app, replicas=2))
+        self.points = points(self._new_version(), self.arguments)
+        self.clean = lab.leftovers()
+
+    def _new_version(self) -> Path:
+        edit(self.app / "hello/templates/index.html", "from Flask", f"from Flask {self.number}")
+        self.number += 1
+        return self.folder / f"{self.number}.log"
+
+    def interrupt(self, point: Point, way: Interruption) -> list[str]:
+        """Interrupt a deploy, run it again, and look.
+
+        Args:
+            point: Where.
+            way: How.
+
+        Returns:
+            What was not as it should be.
+        """
+        log = self._new_version()
+        with self.ssh.mended():
+            status = way.run(point, log, self.arguments)
+        again = play("deploy", *self.arguments)
+        wrong = []
+        if status == 0:
+            wrong.append("the run was not interrupted")
+        if again.status != 0:
+            wrong.append(f"the rerun fails: {_reason(again)}")
+            self.lab.settle()
+            assert play("deploy", *self.arguments).status == 0
+        elif len(self.lab.ids()) != 2 or not self.lab.nginx_is_current():
+            wrong.append("the rerun does not converge")
+        left = self.lab.leftovers()
+        wrong += [f"left behind, {name}: {left[name]}" for name in left if left[name] != self.clean[name]]
+        return wrong
+
+
+def _reason(run: Run) -> str:
+    lines = [line.strip() for line in run.output.splitlines() if "msg:" in line or "ERROR" in line]
+    return lines[0][:200] if lines else f"status {run.status}"
+
+
+def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
+    """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary in each of the three ways."""
+    turn = int(os.environ.get("FAULTS_TURN", "0"))
+    with book.row("deploy interrupted at every task boundary, then run again") as row:
+        rerun = Rerun(lab, app, tmp_path)
+        all_ways = ways(rerun.ssh)
+        wrong: list[str] = []
+        with lab.load() as load:
+            lost = 0
+            for number, point in enumerate(rerun.points):
+                way = all_ways[(number + turn) % len(all_ways)]
+                found = rerun.interrupt(point, way)
+                failed = sum(load.report().failures().values())
+                if failed > lost:
+                    found.append(f"{failed - lost} requests failed")
+                    lost = failed
+                wrong += [f"{way.name} {point.name}: {one}" for one in found]
+        row.load(load.report())
+        row.most("interruptions after which something was wrong", len(wrong), 0)
+        row.figure("interruptions", len(rerun.points))
+        for number, one in enumerate(wrong, 1):
+            row.figure(f"wrong {number}", one)
+
+
+def test_races(lab: Lab, book: Book) -> None:
+    """Exactly one wins; the other is soon told who is there, where from and since when."""
+    with book.row(f"two deploys at once, {RACES} races") as row:
+        names, slowest, unclear, odd = ("jane", "john"), 0.0, 0, 0
+        with lab.load() as load, ThreadPoolExecutor(len(names)) as pool:
+            for number in range(RACES):
+                # One replica: the races are about the lock, not about what it protects.
+                runs = [
+                    pool.submit(
+                        play,
+                        "deploy",
+                        *extra(
+                            stack_services=services(
+                                Path("app"), replicas=1, cpus=str(0.5 + (number * len(names) + place) / 1000)
+                            )
+                        ),
+                        USER=name,
+                    )
+                    for place, name in enumerate(names)
+                ]
+                ended = dict(zip(names, [run.result() for run in runs], strict=True))
+                won = [name for name, run in ended.items() if run.status == 0]
+                if len(won) != 1:
+                    odd += 1
+                    row.figure(f"race {number + 1}", f"won: {won}; {[_reason(run) for run in ended.values()]}")
+                    continue
+                (loser,) = (run for name, run in ended.items() if name != won[0])
+                slowest = max(slowest, loser.seconds)
+                unclear += not all(word in loser.output for word in (won[0], socket.gethostname(), "since"))
+        row.load(load.report())
+        row.most("races without exactly one winner", odd, 0)
+        row.most("losers not told who, where and since when", unclear, 0)
+        row.most("slowest refusal, from the start of the run (s)", slowest, TOLD_WITHIN_S)
+
+
+def test_many_deploys(lab: Lab, book: Book, app: Path) -> None:
+    """What grows a little with each deploy fills the machine in a year."""
+    with book.row(f"{DEPLOYS} deploys in a row") as row:
+        early: dict[str, float] = {}
+        with lab.load() as load:
+            for number in range(1, DEPLOYS + 1):
+                edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
+                lab.deploy(app)
+                if number == SETTLED:
+                    early = lab.inside("counts", lab.stack.directory)
+        row.load(load.report())
+        late = lab.inside("counts", lab.stack.directory)
+        for name, count in early.items():
+            row.most(f"growth from deploy {SETTLED} to {DEPLOYS}: {name}", late[name] - count, GROWTH.get(name, 0))
+            row.figure(f"after deploy {DEPLOYS}: {name}", late[name])

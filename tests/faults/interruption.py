@@ -1,0 +1,185 @@
+"""Runs of Ansible that are interrupted at a chosen point, as by Ctrl-C, a crash of the controller or a cut network."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from tests.faults.lab import HERE, RUN_TIMEOUT_S, command
+from tests.project import ROOT
+
+STEP = re.compile(r"^  i-[0-9a-f]+: ", re.MULTILINE)
+"""What ``roll_out`` says of each of its steps."""
+POLL_S = 0.05
+SSH_FILTER = ["INPUT", "--protocol", "tcp", "--dport", "22", "--jump", "REJECT", "--reject-with", "tcp-reset"]
+
+
+@dataclass(frozen=True)
+class Point:
+    """Where a run is interrupted: at the start of a task, or after a step inside the roll-out.
+
+    Attributes:
+        name: For a person.
+        task: Number of the task, from 1; 0 for none.
+        step: Number of the step, from 1; 0 for none.
+    """
+
+    name: str
+    task: int = 0
+    step: int = 0
+
+
+def _environment(**variables: str) -> dict[str, str]:
+    """Switch the callback on, beside the ones of ansible.cfg."""
+    plugins = {"ANSIBLE_CALLBACK_PLUGINS": str(HERE), "ANSIBLE_CALLBACKS_ENABLED": "interrupt"}
+    return os.environ | plugins | variables
+
+
+def points(log: Path, arguments: list[str]) -> list[Point]:
+    """Run a deploy to its end to find out where others can be interrupted.
+
+    Args:
+        log: A file for what it prints.
+        arguments: Further arguments of ansible-playbook.
+
+    Returns:
+        The start of every task, and every step inside the roll-out, in their order.
+    """
+    names = log.with_suffix(".tasks")
+    with log.open("w") as output:
+        done = subprocess.run(
+            command("deploy", *arguments),
+            cwd=ROOT,
+            env=_environment(FAULTS_TASKS=str(names)),
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=RUN_TIMEOUT_S,
+        )
+    assert done.returncode == 0, log.read_text()[-3000:]
+    tasks = [Point(f"before task {number}, {name}", task=number) for number, name in enumerate(_lines(names), 1)]
+    steps = [Point(f"after step {number} of the roll-out", step=number) for number in range(1, _steps(log) + 1)]
+    assert tasks, "no task was seen"
+    assert steps, "no step was seen"
+    return [*tasks, *steps]
+
+
+def _lines(file: Path) -> list[str]:
+    return file.read_text().splitlines()
+
+
+def _steps(log: Path) -> int:
+    return len(STEP.findall(log.read_text()))
+
+
+class Ssh:
+    """The way of SSH into an instance of the rehearsal."""
+
+    def __init__(self, instance_id: str) -> None:
+        """Find the container that the instance is.
+
+        Args:
+            instance_id: The EC2 instance id.
+        """
+        listing = ["docker", "ps", "--quiet", "--filter", f"name={instance_id}"]
+        self.container = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.strip()
+        assert self.container, f"{instance_id} is not an instance of a rehearsal on this machine"
+
+    def command(self, action: str) -> list[str]:
+        """Write the command that closes or opens the way, established connections included.
+
+        Args:
+            action: ``--insert`` to close, ``--delete`` to open.
+
+        Returns:
+            The command.
+        """
+        return ["docker", "exec", self.container, "iptables", "--wait", action, *SSH_FILTER]
+
+    def cut(self) -> None:
+        """Close the way."""
+        subprocess.run(self.command("--insert"), check=True, timeout=30)
+
+    @contextmanager
+    def mended(self) -> Iterator[None]:
+        """Open the way again after a block, however often it was closed.
+
+        Yields:
+            Nothing.
+        """
+        try:
+            yield
+        finally:
+            while (
+                subprocess.run(self.command("--delete"), check=False, capture_output=True, timeout=30).returncode == 0
+            ):
+                pass
+
+
+class Interruption:
+    """One way of interrupting a run."""
+
+    def __init__(self, name: str, at_task: str, at_step: Callable[[int], None]) -> None:
+        """Describe it.
+
+        Args:
+            name: For a person.
+            at_task: Command that does it from inside the run, with ``{pid}``.
+            at_step: Does it from outside, given the process id.
+        """
+        self.name = name
+        self._at_task = at_task
+        self._at_step = at_step
+
+    def run(self, point: Point, log: Path, arguments: list[str]) -> int:
+        """Run a deploy and interrupt it.
+
+        Args:
+            point: Where.
+            log: A file for what it prints.
+            arguments: Further arguments of ansible-playbook.
+
+        Returns:
+            Its exit status.
+        """
+        chosen = {"FAULTS_AT": str(point.task), "FAULTS_DO": self._at_task} if point.task else {}
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                command("deploy", *arguments),
+                cwd=ROOT,
+                env=_environment(**chosen),
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                # Ctrl-C reaches all processes of a terminal, and these are to be a terminal's own.
+                start_new_session=True,
+            )
+        deadline = time.monotonic() + RUN_TIMEOUT_S
+        while point.step and process.poll() is None and _steps(log) < point.step and time.monotonic() < deadline:
+            time.sleep(POLL_S)
+        if point.step and process.poll() is None:
+            self._at_step(process.pid)
+        return process.wait(timeout=RUN_TIMEOUT_S)
+
+
+def ways(ssh: Ssh) -> list[Interruption]:
+    """List the ways of interrupting a run.
+
+    Args:
+        ssh: The way of SSH into the instance.
+
+    Returns:
+        Ctrl-C, a killed controller process, and a cut connection.
+    """
+    return [
+        Interruption("SIGINT", "kill -s INT -- -{pid}", lambda pid: os.killpg(pid, signal.SIGINT)),
+        Interruption("SIGKILL", "kill -s KILL {pid}", lambda pid: os.kill(pid, signal.SIGKILL)),
+        Interruption("SSH cut", shlex.join(ssh.command("--insert")), lambda _: ssh.cut()),
+    ]
