@@ -44,7 +44,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     print(f"\nreceipt: {receipts.write(scenario, passed, receipts.fingerprint(*covered))}")
 
 
-@pytest.fixture
+# As long as testinfra's own host: to ask Ansible for the variables takes a second or two.
+@pytest.fixture(scope="module")
 def stack(host: Host) -> Stack:
     """Give the stack on the host under test.
 
