@@ -15,7 +15,7 @@ SCENARIOS := default rollout aws
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule live clean
+.PHONY: help rehearse up down destroy test lint unit molecule live faults clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,6 +54,9 @@ molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 
 live: $(READY) ## The rehearsal itself, with real clients; after molecule, which builds its image
 	@$(call step,live tests of the rehearsal,pytest -m docker tests/rehearsal)
+
+faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
+	@$(call step,molecule test of the faults,molecule test --scenario-name faults)
 
 clean: ## Remove the Python environment and the images that were built
 	@rm -rf $(VENV)

@@ -20,6 +20,8 @@ from typing import Any
 POLL_S = 0.1
 SLOW_POLL_S = 0.5
 STATUS_PORT = 8081
+NEVER_S = 9999.0
+"""What did not happen as long as it was waited for; above every limit."""
 LABEL = "com.docker.compose.service"
 
 
@@ -73,11 +75,11 @@ def ready() -> set[str]:
 
 
 def until(condition: Callable[[], bool], patience: float, pause: float = POLL_S) -> float:
-    """Wait for a condition; gives the seconds it took, or -1 when it took too long."""
+    """Wait for a condition; gives the seconds it took, or NEVER_S when it took too long."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > patience:
-            return -1
+            return NEVER_S
         time.sleep(pause)
     return round(time.monotonic() - began, 2)
 
@@ -112,22 +114,25 @@ def freeze_for_good(container: str, patience: str) -> dict[str, float]:
     """Stop all processes of a replica for good; tells how long until as many replicas as before are ready again."""
     pids, where, wanted = processes(container), address(container), len(running("app"))
     enter_nginx()
-    before = ready()
     send(signal.SIGSTOP, pids)
+    began = time.monotonic()
     out = until(lambda: where not in ready(), patience=10)
-    replaced = until(lambda: len(ready()) >= wanted, float(patience), SLOW_POLL_S)
-    if replaced < 0:
+    if until(lambda: len(ready()) >= wanted, float(patience), SLOW_POLL_S) == NEVER_S:
         send(signal.SIGCONT, pids)
-    return {"out": out, "replaced": replaced if replaced < 0 else replaced + max(out, 0), "before": len(before)}
+        return {"out": out, "replaced": NEVER_S}
+    return {"out": out, "replaced": round(time.monotonic() - began, 2)}
 
 
 def kill(container: str) -> dict[str, float]:
-    """Kill the processes of a replica; tells how long until it is ready again."""
-    wanted, pids = len(running("app")), processes(container)
+    """Kill the processes of a replica; tells when the balancer noticed, and when it was ready again."""
+    pids, where = processes(container), address(container)
     enter_nginx()
     send(signal.SIGKILL, pids)
-    time.sleep(SLOW_POLL_S)
-    return {"back": until(lambda: len(ready()) >= wanted, patience=60)}
+    began = time.monotonic()
+    # Restarted sooner than the balancer asks again, it is never missed.
+    out = until(lambda: where not in ready(), patience=3)
+    until(lambda: where in ready(), patience=60)
+    return {"out": out, "back": round(time.monotonic() - began, 2)}
 
 
 def first_healthy(*containers: str) -> dict[str, float]:

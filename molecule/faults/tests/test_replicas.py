@@ -28,6 +28,7 @@ def test_killed_process(lab: Lab, book: Book) -> None:
             found = lab.inside("kill", lab.ids()[0])
         # One request at most is in flight for each client.
         row.load(load.report(), post=CLIENTS)
+        row.figure("out of the balancer after (s)", found["out"])
         row.figure("ready again after (s)", found["back"])
 
 
@@ -43,7 +44,6 @@ def test_frozen_replica(lab: Lab, book: Book) -> None:
             found = lab.inside("freeze", lab.ids()[0], str(FROZEN_S))
         row.load(load.report(), get=None, post=None)
         row.most("failed requests in all, at most those in flight", _failed(load.report()), CLIENTS)
-        row.holds("the balancer noticed both", found["out"] >= 0 and found["back"] >= 0)
         row.most("out of the balancer after (s)", found["out"], 3)
         row.most("back after thawing (s)", found["back"], 5)
 
@@ -57,7 +57,6 @@ def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
             found = lab.inside("freeze_for_good", victim, "60")
         row.load(load.report(), get=None, post=None)
         row.most("failed requests in all, at most those in flight", _failed(load.report()), CLIENTS)
-        row.holds("replaced by itself", found["replaced"] >= 0)
         row.most("as many ready as before after (s)", found["replaced"], 30)
 
 
