@@ -86,7 +86,8 @@ def _round_robin(lab: Lab) -> Iterator[str]:
     (network,) = nginx["NetworkSettings"]["Networks"]
     replicas = lab.stack.inspect("app")
     addresses = [one["NetworkSettings"]["Networks"][network]["IPAddress"] for one in replicas]
-    servers = "\n".join(f"        server {address}:5000;" for address in sorted(addresses))
+    (port,) = (name.partition("=")[2] for name in replicas[0]["Config"]["Env"] if name.startswith("PORT="))
+    servers = "\n".join(f"        server {address}:{port};" for address in sorted(addresses))
     folder = "/tmp/faults-nginx"  # noqa: S108 (on the instance)
     lab.write(f"{folder}/nginx.conf", ROUND_ROBIN.replace("SERVERS", servers))
     lab.open_port(SIDE_PORT)

@@ -16,7 +16,10 @@ CALM_S = 3
 """Seconds of load before the fault."""
 FROZEN_S = 15
 CUT_S = 8
-BITE = "import urllib.request as u; u.urlopen(u.Request('http://127.0.0.1:5000/fault/{}', method='POST'), timeout=40)"
+BITE = (
+    "import os, urllib.request as u; "
+    "u.urlopen(u.Request('http://127.0.0.1:' + os.environ['PORT'] + '/fault/{}', method='POST'), timeout=40)"
+)
 PIDS_LIMIT = 100
 
 
