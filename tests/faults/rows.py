@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -163,6 +164,8 @@ class Book:
             The row, to be filled.
         """
         row = Row(event)
+        # Figures of a busy machine are about the machine.
+        row.figure("processes waiting for a CPU of the controller at the start", os.getloadavg()[0])
         try:
             yield row
         except BaseException as error:
