@@ -1,4 +1,4 @@
-"""Put into a copy of the sample app, as ``faults.py``: an app that can be told to misbehave.
+"""Put into a copy of the sample app, as ``hello/faults.py``: an app that can be told to misbehave.
 
 POST /fault/NAME does it in the replica that gets it. The file ``/dev/shm/slow`` in a replica makes each of its answers
 come so many seconds later as it says.
@@ -63,6 +63,6 @@ def break_in(app: Path) -> None:
     Args:
         app: Its folder.
     """
-    shutil.copyfile(__file__, app / "faults.py")
+    shutil.copyfile(__file__, app / "hello/faults.py")
     wsgi = app / "wsgi.py"
-    wsgi.write_text(f"{wsgi.read_text()}\nimport faults\n\nfaults.install(app)\n")
+    wsgi.write_text(f"{wsgi.read_text()}\nfrom hello import faults\n\nfaults.install(app)\n")

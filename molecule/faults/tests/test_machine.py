@@ -60,7 +60,7 @@ def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
         try:
             lab.settle()
             before, live, left = lab.ids(), lab.live(), lab.leftovers()
-            (app / "ballast").write_bytes(os.urandom(BALLAST_MIB * 2**20))
+            (app / "hello/ballast").write_bytes(os.urandom(BALLAST_MIB * 2**20))
             outcomes = []
             with lab.load() as load:
                 for leave in (LEFT_MIB, 0):
