@@ -11,10 +11,12 @@ from tests.faults.interruption import Interruption, Point, Ssh, points, ways
 from tests.faults.lab import Lab, Run, edit, extra, play, services
 from tests.faults.rows import Book
 
-RACES = 20
+EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
+"""To try these tests out: only every so many of what they repeat, under another name in the table."""
+RACES = 20 // EVERY
 TOLD_WITHIN_S = 5
-DEPLOYS = 30
-SETTLED = 10
+DEPLOYS = 30 // EVERY
+SETTLED = 10 // EVERY
 """Number of the deploy after which nothing may grow any more: more than the releases that are kept."""
 GROWTH = {"disk (MiB)": 5, "memory of nginx (MiB)": 2, "memory of dockerd (MiB)": 30, "open files of dockerd": 4}
 """What may be so much more after twenty deploys without being a leak; everything else: not at all."""
@@ -80,13 +82,14 @@ def _reason(run: Run) -> str:
 def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
     """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary in each of the three ways."""
     turn = int(os.environ.get("FAULTS_TURN", "0"))
-    with book.row("deploy interrupted at every task boundary, then run again") as row:
+    boundary = "every task boundary" if EVERY == 1 else f"one of {EVERY} task boundaries"
+    with book.row(f"deploy interrupted at {boundary}, then run again") as row:
         rerun = Rerun(lab, app, tmp_path)
-        all_ways = ways(rerun.ssh)
+        all_ways, chosen = ways(rerun.ssh), rerun.points[::EVERY]
         wrong: list[str] = []
         with lab.load() as load:
             lost = 0
-            for number, point in enumerate(rerun.points):
+            for number, point in enumerate(chosen):
                 way = all_ways[(number + turn) % len(all_ways)]
                 found = rerun.interrupt(point, way)
                 failed = sum(load.report().failures().values())
@@ -96,7 +99,7 @@ def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path
                 wrong += [f"{way.name} {point.name}: {one}" for one in found]
         row.load(load.report())
         row.most("interruptions after which something was wrong", len(wrong), 0)
-        row.figure("interruptions", len(rerun.points))
+        row.figure("interruptions", len(chosen))
         for number, one in enumerate(wrong, 1):
             row.figure(f"wrong {number}", one)
 
