@@ -283,8 +283,10 @@ class Lab:
             "releases without a mark": self.host.check_output(
                 f"cd {where}/releases && for one in *; do [ -e $one/activated ] || echo $one; done"
             ).splitlines(),
+            # This very command has one too.
             "temporary files": self.host.check_output(
-                "ls -d /tmp/ansible* /tmp/flask-fleet* /root/.ansible/tmp/* ~admin/.ansible/tmp/* 2>/dev/null || true"
+                "ls -d /tmp/ansible_* /tmp/flask-fleet* /root/.ansible/tmp/* ~admin/.ansible/tmp/* 2> /dev/null"
+                " | grep -v ansible.legacy.command || true"
             ).splitlines(),
         }
 
