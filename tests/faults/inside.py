@@ -135,6 +135,15 @@ def kill(container: str) -> dict[str, float]:
     return {"out": out, "back": round(time.monotonic() - began, 2)}
 
 
+def killed_for_memory(container: str) -> dict[str, float]:
+    """Count the processes of a container that the kernel ended because its memory was used up."""
+    (full,) = docker("ps", "-q", "--no-trunc", "--filter", f"id={container}").split()
+    files = [*Path("/sys/fs/cgroup").rglob(f"*{full}*/memory.oom_control")]
+    files = files or [*Path("/sys/fs/cgroup").rglob(f"*{full}*/memory.events")]
+    lines = [line.split() for line in files[0].read_text().splitlines()]
+    return {"killed": sum(int(count) for name, count in lines if name == "oom_kill")}
+
+
 def restart_all() -> dict[str, float]:
     """Restart all replicas at once; tells when the first of them passed its health check, as Unix time."""
     names = running("app")

@@ -21,6 +21,7 @@ BITE = (
     "u.urlopen(u.Request('http://127.0.0.1:' + os.environ['PORT'] + '/fault/{}', method='POST'), timeout=40)"
 )
 PIDS_LIMIT = 100
+BOMB_AT_LEAST = 20
 
 
 def test_killed_process(lab: Lab, book: Book) -> None:
@@ -116,6 +117,12 @@ def test_greedy_replica(faulty: Lab, book: Book, fault: str) -> None:
             time.sleep(CALM_S)
             faulty.host.run(f"({bite}) > /dev/null 2>&1 & sleep 3")
             processes = int(faulty.host.check_output(f"docker top {victim.id} -eo pid | wc -l"))
+            if fault == "oom":
+                row.least(
+                    "its processes ended by the kernel", faulty.inside("killed_for_memory", victim.id)["killed"], 1
+                )
+            else:
+                row.least("processes in it, to be a bomb", processes, BOMB_AT_LEAST)
             noticed = _seen(victim.name)
         after = {one["Id"]: one for one in faulty.stack.inspect("app")}
         # What the victim had in flight dies with it; GETs are sent to another one.
