@@ -39,7 +39,7 @@ class Point:
 
 def _environment(**variables: str) -> dict[str, str]:
     """Switch the callback on, beside the ones of ansible.cfg."""
-    plugins = {"ANSIBLE_CALLBACK_PLUGINS": str(HERE), "ANSIBLE_CALLBACKS_ENABLED": "interrupt"}
+    plugins = {"ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback"), "ANSIBLE_CALLBACKS_ENABLED": "interrupt"}
     return os.environ | plugins | variables
 
 
