@@ -18,7 +18,7 @@ from tests.project import ROOT, load_mapping
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
 HOLDER = json.dumps({"who": "jane: hotfix", "controller": "janes-machine", "pid": 1})
-PATIENCE_S = 5
+PATIENCE_S = 10
 """How long a version that does not work is given; the shipped 60 s would only make the tests slower."""
 
 
