@@ -7,6 +7,7 @@ back, and the release before goes on serving.
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -74,6 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
         self._vars = task_vars or {}
+        self._ansible = os.getppid()
         release = str(self._task.args["release"])
         if self._task.check_mode:
             return result | {"changed": True}
@@ -108,6 +110,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._run("community.docker.docker_compose_v2", given)
 
     def _run(self, module: str, given: dict[str, Any]) -> dict[str, Any]:
+        if os.getppid() != self._ansible:
+            # ansible-playbook was killed, and this worker was not: whoever deploys next takes the lock over.
+            os._exit(1)
         answer: dict[str, Any] = self._execute_module(module, module_args=given, task_vars=self._vars)
         if answer.get("failed") or answer.get("unreachable"):
             raise AnsibleActionFail(str(answer.get("msg", answer)))

@@ -335,12 +335,15 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         and all(one["fresh"] and one["running"] for one in service["replicas"])
         for service in services.values()
     )
+    releases = kept_releases(machine.directory)
+    # A run that was killed may have left all running, but without the mark, or with its lock.
+    settled = live in {one["id"] for one in releases} and not (machine.directory / LOCK).exists()
     return {
         "live": live,
         "services": services,
-        "releases": kept_releases(machine.directory),
+        "releases": releases,
         "nginx_current": balancer.get("config_sha1") == wanted_sha1,
-        "converged": as_wanted and not strangers and (release is None or live == release),
+        "converged": as_wanted and settled and not strangers and (release is None or live == release),
     }
 
 
