@@ -4,14 +4,24 @@ from __future__ import annotations
 
 import os
 
+import boto3
 import pytest
 from testinfra.host import Host
 
 from preflight import receipts
+from preflight.account import inventory_region
 from tests.live_stack import Stack
 from tests.project import ROOT, load_mapping
 
 INVENTORY = ROOT / "inventories/aws"
+
+
+def _made() -> float:
+    """Tell when the first of the running instances was launched; 0 when there is none."""
+    ec2 = boto3.client("ec2", region_name=inventory_region(INVENTORY))
+    running = [{"Name": "instance-state-name", "Values": ["running"]}]
+    groups = ec2.describe_instances(Filters=running)["Reservations"]
+    return min((one["LaunchTime"].timestamp() for group in groups for one in group["Instances"]), default=0.0)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
@@ -24,10 +34,14 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     scenario = os.environ.get("MOLECULE_SCENARIO_NAME")
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     passed = receipts.complete(reporter.stats) if reporter and exitstatus == 0 else 0
-    if scenario and passed:
-        services = load_mapping(INVENTORY / "group_vars/all/services.yml")["stack_services"]
-        digest = receipts.fingerprint(ROOT, INVENTORY, [service["context"] for service in services])
-        print(f"\nreceipt: {receipts.write(scenario, passed, digest)}")
+    if not scenario or not passed:
+        return
+    services = load_mapping(INVENTORY / "group_vars/all/services.yml")["stack_services"]
+    covered = ROOT, INVENTORY, [service["context"] for service in services]
+    if receipts.last_change(*covered) > _made():
+        print("\nno receipt: something was changed after the instances were made, or there are none")
+        return
+    print(f"\nreceipt: {receipts.write(scenario, passed, receipts.fingerprint(*covered))}")
 
 
 @pytest.fixture

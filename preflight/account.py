@@ -134,7 +134,7 @@ def _say(error: Exception) -> str:
         case NoCredentialsError():
             return "There are no AWS credentials and no rehearsal is chosen"
         case EndpointConnectionError():
-            return f"Nobody answers at {endpoint} (AWS_ENDPOINT_URL)"
+            return f"Nobody answers at {str(error.kwargs['endpoint_url']).rstrip('/')} (AWS_ENDPOINT_URL)"
         case UnauthorizedSSOTokenError() | SSOTokenLoadError() | TokenRetrievalError():
             return f"The single sign-on has expired; log in again with: aws sso login ({error})"
         case ClientError() if (code := error.response["Error"]["Code"]) in REFUSALS:

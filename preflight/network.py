@@ -27,10 +27,7 @@ def _read_block(value: object) -> Block | str:
     if "/" not in text:
         return f"the length of the prefix is missing; allowed is a CIDR block such as {block}"
     if str(block) != text:
-        alone = text.partition("/")[0]
-        return (
-            f"that is an address inside {block}; allowed is {block}, or {alone}/{block.max_prefixlen} for one address"
-        )
+        return f"that is an address inside {block}; allowed is {block}"
     return block
 
 
@@ -71,7 +68,7 @@ def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
     for position, cidr in enumerate(cidrs):
         read = _read_block(cidr)
         if isinstance(read, str):
-            yield f"ec2_ssh_cidrs[{position}] is {cidr!r}: {read}"
+            yield f"ec2_ssh_cidrs[{position}] is {cidr!r}: {read}; a single address ends in /32"
         else:
             blocks.append(read)
     if _covers_everything(blocks) and not is_true(variables.get("ec2_ssh_from_anywhere")):

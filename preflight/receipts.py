@@ -74,6 +74,26 @@ def _files(root: Path) -> Iterator[Path]:
             yield from _files(path)
 
 
+def _covered(project: Path, inventory: Path, contexts: Iterable[str]) -> list[Path]:
+    """List all files that decide what site.yml does."""
+    roots = {project / name for name in (*COVERED, *contexts)} | {inventory}
+    return sorted({file.resolve() for root in roots for file in _files(root)})
+
+
+def last_change(project: Path, inventory: Path, contexts: Iterable[str]) -> float:
+    """Tell when something was last changed that decides what site.yml does.
+
+    Args:
+        project: Folder of the project.
+        inventory: Folder of the inventory.
+        contexts: Folders of the services, relative to the project or absolute.
+
+    Returns:
+        Seconds since the epoch.
+    """
+    return max(path.stat().st_mtime for path in _covered(project, inventory, contexts))
+
+
 def fingerprint(project: Path, inventory: Path, contexts: Iterable[str]) -> str:
     """Hash everything that decides what site.yml does.
 
@@ -85,9 +105,8 @@ def fingerprint(project: Path, inventory: Path, contexts: Iterable[str]) -> str:
     Returns:
         Hexadecimal digits. Names, contents and whether a file can be executed count, times and owners do not.
     """
-    roots = {project / name for name in (*COVERED, *contexts)} | {inventory}
     total = hashlib.sha256()
-    for path in sorted({file.resolve() for root in roots for file in _files(root)}):
+    for path in _covered(project, inventory, contexts):
         name = os.path.relpath(path, project)
         content = hashlib.sha256(path.read_bytes()).hexdigest()
         total.update(f"{name}\0{os.access(path, os.X_OK)}\0{content}\n".encode())

@@ -25,6 +25,14 @@ MODEL_NAMES = {"elasticloadbalancing": "elbv2", "monitoring": "cloudwatch", "ema
 """botocore's name of a service whose signature has another one."""
 
 
+IAM_NAMES = {"tagging": "tag"}
+"""What IAM calls a service whose signature has another name."""
+
+
+TAGGED_BY = {"iam:CreateRole": "iam:TagRole", "iam:CreateInstanceProfile": "iam:TagInstanceProfile"}
+"""What IAM asks for beside a call that brings tags along."""
+
+
 @dataclass(frozen=True)
 class Call:
     """One call of the AWS API.
@@ -44,7 +52,7 @@ class Call:
     @property
     def name(self) -> str:
         """Service and action, as in an IAM policy."""
-        return f"{self.service}:{self.action}"
+        return f"{IAM_NAMES.get(self.service, self.service)}:{self.action}"
 
     def permissions(self) -> list[str]:
         """List the IAM actions that AWS asks for.
@@ -58,6 +66,8 @@ class Call:
         passes_role = any(name.startswith("IamInstanceProfile.") for name in self.parameters)
         if passes_role or self.name == "iam:AddRoleToInstanceProfile":
             needed.append("iam:PassRole")
+        if self.name in TAGGED_BY and any(name.startswith("Tags.") for name in self.parameters):
+            needed.append(TAGGED_BY[self.name])
         return list(dict.fromkeys(needed))
 
     @property

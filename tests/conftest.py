@@ -1,6 +1,13 @@
 """Guards for every fast test."""
 
+import os
+
 import pytest
+
+from rehearsal import daemon
+
+# moto reads its options when it is imported, so they are set before any test is.
+os.environ.update(daemon.moto_environment())
 
 
 @pytest.fixture(autouse=True)

@@ -52,6 +52,22 @@ def addresses() -> dict[str, str]:
     return {str(one["InstanceId"]): str(one["PublicIpAddress"]) for one in instances()}
 
 
+def names() -> dict[str, list[str]]:
+    """List the addresses that names of the account point to.
+
+    Returns:
+        Addresses, sorted, by name without the final point.
+    """
+    dns = client("route53")
+    zones = [zone["Id"] for zone in dns.list_hosted_zones()["HostedZones"]]
+    records = [one for zone in zones for one in dns.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]]
+    return {
+        str(one["Name"]).rstrip("."): sorted(str(value["Value"]) for value in one["ResourceRecords"])
+        for one in records
+        if one["Type"] == "A"
+    }
+
+
 def tagged() -> list[str]:
     """List what has the project's tag, as AWS's own service for tags finds it.
 

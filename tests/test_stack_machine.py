@@ -23,6 +23,7 @@ from roles.stack.library.stack_machine import (
     digest,
     kept_releases,
     lock,
+    locked,
     strangers_to_nginx,
     unlock,
     write,
@@ -51,7 +52,8 @@ def test_the_second_is_told_who_deploys_and_since_when(machine: Machine) -> None
     refused = lock(machine, JOE, HOUR_S)
     assert refused["failed"]
     assert refused["holder"] == JANE
-    assert "jane has been deploying here since 20" in refused["msg"]
+    assert "jane, from janes-machine, has been deploying here since 20" in refused["msg"]
+    assert locked(machine, HOUR_S) == refused
 
 
 def test_of_many_at_once_exactly_one_wins(machine: Machine) -> None:
@@ -78,6 +80,7 @@ def test_a_lock_that_was_left_behind_is_taken_over_aloud(machine: Machine) -> No
     """Whoever was killed cannot unlock; whoever comes next should know."""
     lock(machine, JANE, HOUR_S)
     os.utime(machine.directory / LOCK, (0, 0))
+    assert not locked(machine, HOUR_S).get("failed")
     taken = lock(machine, JOE, HOUR_S)
     assert not taken.get("failed")
     assert "jane left behind at 1970-01-01" in taken["warnings"][0]

@@ -5,12 +5,15 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import boto3
 import pytest
+from moto.server import ThreadedMotoServer
 
 from preflight import receipts
+from tests.preflight.input import IMAGE
 from tests.project import ROOT
 
 CONTEXTS = ["app"]
@@ -190,6 +193,28 @@ def test_damaged_receipt_is_none(state: Path, content: str) -> None:
     assert receipts.find("a" * 64) == []
 
 
+def terminate(endpoint: str) -> None:
+    """Leave no instance to the next test: moto's memory is the process's."""
+    ec2 = boto3.client("ec2", region_name="eu-central-1", endpoint_url=endpoint)
+    groups = ec2.describe_instances()["Reservations"]
+    ec2.terminate_instances(InstanceIds=[one["InstanceId"] for group in groups for one in group["Instances"]])
+
+
+@pytest.fixture
+def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """Answer as the rehearsal does after a scenario made its instance."""
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    url = f"http://{host}:{port}"
+    ec2 = boto3.client("ec2", region_name="eu-central-1", endpoint_url=url)
+    ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1)
+    yield url
+    terminate(url)
+    server.stop()
+
+
 def run_scenario(tmp_path: Path, text: str, *arguments: str, **environment: str) -> list[Path]:
     """Run pytest as Molecule does, with the scenarios' own conftest, and return the receipts."""
     folder = tmp_path / "molecule/default/tests"
@@ -197,14 +222,13 @@ def run_scenario(tmp_path: Path, text: str, *arguments: str, **environment: str)
     shutil.copy(ROOT / "molecule/conftest.py", tmp_path / "molecule")
     (folder / "test_it.py").write_text(text)
     (tmp_path / "pytest.ini").write_text("[pytest]\n")
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(folder)]
     subprocess.run(
-        command,
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *arguments, str(folder)],
         cwd=tmp_path,
         env=os.environ | {"PYTHONPATH": str(ROOT)} | environment,
         capture_output=True,
         check=False,
-        timeout=60,
+        timeout=120,
     )
     return sorted(receipts.folder().glob("*.json"))
 
@@ -212,9 +236,9 @@ def run_scenario(tmp_path: Path, text: str, *arguments: str, **environment: str)
 PASSES = "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"
 
 
-def test_green_scenario_leaves_a_receipt(tmp_path: Path) -> None:
+def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
     """From end to end: what the scenario leaves is what preflight finds."""
-    (left,) = run_scenario(tmp_path, PASSES, MOLECULE_SCENARIO_NAME="default")
+    (left,) = run_scenario(tmp_path, PASSES, MOLECULE_SCENARIO_NAME="default", AWS_ENDPOINT_URL=endpoint)
     receipt = json.loads(left.read_text())
     assert (receipt["scenario"], receipt["tests"]) == ("default", 2)
     expected = receipts.fingerprint(ROOT, ROOT / "inventories/aws", CONTEXTS)
@@ -232,6 +256,25 @@ def test_green_scenario_leaves_a_receipt(tmp_path: Path) -> None:
     ],
     ids=["one failed", "one left out", "no test", "no scenario"],
 )
-def test_anything_less_leaves_none(tmp_path: Path, text: str, arguments: list[str], scenario: str) -> None:
+def test_anything_less_leaves_none(
+    tmp_path: Path, endpoint: str, text: str, arguments: list[str], scenario: str
+) -> None:
     """No receipt without proof."""
-    assert run_scenario(tmp_path, text, *arguments, MOLECULE_SCENARIO_NAME=scenario) == []
+    environment = {"MOLECULE_SCENARIO_NAME": scenario, "AWS_ENDPOINT_URL": endpoint}
+    assert run_scenario(tmp_path, text, *arguments, **environment) == []
+
+
+def test_scenario_without_an_instance_leaves_none(tmp_path: Path, endpoint: str) -> None:
+    """What was changed after the instance was made was never run, and without an instance nothing was."""
+    terminate(endpoint)
+    environment = {"MOLECULE_SCENARIO_NAME": "default", "AWS_ENDPOINT_URL": endpoint}
+    assert run_scenario(tmp_path, PASSES, **environment) == []
+
+
+def test_last_change_is_the_latest(project: Path) -> None:
+    """Of what is covered; documentation is not."""
+    for file in project.rglob("*"):
+        os.utime(file, (1000, 1000))
+    os.utime(project / "app/Dockerfile", (2000, 2000))
+    os.utime(project / "docs/aws.md", (3000, 3000))
+    assert receipts.last_change(project, project / "inventories/aws", CONTEXTS) == 2000

@@ -1,14 +1,11 @@
-"""moto reads its options when it is imported, so they are set before any test of the rehearsal is."""
+"""Settings of a rehearsal for the tests of it."""
 
-import os
 from pathlib import Path
 
 import pytest
 
-from rehearsal import daemon, docker, firewall
+from rehearsal import docker, firewall
 from rehearsal.state import Settings, State
-
-os.environ.update(daemon.moto_environment())
 
 
 def pytest_configure(config: pytest.Config) -> None:

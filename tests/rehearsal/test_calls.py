@@ -54,6 +54,19 @@ def test_service_and_action_are_those_of_an_iam_policy(environ: dict[str, Any], 
     assert (found.service, found.action) == call
 
 
+def test_iam_has_its_own_name_for_some_services() -> None:
+    """A policy with the signature's name would allow nothing."""
+    call = read_call(request("tagging", "{}", HTTP_X_AMZ_TARGET="ResourceGroupsTaggingAPI_20170126.GetResources"))
+    assert call.permissions() == ["tag:GetResources"]
+
+
+def test_tags_that_come_along_need_a_permission() -> None:
+    """AWS refuses CreateRole with tags to who may not tag roles."""
+    tagged = request("iam", "Action=CreateRole&RoleName=a&Tags.member.1.Key=Project&Tags.member.1.Value=b")
+    assert read_call(tagged).permissions() == ["iam:CreateRole", "iam:TagRole"]
+    assert read_call(request("iam", "Action=CreateRole&RoleName=a")).permissions() == ["iam:CreateRole"]
+
+
 def test_body_is_still_there_for_moto() -> None:
     """A request can be read only once."""
     environ = request("ec2", "Action=StopInstances&InstanceId.1=i-1")

@@ -151,7 +151,8 @@ def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
     refused = _playbook("deploy", *_version_of(app))
     host.check_output(f"rm {lock}")
     assert refused.returncode != 0
-    assert "jane: hotfix has been deploying here since" in refused.stdout + refused.stderr
+    assert "jane: hotfix, from janes-machine, has been deploying here since" in refused.stdout + refused.stderr
+    assert "image : " not in refused.stdout
     assert {replica.id for replica in stack.containers("app")} == before
 
 

@@ -30,10 +30,10 @@ def is_alive(pid: int) -> bool:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"directory", "who", "seconds"})
+    _VALID_ARGS = frozenset({"action", "directory", "who", "seconds"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Lock.
+        """Lock, or with ``action: locked`` only ask.
 
         Args:
             tmp: Unused.

@@ -28,12 +28,11 @@ options:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
         further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
         C(try_nginx) tries a new nginx beside the one that serves; C(retire) drains and removes one; C(remove) removes
-        one at once; C(lock) and C(unlock) keep two deploys apart; C(settle) notes that a release
-        works and removes old ones with their images;
-        C(status) tells a person what runs.
+        one at once; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle)
+        notes that a release works and removes old ones with their images; C(status) tells a person what runs.
     type: str
     required: true
-    choices: [look, activate, start, wait, try_nginx, retire, remove, lock, unlock, settle, status]
+    choices: [look, activate, start, wait, try_nginx, retire, remove, lock, locked, unlock, settle, status]
   service:
     description: Name of the service, for C(start).
     type: str
@@ -46,7 +45,8 @@ options:
     elements: str
     default: []
   seconds:
-    description: How long to wait, for C(wait) and C(try_nginx); after how long a lock is stale, for C(lock).
+    description: How long to wait, for C(wait) and C(try_nginx); after how long a lock is stale, for C(lock)
+      and C(locked).
     type: int
     default: 120
   release:
@@ -67,7 +67,7 @@ options:
 attributes:
   check_mode:
     support: partial
-    details: Only C(look) and C(status) do anything then.
+    details: Only C(look), C(locked) and C(status) do anything then.
 """
 
 EXAMPLES = """
@@ -88,7 +88,12 @@ text:
   returned: with action status
 """
 
-ACTIONS = ["look", "activate", "start", "wait", "try_nginx", "retire", "remove", "lock", "unlock", "settle", "status"]
+ACTIONS = [
+    *("look", "activate", "start", "wait", "try_nginx", "retire", "remove"),
+    *("lock", "locked", "unlock", "settle", "status"),
+]
+READING = {"look", "locked", "status"}
+"""The actions that change nothing."""
 HOLDER = ("who", "controller", "pid")
 LOCK = "lock.json"
 ADMITTED = "nginx/admitted.json"
@@ -270,7 +275,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts and start time.
+        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts, whether the kernel ended
+        a process in it for want of memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -285,6 +291,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "ready": any(one["ready"] for one in seen),
         "served": sum(one.get("served", 0) for one in seen),
         "restarts": container["RestartCount"],
+        "out_of_memory": state["OOMKilled"],
         "since": state["StartedAt"],
     }
 
@@ -563,6 +570,32 @@ def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
     return {"changed": True}
 
 
+def locked(machine: Machine, seconds: int) -> dict[str, Any]:
+    """Tell whether somebody deploys.
+
+    Args:
+        machine: The stack.
+        seconds: Age from which a lock counts as left behind.
+
+    Returns:
+        Ansible's result; failed, with the holder, when somebody does; it names a lock that was left behind.
+    """
+    note = machine.directory / LOCK
+    try:
+        holder, since = json.loads(note.read_text()), note.stat().st_mtime
+    except FileNotFoundError:
+        return {"changed": False}
+    when = f"{utc(since)} UTC"
+    left = since + seconds - time.time()
+    if left <= 0:
+        return {"changed": False, "left_behind": f"{holder['who']} left behind at {when}"}
+    text = (
+        f"{holder['who']}, from {holder['controller']}, has been deploying here since {when}; "
+        f"the lock expires in {left:.0f} s"
+    )
+    return {"failed": True, "msg": text, "holder": holder}
+
+
 def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, Any]:
     """Keep a second deploy out.
 
@@ -575,21 +608,15 @@ def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, An
         Ansible's result, with a warning when a stale lock was taken over; failed, with the holder, when somebody else
         deploys.
     """
-    note = machine.directory / LOCK
-    warnings: list[str] = []
     with (machine.directory / f"{LOCK}.guard").open("w") as guard:
         # Held only while looking and writing, so that of many who come at once one sees the others' note.
         fcntl.flock(guard, fcntl.LOCK_EX)
-        if note.exists():
-            other, since = json.loads(note.read_text()), note.stat().st_mtime
-            when = f"{utc(since)} UTC"
-            left = since + seconds - time.time()
-            if left > 0:
-                text = f"{other['who']} has been deploying here since {when}; the lock expires in {left:.0f} s"
-                return {"failed": True, "msg": text, "holder": other}
-            warnings = [f"took over the lock that {other['who']} left behind at {when}"]
-        write(note, json.dumps(holder))
-    return {"changed": True, "warnings": warnings}
+        other = locked(machine, seconds)
+        if other.get("failed"):
+            return other
+        write(machine.directory / LOCK, json.dumps(holder))
+    left_behind = other.get("left_behind")
+    return {"changed": True, "warnings": [f"took over the lock that {left_behind}"] if left_behind else []}
 
 
 def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
@@ -681,9 +708,11 @@ def status(machine: Machine) -> dict[str, Any]:
             share = f"{one['served'] / total:.1%}" if total else "-"
             balanced = ("yes" if one["ready"] else "NO", str(one["restarts"]))
             traffic = (str(one["served"]), share) if is_replica else ("-", "-")
-            cpu_and_memory = used.get(one["name"], ["-", "-"])
+            cpu, memory = used.get(one["name"], ["-", "-"])
+            # The engine goes on calling it healthy: a server that has several processes starts the ended one anew.
+            memory += ", RAN OUT" if one["out_of_memory"] else ""
             ready, restarts = balanced if is_replica else ("-", balanced[1])
-            rows.append((one["name"], one["health"], ready, restarts, *cpu_and_memory, *traffic))
+            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]
@@ -712,6 +741,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "retire": lambda: retire(params["replicas"], gently=True),
         "remove": lambda: retire(params["replicas"], gently=False),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
+        "locked": lambda: locked(machine, params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
         "status": lambda: status(machine),
@@ -736,7 +766,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    if module.check_mode and module.params["action"] not in {"look", "status"}:
+    if module.check_mode and module.params["action"] not in READING:
         module.exit_json(changed=True)
     try:
         result = step(Machine(Path(module.params["directory"])), module.params)

@@ -1,8 +1,29 @@
-"""After destroy.yml nothing is left that could cost."""
+"""After destroy.yml nothing is left that could cost, and nobody was asked for more than the policy allows."""
 
 from __future__ import annotations
 
-from tests.live_fleet import PROJECT, client, instances, tagged
+from rehearsal.state import State
+from tests import iam
+from tests.live_fleet import PROJECT, client, instances, names, tagged
+
+OURS = {"ec2:CreateImage", "route53:CreateHostedZone", "tag:GetResources"}
+"""What only these tests and their preparation call."""
+
+UNUSED = {
+    # Only where something is wrong: an instance that cannot be reached, a disk that did not go with its instance.
+    "Diagnosis",
+    "ec2:DeleteVolume",
+    # Here everything is removed with -e data=delete, so there is no snapshot.
+    "ec2:CreateSnapshot",
+    "ec2:DeleteSnapshot",
+    # Of settings that nobody changed in this life.
+    "ec2:AssociateIamInstanceProfile",
+    "ec2:DisassociateIamInstanceProfile",
+    "ec2:ModifyInstanceCreditSpecification",
+    "ec2:ModifyInstanceMetadataOptions",
+    "ec2:MonitorInstances",
+    "ec2:UnmonitorInstances",
+}
 
 
 def test_nothing_is_left() -> None:
@@ -13,3 +34,10 @@ def test_nothing_is_left() -> None:
     assert ec2.describe_addresses()["Addresses"] == []
     assert ec2.describe_volumes()["Volumes"] == []
     assert [one for one in ec2.describe_key_pairs()["KeyPairs"] if one["KeyName"].startswith(PROJECT)] == []
+    assert names() == {}
+
+
+def test_the_policy_allows_what_was_called_and_no_more() -> None:
+    """The account of whoever follows docs/iam.md must neither stop half-way nor be able to do more."""
+    calls = State.of("molecule").calls
+    assert iam.differences(calls, iam.read_policy(), UNUSED, OURS) == []

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, addresses, client, inside, instances
+from tests.live_fleet import PROJECT, addresses, client, inside, instances, names
 from tests.live_playbook import playbook, scenario_variables
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
@@ -56,6 +56,7 @@ def test_they_are_made_as_the_variables_say() -> None:
     assert elastic == {address: one for one, address in addresses().items()}
     assert all(volume["Encrypted"] for volume in ec2.describe_volumes()["Volumes"])
     assert all(serves(address) for address in elastic)
+    assert names() == {scenario_variables()["ec2_dns_zone"]: sorted(elastic)}
     (network,) = {one["VpcId"] for one in found}
     assert ec2.describe_vpcs(VpcIds=[network])["Vpcs"][0]["CidrBlock"] == scenario_variables()["ec2_vpc_cidr"]
 
@@ -100,6 +101,7 @@ def test_site_puts_back_what_was_deleted_by_hand() -> None:
     assert after[kept] == before[kept]
     assert sorted(after.values()) == sorted(before.values())
     assert lost not in after
+    assert names() == {scenario_variables()["ec2_dns_zone"]: sorted(after.values())}
     assert sorted(group()["IpPermissions"], key=str) == sorted(rules["IpPermissions"], key=str)
     assert all(serves(address) for address in after.values())
 

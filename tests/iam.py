@@ -1,0 +1,92 @@
+"""The policy in docs/iam.md, compared with the calls that the rehearsal wrote down.
+
+By hand: python -m tests.iam CALLS
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from tests.project import ROOT
+
+FREE = {"sts:GetCallerIdentity"}
+"""Allowed to everybody: https://docs.aws.amazon.com/STS/latest/APIReference/API_GetCallerIdentity.html"""
+
+LARGEST = 6144
+"""Characters of a managed policy, white space not counted:
+https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
+
+
+def read_policy(page: Path = ROOT / "docs/iam.md") -> dict[str, Any]:
+    """Read the policy.
+
+    Args:
+        page: The page that shows it.
+
+    Returns:
+        The policy document.
+    """
+    found = re.findall(r"```json\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL)
+    assert len(found) == 1, f"{page} must show exactly one policy"
+    policy: dict[str, Any] = json.loads(found[0])
+    return policy
+
+
+def allowed(policy: dict[str, Any], without: Collection[str] = ()) -> set[str]:
+    """List the actions that a policy allows.
+
+    Args:
+        policy: The policy document.
+        without: Sids of statements, and actions, to leave out.
+
+    Returns:
+        Actions such as ``ec2:RunInstances``.
+    """
+    listed = {action for one in policy["Statement"] if one["Sid"] not in without for action in one["Action"]}
+    return listed - {*without}
+
+
+def needed(calls: Path) -> set[str]:
+    """List the permissions that calls needed.
+
+    Args:
+        calls: The rehearsal's calls.jsonl.
+
+    Returns:
+        Actions such as ``ec2:RunInstances``.
+    """
+    lines = calls.read_text(encoding="utf-8").splitlines()
+    assert lines, f"{calls} is empty"
+    return {action for line in lines for action in json.loads(line)["needs"]} - FREE
+
+
+def differences(
+    calls: Path, policy: dict[str, Any], unused: Collection[str] = (), beside: Collection[str] = ()
+) -> list[str]:
+    """Compare what was called with what is allowed.
+
+    Args:
+        calls: The rehearsal's calls.jsonl, after a whole life of the instances.
+        policy: The policy document.
+        unused: Sids of statements, and actions, that this life had no use for.
+        beside: Actions that were called by others than the playbooks, such as the tests themselves.
+
+    Returns:
+        A sentence for each action that is missing or too many.
+    """
+    wanted = needed(calls)
+    return [
+        *(f"{action} was called and is not allowed" for action in sorted(wanted - allowed(policy) - {*beside})),
+        *(f"{action} is allowed and was not called" for action in sorted(allowed(policy, unused) - wanted)),
+    ]
+
+
+if __name__ == "__main__":
+    found = differences(Path(sys.argv[1]), read_policy(), sys.argv[2:])
+    print("\n".join(found) or "every call is allowed, and everything that is allowed was called")
+    sys.exit(bool(found))

@@ -1,0 +1,89 @@
+"""The policy in docs/iam.md is one that AWS takes, allows no more than it seems to, and can be compared with calls."""
+
+import json
+from pathlib import Path
+
+import botocore.session
+import pytest
+
+from tests import iam
+
+POLICY = iam.read_policy()
+NOT_OPERATIONS = {"iam:PassRole"}
+
+
+def test_policy_fits_into_one() -> None:
+    """AWS refuses a longer one."""
+    assert len("".join(json.dumps(POLICY).split())) <= iam.LARGEST
+
+
+@pytest.mark.parametrize("action", sorted(iam.allowed(POLICY) - NOT_OPERATIONS))
+def test_action_exists(action: str) -> None:
+    """AWS accepts a misspelt action, and allows nothing by it."""
+    service, name = action.split(":")
+    names = {"servicequotas": "service-quotas", "tag": "resourcegroupstaggingapi"}
+    model = botocore.session.get_session().get_service_model(names.get(service, service))
+    assert name in model.operation_names
+
+
+def test_every_statement_allows_named_actions() -> None:
+    """A wildcard would allow what nobody has looked at."""
+    assert len({one["Sid"] for one in POLICY["Statement"]}) == len(POLICY["Statement"])
+    assert {one["Effect"] for one in POLICY["Statement"]} == {"Allow"}
+    assert [action for action in iam.allowed(POLICY) if "*" in action] == []
+
+
+def test_every_condition_compares_keys_with_values() -> None:
+    """AWS refuses the whole policy because of one that does not."""
+    conditions = [one["Condition"] for one in POLICY["Statement"] if "Condition" in one]
+    assert all(isinstance(keys, dict) and keys for condition in conditions for keys in condition.values())
+
+
+def test_what_is_made_is_tagged_while_it_is_made() -> None:
+    """Otherwise it could be made and then neither changed nor removed."""
+    (tagging,) = [one for one in POLICY["Statement"] if one["Sid"] == "TagWhatIsMade"]
+    made = {
+        action.removeprefix("ec2:")
+        for one in POLICY["Statement"]
+        if one["Sid"] in {"Make", "MakeNetwork"}
+        for action in one["Action"]
+    }
+    assert set(tagging["Condition"]["StringEquals"]["ec2:CreateAction"]) == made
+
+
+def test_what_changes_something_is_limited() -> None:
+    """To the project's tag or role: whoever has the policy cannot stop or take over the machines of others."""
+    free = {
+        action
+        for one in POLICY["Statement"]
+        if "Condition" not in one and one["Resource"] == "*"
+        for action in one["Action"]
+    }
+    assert [action for action in free if not action.split(":")[1].startswith(("Describe", "Get", "List"))] == []
+    (pass_role,) = [one for one in POLICY["Statement"] if "iam:PassRole" in one["Action"]]
+    assert pass_role["Resource"].endswith(":role/flask-fleet-*")
+    assert pass_role["Condition"] == {"StringEquals": {"iam:PassedToService": "ec2.amazonaws.com"}}
+    ends = [one for one in POLICY["Statement"] if "ec2:TerminateInstances" in one["Action"]]
+    assert [one["Condition"] for one in ends] == [{"StringEquals": {"aws:ResourceTag/Project": "flask-fleet"}}]
+
+
+def test_differences_are_found_both_ways(tmp_path: Path) -> None:
+    """Too little stops the person half-way, too much is what an intruder gets."""
+    policy = {
+        "Statement": [
+            {"Sid": "Look", "Action": ["ec2:DescribeInstances"]},
+            {"Sid": "Change", "Action": ["ec2:StopInstances"]},
+            {"Sid": "Names", "Action": ["route53:ChangeResourceRecordSets"]},
+        ]
+    }
+    calls = tmp_path / "calls.jsonl"
+    lines = [["ec2:DescribeInstances"], ["ec2:RunInstances", "iam:PassRole"], ["sts:GetCallerIdentity"]]
+    calls.write_text("".join(json.dumps({"needs": needs}) + "\n" for needs in lines))
+    assert iam.differences(calls, policy, unused=["Names", "ec2:StopInstances"], beside=["iam:PassRole"]) == [
+        "ec2:RunInstances was called and is not allowed"
+    ]
+    assert iam.differences(calls, policy, unused=["Names"]) == [
+        "ec2:RunInstances was called and is not allowed",
+        "iam:PassRole was called and is not allowed",
+        "ec2:StopInstances is allowed and was not called",
+    ]
