@@ -22,7 +22,11 @@ class Outcome:
         Args:
             command: The command line.
         """
-        self.done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        # Molecule asks for colours, which are between the words that are looked for.
+        plain = os.environ | {"ANSIBLE_FORCE_COLOR": "false"}
+        self.done = subprocess.run(
+            command, cwd=ROOT, env=plain, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+        )
 
     @property
     def ok(self) -> bool:

@@ -13,7 +13,6 @@ from tests.live_playbook import playbook, scenario_variables
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
 FILE = "/var/lib/kept"
-LIMITS = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | head -1"
 SIZES = {"t2.micro": (1, 1024), "t2.medium": (2, 4096)}
 """vCPUs and MiB of the types, as EC2's DescribeInstanceTypes has them."""
 
@@ -30,12 +29,12 @@ def serves(address: str) -> bool:
             return False
 
 
-def size(instance_id: str) -> tuple[int, int, int]:
+def size(instance_id: str) -> tuple[int, ...]:
     """Ask an instance for its CPUs, its memory and its limit, in MiB."""
-    host = inside(instance_id)
-    total = int(host.check_output("free --mebi | awk '/^Mem:/ {print $2}'"))
-    limit = int(host.check_output(LIMITS)) // 2**20
-    return int(host.check_output("nproc")), total, limit
+    total = "free --mebi | awk '/^Mem:/ {print $2}'"
+    limit = "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | head -1"
+    said = inside(instance_id).check_output(f"nproc; {total}; echo $(($({limit}) / 1048576))")
+    return tuple(int(line) for line in said.splitlines())
 
 
 def group() -> dict[str, Any]:
