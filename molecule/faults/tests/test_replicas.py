@@ -99,10 +99,10 @@ def test_cut_network(lab: Lab, book: Book) -> None:
 
 
 def _seen(name: str) -> Sequence[str]:
-    """Give a replica's health, readiness and restarts as status.yml shows them."""
+    """Give a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
     lines = [line.split() for line in play("status").output.splitlines()]
     (found,) = [line for line in lines if line[:1] == [name]]
-    return found[1:4]
+    return [*found[1:4], *(word for word in found if word == "RAN")]
 
 
 @pytest.mark.parametrize("fault", ["oom", "bomb"])
@@ -134,7 +134,7 @@ def test_greedy_replica(faulty: Lab, book: Book, fault: str) -> None:
             and all(after[one["Id"]]["State"]["StartedAt"] == one["State"]["StartedAt"] for one in untouched),
         )
         row.most("processes in it", processes, PIDS_LIMIT)
-        row.figure("health, ready, restarts in status.yml", f"{' '.join(clean)}, then {' '.join(noticed)}")
+        row.figure("health, ready, restarts, memory in status.yml", f"{' '.join(clean)}, then {' '.join(noticed)}")
         row.holds("visible in status.yml", noticed != clean)
         victim_again = f"docker inspect {victim.id} > /dev/null"
         row.holds("it serves again", faulty.host.run(victim_again).rc != 0 or victim.id in faulty.stack.ask(60))
