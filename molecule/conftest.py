@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 
 import boto3
 import pytest
@@ -10,6 +11,7 @@ from testinfra.host import Host
 
 from preflight import receipts
 from preflight.account import inventory_region
+from tests.live_app import copy_app
 from tests.live_stack import Stack
 from tests.project import ROOT, load_mapping
 
@@ -56,3 +58,16 @@ def stack(host: Host) -> Stack:
         Its stack.
     """
     return Stack(host)
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Path:
+    """Copy the sample app, to be changed.
+
+    Args:
+        tmp_path: Where to.
+
+    Returns:
+        The copy.
+    """
+    return copy_app(tmp_path)

@@ -9,6 +9,17 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir() and not path.name.startswith("."))
 
+SERVICE = {
+    "name": "app",
+    "context": "app",
+    "path": "/",
+    "replicas": 3,
+    "server": "gunicorn",
+    "memory": "128m",
+    "cpus": "0.5",
+}
+"""An entry of stack_services that says everything and is in order."""
+
 
 class _Loader(yaml.SafeLoader):
     """YAML as Ansible writes it: a tag such as !vault is no error, its value is not needed here."""

@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import time
@@ -22,14 +21,14 @@ from typing import Any
 import boto3
 
 from loadgen import Load
+from tests.live_app import INVENTORY, services
 from tests.live_stack import Stack
-from tests.project import ROOT, load_mapping
+from tests.project import ROOT
 
 SHORTEST_S = 20
 """Seconds that a load lasts at least."""
 RUN_TIMEOUT_S = 900
 HERE = Path(__file__).parent
-INVENTORY = "inventories/aws"
 
 
 @dataclass(frozen=True)
@@ -106,47 +105,6 @@ def extra(**variables: Any) -> list[str]:
         Arguments of ansible-playbook.
     """
     return ["--extra-vars", json.dumps(variables)]
-
-
-def services(app: Path, **changes: Any) -> list[dict[str, Any]]:
-    """Describe the services with another folder in the place of app/.
-
-    Args:
-        app: The folder.
-        **changes: Other values of the first service.
-
-    Returns:
-        A value of ``stack_services``.
-    """
-    known = load_mapping(ROOT / INVENTORY / "group_vars/all/services.yml")["stack_services"]
-    return [known[0] | {"context": str(app)} | changes, *known[1:]]
-
-
-def copy_app(folder: Path) -> Path:
-    """Copy the sample app, to be changed.
-
-    Args:
-        folder: Where to.
-
-    Returns:
-        The copy.
-    """
-    copy = folder / "app"
-    shutil.copytree(ROOT / "app", copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
-    return copy
-
-
-def edit(file: Path, old: str, new: str) -> None:
-    """Replace text in a file.
-
-    Args:
-        file: The file.
-        old: What must be there.
-        new: What comes in its place.
-    """
-    text = file.read_text()
-    assert old in text, file
-    file.write_text(text.replace(old, new))
 
 
 class Lab:

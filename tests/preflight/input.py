@@ -5,6 +5,8 @@ from typing import Any
 
 from moto.ec2.models.amis import AMIS
 
+from tests.project import SERVICE
+
 REGION = "eu-central-1"
 IMAGE = AMIS[0]["ami_id"]
 """One that moto has, whichever list it was given."""
@@ -12,15 +14,7 @@ IMAGE = AMIS[0]["ami_id"]
 
 def service(**changes: Any) -> dict[str, Any]:
     """Describe a service that is in order, but for the changes."""
-    return {
-        "name": "app",
-        "context": "app",
-        "path": "/",
-        "replicas": 3,
-        "server": "gunicorn",
-        "memory": "128m",
-        "cpus": "0.5",
-    } | changes
+    return SERVICE | changes
 
 
 def stack(**changes: Any) -> dict[str, Any]:

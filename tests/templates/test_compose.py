@@ -6,17 +6,10 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
-APP = {
-    "name": "app",
-    "context": "app",
-    "path": "/",
-    "replicas": 3,
-    "server": "gunicorn",
-    "memory": "128m",
-    "cpus": "0.5",
-}
+APP = SERVICE
 API = APP | {"name": "api-2", "context": "api", "path": "/api", "replicas": 2, "memory": "1g", "cpus": "2"}
 IMAGES = {
     "nginx": "flask-fleet/nginx:0123456789ab",

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.faults.app_faults import break_in
-from tests.faults.lab import Lab, copy_app, machine
+from tests.faults.lab import Lab, machine
 from tests.faults.rows import Book
 from tests.live_stack import Stack
 from tests.project import ROOT
@@ -45,19 +45,6 @@ def book(stack: Stack) -> Book:
     book = Book(Path(os.environ.get("FAULTS_RESULTS", ROOT / f"faults-results/{STARTED}.jsonl")))
     book.begin(machine(stack))
     return book
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Path:
-    """Copy the sample app, to be changed.
-
-    Args:
-        tmp_path: Where to.
-
-    Returns:
-        The copy.
-    """
-    return copy_app(tmp_path)
 
 
 @pytest.fixture

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.lab import Lab, edit, extra, play, services
+from tests.faults.lab import Lab, extra, play
 from tests.faults.rows import Book
+from tests.live_app import edit, services
 
 PATIENCE_S = 10
 """How long a version that does not work is given; the shipped 60 s would only make the run longer."""

@@ -7,8 +7,9 @@ import re
 import time
 from pathlib import Path
 
-from tests.faults.lab import Lab, edit, extra, play, services
+from tests.faults.lab import Lab, extra, play
 from tests.faults.rows import Book
+from tests.live_app import edit, services
 
 BALLAST_MIB = 60
 LEFT_MIB = 20

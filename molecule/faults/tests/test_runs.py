@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.faults.interruption import Interruption, Point, Ssh, points, ways
-from tests.faults.lab import Lab, Run, edit, extra, play, services
+from tests.faults.lab import Lab, Run, extra, play
 from tests.faults.rows import Book
+from tests.live_app import edit, services
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
 """To try these tests out: only every so many of what they repeat, under another name in the table."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +10,9 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from tests.live_app import edit, services
 from tests.live_playbook import playbook
 from tests.live_stack import Stack, assert_nothing_lost
-from tests.project import ROOT, load_mapping
 
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -28,30 +27,7 @@ def _playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 def _version_of(app: Path) -> list[str]:
     """Deploy another folder in the place of app/."""
-    services = load_mapping(ROOT / "inventories/aws/group_vars/all/services.yml")["stack_services"]
-    other = [services[0] | {"context": str(app)}, *services[1:]]
-    return ["--extra-vars", json.dumps({"stack_services": other, "stack_start_seconds": PATIENCE_S})]
-
-
-@pytest.fixture
-def app(tmp_path: Path) -> Path:
-    """Copy the sample app, to be changed.
-
-    Args:
-        tmp_path: Where to.
-
-    Returns:
-        The copy.
-    """
-    copy = tmp_path / "app"
-    shutil.copytree(ROOT / "app", copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
-    return copy
-
-
-def _edit(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert old in text, file
-    file.write_text(text.replace(old, new))
+    return ["--extra-vars", json.dumps({"stack_services": services(app), "stack_start_seconds": PATIENCE_S})]
 
 
 def _deploy(app: Path) -> str:
@@ -70,7 +46,7 @@ def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None
     said = ""
     with stack.under_load() as load:
         for number in range(3):
-            _edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
+            edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
             said = _deploy(app)
             assert len(stack.containers("app")) == stack.replicas
             seen.add(frozenset(_releases(stack)))
@@ -81,10 +57,10 @@ def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None
 
 
 BROKEN: dict[str, Callable[[Path], None]] = {
-    "does not build": lambda app: _edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
-    "crashes": lambda app: _edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
-    "is never healthy": lambda app: _edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
-    "is never ready": lambda app: _edit(app / "hello/views.py", '"/readyz"', '"/never"'),
+    "does not build": lambda app: edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
+    "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
+    "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
+    "is never ready": lambda app: edit(app / "hello/views.py", '"/readyz"', '"/never"'),
 }
 
 
@@ -146,7 +122,7 @@ def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
     """The second is told who is there and since when, and touches nothing."""
     lock = f"{stack.directory}/lock.json"
     host.check_output(f"printf '{HOLDER}' > {lock}")
-    _edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
+    edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
     before = {replica.id for replica in stack.containers("app")}
     refused = _playbook("deploy", *_version_of(app))
     host.check_output(f"rm {lock}")
