@@ -6,8 +6,16 @@ from rehearsal.state import State
 from tests import iam
 from tests.live_fleet import PROJECT, client, instances, names, tagged
 
-OURS = {"ec2:CreateImage", "route53:CreateHostedZone", "tag:GetResources"}
-"""What only these tests and their preparation call."""
+OURS = {
+    "ec2:CreateImage",
+    "ec2:DescribeImageAttribute",
+    "ec2:RebootInstances",
+    "route53:CreateHostedZone",
+    "route53:GetDNSSEC",
+    "route53:ListTagsForResource",
+    "tag:GetResources",
+}
+"""What only the tests and their preparation call: they bake an image, make a hosted zone, reboot, look for tags."""
 
 UNUSED = {
     # Only where something is wrong: an instance that cannot be reached, a disk that did not go with its instance.
@@ -16,14 +24,21 @@ UNUSED = {
     # Here everything is removed with -e data=delete, so there is no snapshot.
     "ec2:CreateSnapshot",
     "ec2:DeleteSnapshot",
-    # Of settings that nobody changed in this life.
+    # Of settings that nobody changed in this life: role, address, tags, credits, metadata, monitoring.
     "ec2:AssociateIamInstanceProfile",
+    "ec2:DeleteTags",
+    "ec2:DescribeIamInstanceProfileAssociations",
+    "ec2:DisassociateAddress",
     "ec2:DisassociateIamInstanceProfile",
     "ec2:ModifyInstanceCreditSpecification",
     "ec2:ModifyInstanceMetadataOptions",
     "ec2:MonitorInstances",
     "ec2:UnmonitorInstances",
+    # AWS makes a group with the rule for outgoing traffic that it shall have.
+    "ec2:AuthorizeSecurityGroupEgress",
+    "ec2:RevokeSecurityGroupEgress",
 }
+"""What this life has no use for."""
 
 
 def test_nothing_is_left() -> None:
