@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Iterator
 
 from preflight.variables import Variables, is_true, whole_number
+from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST
 
 Block = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -13,8 +14,6 @@ HIGHEST_PORT = 65535
 SSH_PORT = 22
 
 EXAMPLE = "203.0.113.7/32"
-VPC_PREFIXES = (16, 28)
-"""Largest and smallest VPC and subnet: https://docs.aws.amazon.com/vpc/latest/userguide/vpc-cidr-blocks.html"""
 
 
 def _read_block(value: object) -> Block | str:
@@ -91,11 +90,13 @@ def bad_vpc_cidr(variables: Variables) -> Iterator[str]:
     if not cidr:
         return
     read = _read_block(cidr)
-    largest, smallest = VPC_PREFIXES
     if isinstance(read, str):
         yield f"ec2_vpc_cidr is {cidr!r}: {read}"
-    elif isinstance(read, ipaddress.IPv6Network) or not largest <= read.prefixlen <= smallest:
-        yield f"ec2_vpc_cidr is {cidr!r}: allowed is an IPv4 block from /{largest} to /{smallest}, such as 10.20.0.0/16"
+    elif isinstance(read, ipaddress.IPv6Network) or not (LARGEST <= read.prefixlen <= SMALLEST and read.is_private):
+        yield (
+            f"ec2_vpc_cidr is {cidr!r}: allowed is a private IPv4 block from /{LARGEST} to /{SMALLEST}, "
+            "such as 10.20.0.0/16"
+        )
 
 
 def bad_public_ports(variables: Variables) -> Iterator[str]:

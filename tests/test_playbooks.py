@@ -103,6 +103,14 @@ def test_no_failure_is_ignored_and_no_secret_is_shown(path: Path) -> None:
 
 
 @each_task_file
+def test_nothing_is_fetched_as_root(path: Path) -> None:
+    """As root, fetch reads the whole file into memory: on a t2.micro the kernel ends it."""
+    for task in tasks_of(path):
+        if "ansible.builtin.fetch" in task:
+            assert task["vars"]["ansible_become"] is False, task["name"]
+
+
+@each_task_file
 def test_modules_have_full_names(path: Path) -> None:
     """A full name cannot come to mean another module, and its collection is one that requirements.yml brings."""
     known, own = collections(), own_modules()
