@@ -40,7 +40,8 @@ destroy: $(READY) ## Remove the local EC2 and all that runs in it
 	@python -m rehearsal down
 
 test: $(READY) ## Lint, unit tests, then the whole way in containers
-	@$(MAKE) lint unit molecule live
+	@$(MAKE) --jobs=2 --output-sync=target lint unit
+	$(MAKE) molecule live
 	echo "==> all passed: lint, unit tests, molecule, live tests ($$SECONDS s)"
 
 lint: $(READY) ## Check style, types and rules

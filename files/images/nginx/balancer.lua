@@ -85,6 +85,7 @@ local function probe(replica, address, service)
   -- A replica that goes on answering requests is busy: its readiness answer waits in the same queue.
   replica.slow = err == "timeout" and served(address) == before
   replica.timeouts = replica.slow and replica.timeouts + 1 or 0
+  replica.status = status
   replica.why = status and ("answered " .. status) or err
   if status == 200 then
     set_ready(replica, true)
@@ -125,6 +126,10 @@ local function publish(service)
   if #ready == 0 then
     -- All too busy to answer in time: a slow answer is better than none.
     ready = addresses_where(service.replicas, function(replica) return replica.slow end)
+  end
+  if #ready == 0 then
+    -- All were told to stop at once: they serve until they end.
+    ready = addresses_where(service.replicas, function(replica) return replica.since and replica.status == 503 end)
   end
   shared:set("ready:" .. service.name, table.concat(ready, " "))
   shared:set("replicas:" .. service.name, cjson.encode(service.replicas))
