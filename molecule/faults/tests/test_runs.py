@@ -14,6 +14,9 @@ from tests.live_app import edit, services
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
 """To try these tests out: only every so many of what they repeat, under another name in the table."""
+TURN = int(os.environ.get("FAULTS_TURN", "0"))
+TURNS = 3
+"""Turns until every boundary was interrupted, each in one way; as many times that, as there are ways, until in all."""
 RACES = 20 // EVERY
 TOLD_WITHIN_S = 5
 DEPLOYS = 30 // EVERY
@@ -81,17 +84,16 @@ def _reason(run: Run) -> str:
 
 
 def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
-    """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary in each of the three ways."""
-    turn = int(os.environ.get("FAULTS_TURN", "0"))
-    boundary = "every task boundary" if EVERY == 1 else f"one of {EVERY} task boundaries"
-    with book.row(f"deploy interrupted at {boundary}, then run again") as row:
+    """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary, nine in each of the three ways."""
+    part, shift = TURN % TURNS, TURN // TURNS
+    with book.row(f"deploy interrupted at one of {TURNS * EVERY} task boundaries, then run again") as row:
         rerun = Rerun(lab, app, tmp_path)
-        all_ways, chosen = ways(rerun.ssh), rerun.points[::EVERY]
+        all_ways, chosen = ways(rerun.ssh), rerun.points[part :: TURNS * EVERY]
         wrong: list[str] = []
         with lab.load() as load:
             lost = 0
             for number, point in enumerate(chosen):
-                way = all_ways[(number + turn) % len(all_ways)]
+                way = all_ways[(number + part + shift) % len(all_ways)]
                 found = rerun.interrupt(point, way)
                 failed = sum(load.report().failures().values())
                 if failed > lost:
@@ -100,7 +102,10 @@ def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path
                 wrong += [f"{way.name} {point.name}: {one}" for one in found]
         row.load(load.report())
         row.most("interruptions after which something was wrong", len(wrong), 0)
-        row.figure("interruptions", len(chosen))
+        row.figure(
+            "interruptions",
+            f"{len(chosen)}, the boundaries {part + 1}, {part + 1 + TURNS * EVERY}, … of {len(rerun.points)}",
+        )
         for number, one in enumerate(wrong, 1):
             row.figure(f"wrong {number}", one)
 
