@@ -37,6 +37,7 @@ WHOLE_NUMBERS = {
     "stack_keep_releases": (1, 100),
     "stack_lock_seconds": (60, 86400),
     "stack_requests_per_replica": (1, 1000),
+    "stack_retry_seconds": (0, 30),
     "stack_slow_start_seconds": (0, 600),
     "stack_start_seconds": (5, 1800),
     "stack_stop_seconds": (1, 600),

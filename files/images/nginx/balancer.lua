@@ -14,6 +14,7 @@ local PROBE_TIMEOUT_MS = 800
 -- One slow answer is load, two in a row are a replica that hangs.
 local TIMEOUTS_UNTIL_OUT = 2
 local EXTRA_TRIES = 2
+local REPEATABLE = { GET = true, HEAD = true, OPTIONS = true }
 -- The counters of addresses that are long gone do not pile up.
 local SERVED_TTL_S = 86400
 
@@ -178,8 +179,9 @@ end
 --- Called once per start or reload, before the workers exist.
 -- @param path the configuration file that is being loaded; its SHA-1 tells later which one runs
 -- @param list of {name, port, ready_path}
--- @param limits {requests_per_replica, slow_start_s}: how many requests a replica may have in flight, and the seconds
---   in which the share of a replica that became ready grows to that of the others
+-- @param limits {requests_per_replica, slow_start_s, retry_s, read_s}: how many requests a replica may have in flight;
+--   the seconds in which the share of a replica that became ready grows to that of the others; the seconds of silence
+--   after which another one is asked, where that is safe, or 0; and those after which a request is given up
 function _M.init(path, list, limits)
   local file = assert(io.open(path, "rb"))
   config_sha1 = ngx.sha1_bin(file:read("*a")):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
@@ -266,6 +268,15 @@ local function least_busy(list, tried, newcomers)
   return best
 end
 
+--- How long the next replica may be silent. Only the first one has a substitute: a second one that is as slow is no
+-- fault of the replica's, and asking more of them would be load that feeds on itself.
+local function patience(list, tried)
+  if settings.retry_s > 0 and #list > 1 and not next(tried) and REPEATABLE[ngx.req.get_method()] then
+    return settings.retry_s
+  end
+  return settings.read_s
+end
+
 --- balancer_by_lua: chooses the replica for this try of this request.
 function _M.pick(name)
   local list = ready_list(name)
@@ -282,6 +293,7 @@ function _M.pick(name)
   end
   turns = turns + 1
   chosen.turn = turns
+  balancer.set_timeouts(nil, nil, patience(list, tried))
   tried[chosen.address] = true
   count(chosen.address, 1)
   assert(balancer.set_current_peer(chosen.address, services[name].port))
