@@ -40,27 +40,26 @@ def _releases(stack: Stack) -> set[str]:
     return {container["Image"] for container in stack.inspect("app")}
 
 
-def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None:
+def test_two_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None:
     """This is what the project is for."""
     seen = {frozenset(_releases(stack))}
     said = ""
     with stack.under_load() as load:
-        for number in range(3):
+        for number in range(2):
             edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
             said = _deploy(app)
             assert len(stack.containers("app")) == stack.replicas
             seen.add(frozenset(_releases(stack)))
     assert_nothing_lost(load)
-    assert len(seen) == 4
+    assert len(seen) == 3
     assert "takes traffic after" in said
     assert "drained and removed" in said
 
 
+# Two of the four ways that `make faults` has: one ends by itself, one must be waited for.
 BROKEN: dict[str, Callable[[Path], None]] = {
-    "does not build": lambda app: edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
     "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
     "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
-    "is never ready": lambda app: edit(app / "hello/views.py", '"/readyz"', '"/never"'),
 }
 
 
