@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.module_utils.parsing.convert_bool import BOOLEANS
+
 from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
 from preflight.variables import Variables, did_you_mean, whole_number
 
@@ -45,6 +47,8 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
             f"path is {service.get('path')!r}: allowed is a path that begins with /, "
             "of letters, digits and the characters . _ ~ - /"
         )
+    if str(service.get("internet", "no")).lower() not in {*map(str, BOOLEANS)}:
+        yield f"internet is {service['internet']!r}: allowed is true or false"
     context = project / str(service.get("context", ""))
     if not context.is_dir():
         yield f"context is {service.get('context')!r}: there is no folder {context}"

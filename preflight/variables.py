@@ -31,11 +31,15 @@ WHOLE_NUMBERS = {
     "ec2_volume_size": (8, 16384),
     "host_boot_seconds": (10, 3600),
     "host_swap_mib": (0, 16384),
+    "stack_body_bytes": (1024, 2**31 - 1),
+    "stack_client_seconds": (1, 600),
+    "stack_connections_per_address": (0, 65535),
     "stack_drain_seconds": (1, 300),
     "stack_hang_seconds": (0, 3600),
     "stack_port": (1, 65535),
     "stack_keep_releases": (1, 100),
     "stack_lock_seconds": (60, 86400),
+    "stack_requests_per_address": (0, 1000000),
     "stack_requests_per_replica": (1, 1000),
     "stack_retry_seconds": (0, 30),
     "stack_slow_start_seconds": (0, 600),
@@ -43,7 +47,7 @@ WHOLE_NUMBERS = {
     "stack_stop_seconds": (1, 600),
     "stack_surge": (1, 50),
 }
-"""Smallest and largest value that makes sense for a number of ours; sizes are in GiB or MiB, times in seconds."""
+"""Smallest and largest value that makes sense for a number of ours; sizes in GiB, MiB or bytes, times in seconds."""
 
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:

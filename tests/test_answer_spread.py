@@ -145,7 +145,7 @@ def test_thirty_requests_unless_told_otherwise(stack: Stack, run: Run) -> None:
 def test_first_answer_is_waited_for(stack: Stack, connection: HTTPConnection, naps: list[float], first: Answer) -> None:
     """The service may have been started a moment ago."""
     stack.first = [first] * 3
-    assert answer_spread.wait_for_first(connection, "/", 60) == "a"
+    assert answer_spread.wait_for_first(connection, "/", {}, 60) == "a"
     assert naps == [0.5] * 3
 
 
@@ -161,7 +161,7 @@ def test_service_that_begins_to_listen_is_waited_for(
         client.port = stack.server_port
 
     monkeypatch.setattr(time, "sleep", nap)
-    assert answer_spread.wait_for_first(client, "/", 60) == "a"
+    assert answer_spread.wait_for_first(client, "/", {}, 60) == "a"
     assert naps == [0.5]
     client.close()
 
@@ -171,7 +171,7 @@ def test_waiting_ends(stack: Stack, connection: HTTPConnection) -> None:
     """The last refusal is what the person has to see."""
     stack.then = [NOT_READY]
     with pytest.raises(ValueError, match="status 503"):
-        answer_spread.wait_for_first(connection, "/", 0)
+        answer_spread.wait_for_first(connection, "/", {}, 0)
 
 
 @pytest.mark.parametrize(

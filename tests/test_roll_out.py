@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from roles.stack.action_plugins.roll_out import Step, next_step
+from roles.stack.action_plugins.roll_out import Step, new_nginx_is_blind, next_step, running_nginx_is_blind
 
 
 def replica(number: int, **changed: Any) -> dict[str, Any]:
@@ -60,3 +60,38 @@ def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
     hung = replica(2, ready=False)
     assert next_step(2, 1, [*replicas(2), hung]) == Step("retire", replicas=("c2",))
     assert next_step(2, 1, replicas(3)) == Step("retire", replicas=("c0",))
+
+
+def service(networks: str, *running: str) -> dict[str, Any]:
+    """Describe a service: the networks that it shall be in, and those of each container that runs."""
+    replicas = [replica(number, networks=one.split()) for number, one in enumerate(running)]
+    return {"wanted": 1, "networks": networks.split(), "replicas": replicas}
+
+
+@pytest.mark.parametrize(
+    ("app", "nginx", "running_is_blind", "new_is_blind"),
+    [
+        pytest.param(service("inside"), service("default inside"), False, False, id="first deploy"),
+        pytest.param(service("default", "default"), service("default", "default"), False, False, id="as ever"),
+        pytest.param(service("inside", "default"), service("default inside", "default"), True, False, id="moves"),
+        pytest.param(
+            service("inside", "default", "inside"),
+            service("default inside", "default inside"),
+            False,
+            False,
+            id="half way",
+        ),
+        pytest.param(service("default", "inside"), service("default", "default inside"), False, True, id="goes back"),
+        pytest.param(
+            service("inside outside", "inside"), service("default inside", "default inside"), False, False, id="way out"
+        ),
+        pytest.param(service("inside"), service("default inside", "default"), False, False, id="a new service"),
+    ],
+)
+def test_nginx_reaches_the_replicas_all_the_time(
+    app: dict[str, Any], nginx: dict[str, Any], *, running_is_blind: bool, new_is_blind: bool
+) -> None:
+    """A service that moves to another network is followed by an nginx that is in both."""
+    services = {"app": app, "nginx": nginx}
+    assert running_nginx_is_blind(services) is running_is_blind
+    assert new_nginx_is_blind(services) is new_is_blind

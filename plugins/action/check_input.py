@@ -25,6 +25,7 @@ from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, clo
 from preflight.receipts import fingerprint, proof
 from preflight.services import bad_services, scaled
 from preflight.variables import Variables, is_true, known_variables, misspelt, out_of_range, wrong_types
+from preflight.web import bad_host_names, bad_policy, body_without_room
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -70,8 +71,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_ssh_cidrs(variables),
             *bad_vpc_cidr(variables),
             *bad_public_ports(variables),
+            *bad_host_names(variables),
+            *bad_policy(variables),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
         ]
+        problems = problems or list(body_without_room(stack))
         if problems:
             return problems
         if "provisioner" not in task_vars["group_names"]:

@@ -1,4 +1,4 @@
-"""Ansible filter: how many replicas a machine gets, and how much of the machine each, where a service does not say."""
+"""Ansible filters: how many replicas a machine gets, and how much of the machine each, where a service does not say."""
 
 from __future__ import annotations
 
@@ -99,9 +99,9 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filter.
+        """Name the filters.
 
         Returns:
-            The function by its name.
+            The functions by their names.
         """
-        return {"sized": sized}
+        return {"memory_mib": memory_mib, "sized": sized}

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
+from plugins.filter.sizes import memory_mib
 from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
@@ -81,8 +82,38 @@ def test_every_container_is_confined(compose: Compose, services: list[dict[str, 
         limits = service["deploy"]["resources"]["limits"]
         assert limits["memory"], name
         assert 0 < limits["pids"] <= 100, name
-        # Where a read-only container still has to write.
-        assert [mount.partition(":")[0] for mount in service["tmpfs"]] == ["/tmp"], name  # noqa: S108 - in a container
+        # Swap would be a second memory limit, and put on the disk what was only in memory.
+        assert service["memswap_limit"] == limits["memory"], name
+        # Where a read-only container still has to write: no programs, and no more than half of its memory.
+        ((folder, options),) = (mount.split(":") for mount in service["tmpfs"])
+        assert folder == "/tmp", name  # noqa: S108 - in a container
+        half = int((memory_mib(limits["memory"]) or 0) / 2)
+        assert {"noexec", "nosuid", "nodev", f"size={half}m"} <= set(options.split(",")), name
+        assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
+        assert service["pull_policy"] == "never", name
+        assert service["ulimits"]["core"] == 0, name
+        assert name == "nginx" or service["user"] == "10001:10001"
+
+
+@both
+def test_every_service_has_a_network_of_its_own(compose: Compose, services: list[dict[str, Any]]) -> None:
+    """Only nginx is in all of them, and alone in the one that is published; from a service's nobody gets out."""
+    content = compose(services)
+    inside = [f"{service['name']}.inside" for service in services]
+    assert content["services"]["nginx"]["networks"] == ["default", *inside]
+    assert [content["services"][service["name"]]["networks"] for service in services] == [[name] for name in inside]
+    assert content["networks"].keys() == {"default", *inside}
+    for name in inside:
+        assert content["networks"][name]["internal"] is True
+        assert content["networks"][name]["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
+
+
+def test_a_service_that_asks_others_gets_a_way_out(compose: Compose) -> None:
+    """A network beside the first one: nginx, and whoever else has a way out, is not in it."""
+    content = compose([APP, API | {"internet": True}])
+    assert content["services"]["api-2"]["networks"] == ["api-2.inside", "api-2.outside"]
+    assert [name for name, one in content["services"].items() if "api-2.outside" in one["networks"]] == ["api-2"]
+    assert content["networks"]["api-2.outside"] == {}
 
 
 @both

@@ -16,7 +16,7 @@ API = {"name": "api-2", "path": "/api/"}
 SERVICES = {"one service": [APP], "two services": [APP, API]}
 FOLDER = "/etc/nginx/stack"
 
-Conf = Callable[[list[dict[str, Any]]], str]
+Conf = Callable[..., str]
 
 both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
 
@@ -24,9 +24,8 @@ both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys(
 @pytest.fixture
 def conf(render: Renderer) -> Conf:
     """Render the file."""
-    return lambda services: render(
-        "stack", "nginx/nginx.conf.j2", facts={"processor_nproc": 2}, stack_services=services
-    )
+    facts = {"processor_nproc": 2}
+    return lambda services, **more: render("stack", "nginx/nginx.conf.j2", facts=facts, stack_services=services, **more)
 
 
 def block(text: str, head: str) -> str:
@@ -103,8 +102,10 @@ def test_one_location_per_service(conf: Conf, services: list[dict[str, Any]]) ->
 @both
 def test_balancer_watches_every_service(conf: Conf, services: list[dict[str, Any]]) -> None:
     """A service that it does not know has no ready replica, ever."""
-    watched = re.findall(r'\{ name = "(\S+)", port = (\d+), ready_path = "(\S+)" \}', conf(services))
-    assert watched == [(service["name"], str(service_port(service["name"])), "/readyz") for service in services]
+    entry = r'\{ name = "(\S+)", network = "(\S+)", port = (\d+), ready_path = "(\S+)" \}'
+    names = [service["name"] for service in services]
+    wanted = [(name, f"flask-fleet_{name}.inside", str(service_port(name)), "/readyz") for name in names]
+    assert re.findall(entry, conf(services)) == wanted
 
 
 def test_balancer_hashes_the_file_that_runs(conf: Conf) -> None:
@@ -120,7 +121,10 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     headers = dict(value.split(maxsplit=1) for value in values(text, "proxy_set_header"))
     assert headers["X-Forwarded-For"] == "$remote_addr"
     assert headers["X-Forwarded-Proto"] == "$scheme"
+    assert headers["X-Real-IP"] == "$remote_addr"
     assert headers["X-Forwarded-Host"] == headers["Host"] == "$host"
+    others = ("Forwarded", "Proxy", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Ssl")
+    assert {headers[name] for name in others} == {'""'}
     assert "$proxy_add_x_forwarded_for" not in text
     assert "$http_x_" not in text
 
@@ -152,8 +156,8 @@ def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -
 def test_overload_is_answered_with_503(conf: Conf) -> None:
     """Not with the 500 that nginx makes of a balancer without a free replica; and clients learn when to come again."""
     text = conf([APP])
-    assert values(text, "error_page") == ["500 503 =503 @unavailable"]
-    assert "Retry-After" in block(text, "location @unavailable")
+    assert "500 503 =503 @unavailable" in values(text, "error_page")
+    assert "503: 30;" in block(text, "map $status:$upstream_http_retry_after $add_retry_after")
     assert "requests_per_replica = 32," in text
 
 
@@ -188,3 +192,48 @@ def test_nginx_writes_only_where_it_can(conf: Conf) -> None:
     (errors,), (access, *_) = values(text, "error_log"), values(text, "access_log")
     assert errors.split()[0] == "stderr"
     assert access.split()[0] == "/dev/stdout"
+
+
+def test_a_header_is_added_in_one_place_only(conf: Conf) -> None:
+    """One add_header inside a server or location would undo all those above it; so would one proxy_set_header."""
+    text = conf([APP, API])
+    outside = text.split("\n    server {")[0]
+    for directive in ("add_header", "proxy_set_header"):
+        assert values(text, directive) == values(outside, directive) != []
+
+
+def test_an_app_that_sets_a_header_is_left_alone(conf: Conf) -> None:
+    """Twice the same header means whatever a browser makes of it: ours is sent only where there is none."""
+    text = conf([APP])
+    added = dict(value.removesuffix(" always").split() for value in values(text, "add_header"))
+    assert len(added) == 7
+    for name, variable in added.items():
+        own = f"$upstream_http_{name.lower().replace('-', '_')}"
+        assert re.search(rf"map (\$status:)?{re.escape(own)} {re.escape(variable)} \{{", text), name
+
+
+def test_any_name_is_answered_unless_names_are_given(conf: Conf) -> None:
+    """A stack without a name is asked by its address; one with names answers no other, but tells whether it is well."""
+    head = "map $host $strange_name"
+    assert cases(conf([APP]), head) == {"default": '""'}
+    named = conf([APP], stack_host_names=["a.example", "www.a.example"])
+    assert cases(named, head) == {"default": "yes", "a.example": '""', "www.a.example": '""'}
+    health = block(named, "if ($uri = /healthz)")
+    assert 'set $refused "";' in health
+    assert "return 421;" in block(named, "if ($refused)")
+
+
+@pytest.mark.parametrize("number", [0, 1, "50"])
+def test_limits_per_address_can_be_switched_off(conf: Conf, number: int | str) -> None:
+    """-e gives numbers as text."""
+    text = conf([APP], stack_requests_per_address=number, stack_connections_per_address=number)
+    limits = [*values(text, "limit_req"), *values(text, "limit_conn")]
+    wanted = [f"zone=requests burst={number} nodelay", f"connections {number}"]
+    assert limits == (wanted if int(number) else [])
+    assert set(values(text, "limit_(?:req|conn)_status")) == ({"429"} if int(number) else set())
+
+
+def test_slow_clients_are_cut(conf: Conf) -> None:
+    """Each of them holds one of the connections that nginx has."""
+    text = conf([APP], stack_client_seconds=7)
+    assert values(text, "(?:client_header|client_body|send)_timeout") == ["7s"] * 3

@@ -96,14 +96,16 @@ local function probe(replica, address, service)
 end
 
 --- Brings service.replicas in line with the addresses that Docker's DNS gives for the service's name.
--- While DNS names none (the engine restarts) the known replicas stay, if they are ready.
+-- Docker answers with those of one of nginx's networks, so the service's own is asked as well: while a service moves to
+-- another network it has replicas in both. While DNS names none (the engine restarts) the known replicas stay.
 local function resolve(service)
   local dns = resolver:new { nameservers = { DOCKER_DNS }, retrans = 2, timeout = 500 }
-  local answers = dns and dns:query(service.name, { qtype = resolver.TYPE_A })
   local known = {}
-  for _, answer in ipairs(answers or {}) do
-    if answer.address then
-      known[answer.address] = service.replicas[answer.address] or { ready = false, timeouts = 0 }
+  for _, name in ipairs { service.name, service.name .. "." .. service.network } do
+    for _, answer in ipairs(dns and dns:query(name, { qtype = resolver.TYPE_A }) or {}) do
+      if answer.address then
+        known[answer.address] = service.replicas[answer.address] or { ready = false, timeouts = 0 }
+      end
     end
   end
   if next(known) then
@@ -178,7 +180,7 @@ end
 
 --- Called once per start or reload, before the workers exist.
 -- @param path the configuration file that is being loaded; its SHA-1 tells later which one runs
--- @param list of {name, port, ready_path}
+-- @param list of {name, network, port, ready_path}; the network is the one that the service shares with nginx
 -- @param limits {requests_per_replica, slow_start_s, retry_s, read_s}: how many requests a replica may have in flight;
 --   the seconds in which the share of a replica that became ready grows to that of the others; the seconds of silence
 --   after which another one is asked, where that is safe, or 0; and those after which a request is given up

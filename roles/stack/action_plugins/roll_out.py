@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 Replica = Mapping[str, Any]
+Service = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -58,6 +59,50 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
     return Step("retire", replicas=(first["id"],))
 
 
+def meets(networks: Collection[str], replicas: Sequence[Replica]) -> bool:
+    """Tell whether a container could reach one of these.
+
+    Args:
+        networks: Those of the container.
+        replicas: What ``stack_machine`` says of each.
+
+    Returns:
+        Whether they share a network; also when there is no replica.
+    """
+    return not replicas or any(not set(networks).isdisjoint(one["networks"]) for one in replicas)
+
+
+def running_nginx_is_blind(services: Mapping[str, Service]) -> bool:
+    """Tell whether the nginx that serves shares no network with the replicas that are to come.
+
+    So it is when services move to other networks. The new one, which is in them, then has to take its place first.
+
+    Args:
+        services: What ``stack_machine`` says of the release to come.
+
+    Returns:
+        Whether that is so for one of the services that run already.
+    """
+    nginx = services["nginx"]["replicas"]
+    running = [one for name, one in services.items() if name != "nginx" and one["replicas"]]
+    return not all(meets(one["networks"], nginx) for one in running)
+
+
+def new_nginx_is_blind(services: Mapping[str, Service]) -> bool:
+    """Tell whether the nginx that is to come shares no network with the replicas that run.
+
+    So it is on the way back. The replicas then have to move first.
+
+    Args:
+        services: What ``stack_machine`` says of the release to come.
+
+    Returns:
+        Whether that is so for one of the services.
+    """
+    networks = services["nginx"]["networks"]
+    return not all(meets(networks, one["replicas"]) for name, one in services.items() if name != "nginx")
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
@@ -82,13 +127,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         before = self._last_that_worked()
         self._do("activate", release=release)
         try:
-            self._try_nginx(release)
-            self._replace_all(release)
-            self._compose()
+            self._change(release)
         except AnsibleActionFail as failure:
             kept = self._go_back(before) if before not in ("", release) else "There was no release before it."
             return result | {"failed": True, "msg": f"Release {release} does not work.\n{failure.message}\n{kept}"}
         return result | {"changed": True}
+
+    def _change(self, release: str) -> None:
+        services = self._look(release)["services"]
+        late = new_nginx_is_blind(services)
+        if not late:
+            self._try_nginx(release)
+        if running_nginx_is_blind(services):
+            self._say("nginx: the new one takes the old one's place first, to reach the services in their new networks")
+            self._compose(["nginx"])
+        self._replace_all(release)
+        if late:
+            self._try_nginx(release)
+        self._compose()
 
     def _last_that_worked(self) -> str:
         # Not the live one: that may be one whose deploy was killed.
@@ -189,7 +245,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _put_back(self, release: str) -> None:
         self._do("activate", release=release)
         state = self._look(release)
-        if not all(one["fresh"] for one in state["services"]["nginx"]["replicas"]):
+        nginx_is_back = all(one["fresh"] for one in state["services"]["nginx"]["replicas"])
+        if not nginx_is_back and not new_nginx_is_blind(state["services"]):
             # First, because while it is broken nobody is answered.
             self._compose(["nginx"])
         for service in set(state["services"]) - {"nginx"}:

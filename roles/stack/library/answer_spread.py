@@ -18,6 +18,10 @@ options:
     description: An http URL that answers with a JSON object in which C(container) names the replica.
     type: str
     required: true
+  host:
+    description: The host name to ask for, when it is not that of the URL.
+    type: str
+    default: ""
   requests:
     description: How many requests to send, one after the other, over one kept connection.
     type: int
@@ -45,12 +49,13 @@ spread:
 """
 
 
-def ask(connection: http.client.HTTPConnection, path: str) -> str:
+def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> str:
     """Ask once who is there.
 
     Args:
         connection: Connection to the stack.
         path: Path of the request.
+        headers: Headers of the request.
 
     Returns:
         The id of the container that answered.
@@ -59,7 +64,7 @@ def ask(connection: http.client.HTTPConnection, path: str) -> str:
         OSError: No answer came.
         ValueError: The answer is not what was expected.
     """
-    connection.request("GET", path)
+    connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     body = response.read()
     if response.status != http.client.OK:
@@ -70,12 +75,13 @@ def ask(connection: http.client.HTTPConnection, path: str) -> str:
         raise ValueError("no container in the answer") from error
 
 
-def wait_for_first(connection: http.client.HTTPConnection, path: str, timeout: float) -> str:
+def wait_for_first(connection: http.client.HTTPConnection, path: str, headers: dict[str, str], timeout: float) -> str:
     """Ask until somebody answers, because a service that was just started may need a moment.
 
     Args:
         connection: Connection to the stack.
         path: Path of the request.
+        headers: Headers of the request.
         timeout: How long to go on, in seconds.
 
     Returns:
@@ -88,7 +94,7 @@ def wait_for_first(connection: http.client.HTTPConnection, path: str, timeout: f
     deadline = time.monotonic() + timeout
     while True:
         try:
-            return ask(connection, path)
+            return ask(connection, path, headers)
         except (OSError, ValueError, http.client.HTTPException):
             connection.close()
             if time.monotonic() > deadline:
@@ -101,6 +107,7 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
+            "host": {"type": "str", "default": ""},
             "requests": {"type": "int", "default": 30},
             "timeout": {"type": "int", "default": 20},
         },
@@ -109,9 +116,10 @@ def main() -> None:
     url = urlsplit(module.params["url"])
     timeout = module.params["timeout"]
     connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=timeout)
+    headers = {"Host": module.params["host"]} if module.params["host"] else {}
     try:
-        answers = [wait_for_first(connection, url.path, timeout)]
-        answers += [ask(connection, url.path) for _ in range(module.params["requests"] - 1)]
+        answers = [wait_for_first(connection, url.path, headers, timeout)]
+        answers += [ask(connection, url.path, headers) for _ in range(module.params["requests"] - 1)]
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"{module.params['url']} did not answer as a replica: {error}")
         return

@@ -79,7 +79,7 @@ EXAMPLES = """
 
 RETURN = """
 services:
-  description: For each service its wanted number of replicas and its containers.
+  description: For each service its wanted number of replicas, its networks and its containers.
   type: dict
   returned: with action look
 text:
@@ -275,8 +275,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, whether it is fresh, runs and takes traffic, its health, restarts, whether the kernel ended
-        a process in it for want of memory, and start time.
+        Its id, name, image, networks, whether it is fresh, runs and takes traffic, its health, restarts, whether the
+        kernel ended a process in it for want of memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -285,6 +285,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "id": container["Id"][:12],
         "name": container["Name"].lstrip("/"),
         "image": container["Config"]["Image"],
+        "networks": sorted(container["NetworkSettings"]["Networks"]),
         "fresh": labels["com.docker.compose.config-hash"] == config_hash,
         "running": state["Running"] and not state["Restarting"],
         "health": state.get("Health", {}).get("Status", "none"),
@@ -304,8 +305,8 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         release: Id of the release that should run; the live one when None.
 
     Returns:
-        The services with their wanted number and containers, the releases that are kept, the running configuration of
-        nginx, and whether all of it is as it should be.
+        The services with their wanted number, networks and containers, the releases that are kept, the running
+        configuration of nginx, and whether all of it is as it should be.
     """
     live = digest(machine.directory, list(RENDERED.values()))
     folder = machine.directory / "releases" / release if release else machine.directory
@@ -317,7 +318,11 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
     hashes = dict(line.split() for line in lines)
     balancer = machine.balancer() if live else {}
     services: dict[str, Any] = {
-        name: {"wanted": service.get("deploy", {}).get("replicas", 1), "replicas": []}
+        name: {
+            "wanted": service.get("deploy", {}).get("replicas", 1),
+            "networks": sorted(config["networks"][network]["name"] for network in service["networks"]),
+            "replicas": [],
+        }
         for name, service in config["services"].items()
     }
     strangers = []
@@ -654,7 +659,7 @@ def images_of(file: Path) -> set[str]:
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove old ones, and images of the same repositories that no kept one runs.
+    """Note that a release works; remove old ones, images that no kept one runs, and networks that nobody is in.
 
     Args:
         machine: The stack.
@@ -678,6 +683,8 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     if old:
         # An image that a stopped container still needs stays; that is no reason to fail.
         subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    project = json.loads(machine.compose("config", "--format", "json"))["name"]
+    run(["docker", "network", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}"])
     return {"changed": True}
 
 

@@ -1,0 +1,71 @@
+"""What nginx is told of the world: names that it answers to, and what it hands to browsers."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator
+
+from plugins.filter.sizes import memory_mib
+from preflight.network import items
+from preflight.variables import Variables
+
+LONGEST_NAME = 253
+"""RFC 1035 allows 255 octets on the wire, which is two less as text."""
+
+LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
+
+
+def bad_host_names(variables: Variables) -> Iterator[str]:
+    """Check the names that nginx answers to.
+
+    Args:
+        variables: Values by name, of the right types.
+
+    Yields:
+        A sentence for each problem.
+    """
+    names = items(variables.get("stack_host_names", []))
+    for position, name in enumerate(names):
+        text = str(name)
+        if not re.fullmatch(rf"{LABEL}(\.{LABEL})+", text, re.ASCII) or len(text) > LONGEST_NAME:
+            yield (
+                f"stack_host_names[{position}] is {text!r}: allowed is a host name in small letters, such as "
+                "www.example.com; an international one in its xn-- form, no address, port or *"
+            )
+    for twice in sorted({str(name) for name in names if names.count(name) > 1}):
+        yield f"stack_host_names: {twice} is there twice"
+
+
+def bad_policy(variables: Variables) -> Iterator[str]:
+    r"""Check the Content-Security-Policy, which is written into a quoted string of nginx.conf.
+
+    Args:
+        variables: Values by name, of the right types.
+
+    Yields:
+        A sentence when it has a character that would end that string or mean something in it.
+    """
+    policy = str(variables.get("stack_content_security_policy", ""))
+    if not re.fullmatch(r"[ !#%-\[\]-~]*", policy, re.ASCII):
+        yield (f'stack_content_security_policy is {policy!r}: allowed is one line of ASCII without ", $ and \\')
+
+
+def body_without_room(variables: Variables) -> Iterator[str]:
+    """Compare the largest body with where nginx keeps it until the client has sent all of it.
+
+    Args:
+        variables: Values by name, already checked one by one.
+
+    Yields:
+        A sentence when not even one fits.
+    """
+    memory = variables["stack_nginx_memory"]
+    mib = memory_mib(memory)
+    # One that cannot be read is named elsewhere.
+    room = math.inf if mib is None else mib / 2 * 2**20
+    if int(variables["stack_body_bytes"]) > room:
+        yield (
+            f"stack_body_bytes is {variables['stack_body_bytes']}, but nginx has room for {room:.0f}, half of its "
+            f"stack_nginx_memory of {memory}: allowed is less, or more memory for nginx"
+        )

@@ -1,0 +1,65 @@
+"""What would make a server that answers nobody, or an nginx.conf that says something else."""
+
+import pytest
+
+from preflight import web
+
+
+@pytest.mark.parametrize(
+    "names", [[], ["example.com"], ["a.b-c.example", "xn--bcher-kva.example"], "a.example, b.example"]
+)
+def test_host_names_are_allowed(names: object) -> None:
+    """-e gives a list as text; an empty one answers to any name."""
+    assert list(web.bad_host_names({"stack_host_names": names})) == []
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(
+            "localhost",
+            "EXAMPLE.com",
+            "*.example.com",
+            "example.com:80",
+            "10.0.0.1/8",
+            "-a.example",
+            "a-.example",
+            "a..b",
+            "",
+        ),
+        *("a.example;", "a.example\n", "a b.example", "b\u00fccher.example", f"{'a' * 64}.example", "a.example."),
+        ".".join(["abcdefgh"] * 29),
+    ],
+)
+def test_what_is_no_host_name_is_refused(name: str) -> None:
+    """It would be read as something else, or nobody could ever ask for it."""
+    (problem,) = web.bad_host_names({"stack_host_names": ["ok.example", name]})
+    assert problem.startswith(f"stack_host_names[1] is {name!r}: allowed is a host name")
+
+
+def test_the_same_name_twice_is_refused() -> None:
+    """With that, nginx does not start."""
+    (problem,) = web.bad_host_names({"stack_host_names": ["a.example", "a.example"]})
+    assert problem == "stack_host_names: a.example is there twice"
+
+
+@pytest.mark.parametrize("policy", ["", "default-src 'self' https://cdn.example; img-src *", "script-src 'nonce-{}'"])
+def test_policies_are_allowed(policy: str) -> None:
+    """Semicolons and quotes are what a policy is made of."""
+    assert list(web.bad_policy({"stack_content_security_policy": policy})) == []
+
+
+@pytest.mark.parametrize("policy", ['a"; return 200 "', "a\nb", "$host", "a\\", "b\u00fccher"])
+def test_a_policy_stays_inside_its_quotes(policy: str) -> None:
+    """Whatever ends the string would be configuration."""
+    (problem,) = web.bad_policy({"stack_content_security_policy": policy})
+    assert problem.startswith("stack_content_security_policy is ")
+
+
+@pytest.mark.parametrize(("size", "memory", "refused"), [(2**25, "64m", 0), (2**25 + 1, "64m", 1), ("9", "?", 0)])
+def test_a_body_has_to_fit(size: int | str, memory: str, refused: int) -> None:
+    """What is allowed and has no room would be an error of the server; a memory that is none is named elsewhere."""
+    given = {"stack_body_bytes": size, "stack_nginx_memory": memory}
+    problems = list(web.body_without_room(given))
+    assert len(problems) == refused
+    assert all("stack_body_bytes is 33554433, but nginx has room for 33554432" in one for one in problems)
