@@ -24,13 +24,14 @@ def _published_by(project: str, port: int) -> bool:
     return answer.returncode != 0 or bool(answer.stdout.strip())
 
 
-def port_problem(address: str, port: int, project: str) -> str | None:
+def port_problem(address: str, port: int, project: str, variable: str = "stack_port") -> str | None:
     """Tell what stands in the way of nginx.
 
     Args:
         address: Address to publish on.
         port: Port to publish on.
         project: Name of the Compose project that may have the port.
+        variable: Name of the variable that the port comes from.
 
     Returns:
         A sentence, or None when the port is free or the project's.
@@ -41,23 +42,23 @@ def port_problem(address: str, port: int, project: str) -> str | None:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             probe.bind(place)
     except OSError as error:
-        return _words(error, address, port, project)
+        return _words(error, address, port, project, variable)
     return None
 
 
-def _words(error: OSError, address: str, port: int, project: str) -> str | None:
+def _words(error: OSError, address: str, port: int, project: str, variable: str) -> str | None:
     """Say why an address cannot be bound; None when that does not matter."""
     match error.errno:
         case errno.EADDRINUSE if _published_by(project, port):
             return None
         case errno.EADDRINUSE:
-            return f"stack_port is {port}: something else listens on {address}:{port}; allowed is a free port"
+            return f"{variable} is {port}: something else listens on {address}:{port}; allowed is a free port"
         case errno.EADDRNOTAVAIL | socket.EAI_NONAME:
             return f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
         case errno.EACCES:
             # Only root may bind it here, but it is the engine that will, and the engine is root.
             return None
-    return f"stack_port is {port}: {address}:{port} cannot be used ({error.strerror}); allowed is a free port"
+    return f"{variable} is {port}: {address}:{port} cannot be used ({error.strerror}); allowed is a free port"
 
 
 def local_problems(variables: Variables) -> Iterator[str]:
@@ -71,6 +72,9 @@ def local_problems(variables: Variables) -> Iterator[str]:
     """
     machine_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
     yield from no_room(variables, "this machine", len(os.sched_getaffinity(0)), machine_mib)
-    address, port = variables["stack_address"], int(variables["stack_port"])
-    if problem := port_problem(address, port, variables["stack_name"]):
-        yield problem
+    tls = variables.get("certificate_mode", "none") != "none"
+    for variable in ["stack_port", *(["stack_https_port"] if tls else [])]:
+        if problem := port_problem(
+            variables["stack_address"], int(variables[variable]), variables["stack_name"], variable
+        ):
+            yield problem

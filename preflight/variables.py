@@ -27,6 +27,8 @@ TYPES = {
 """What the types of argument specs are called in messages."""
 
 WHOLE_NUMBERS = {
+    # Mozilla's guideline 6.0, intermediate: 366 at most.
+    "certificate_days": (1, 366),
     "ec2_count": (1, 20),
     "ec2_volume_size": (8, 16384),
     "host_boot_seconds": (10, 3600),
@@ -36,6 +38,8 @@ WHOLE_NUMBERS = {
     "stack_connections_per_address": (0, 65535),
     "stack_drain_seconds": (1, 300),
     "stack_hang_seconds": (0, 3600),
+    "stack_hsts_seconds": (0, 63072000),
+    "stack_https_port": (1, 65535),
     "stack_port": (1, 65535),
     "stack_keep_releases": (1, 100),
     "stack_lock_seconds": (60, 86400),

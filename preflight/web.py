@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from ipaddress import IPv4Address
 
 from plugins.filter.sizes import memory_mib
-from preflight.network import items
 from preflight.variables import Variables
 
 LONGEST_NAME = 253
@@ -25,16 +25,29 @@ def bad_host_names(variables: Variables) -> Iterator[str]:
     Yields:
         A sentence for each problem.
     """
-    names = items(variables.get("stack_host_names", []))
+    names = variables.get("stack_host_names", [])
+    if isinstance(names, str):
+        yield f"""stack_host_names is {names!r}: allowed is a list, such as -e '{{"stack_host_names": ["{names}"]}}'"""
+        return
     for position, name in enumerate(names):
         text = str(name)
-        if not re.fullmatch(rf"{LABEL}(\.{LABEL})+", text, re.ASCII) or len(text) > LONGEST_NAME:
+        if not _is_host(text):
             yield (
                 f"stack_host_names[{position}] is {text!r}: allowed is a host name in small letters, such as "
-                "www.example.com; an international one in its xn-- form, no address, port or *"
+                "www.example.com, an international one in its xn-- form, or an IPv4 address; no port or *"
             )
     for twice in sorted({str(name) for name in names if names.count(name) > 1}):
         yield f"stack_host_names: {twice} is there twice"
+
+
+def _is_host(text: str) -> bool:
+    if text.rpartition(".")[2].isdigit():
+        try:
+            IPv4Address(text)
+        except ValueError:
+            return False
+        return True
+    return len(text) <= LONGEST_NAME and bool(re.fullmatch(rf"{LABEL}(\.{LABEL})*", text, re.ASCII))
 
 
 def bad_policy(variables: Variables) -> Iterator[str]:

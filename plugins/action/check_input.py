@@ -18,6 +18,7 @@ from ansible.utils.vars import load_extra_vars
 sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.account import AccountError, identify, inventory_region, other_region
+from preflight.certificate import bad_certificate, closed_https_port, strange_names
 from preflight.cloud import ec2_problems
 from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
@@ -60,7 +61,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         options = known_variables(project / "roles")
         ours = {name for of_role in options.values() for name in of_role}
         variables = {name: self._templar.template(task_vars[name]) for name in ours & set(task_vars)}
-        defaults = {name: option["default"] for name, option in options["stack"].items() if "default" in option}
+        served = options["stack"] | options["certificate"]
+        defaults = {name: option["default"] for name, option in served.items() if "default" in option}
         stack = defaults | variables
         if self._task.args.get("scale"):
             stack["stack_services"] = scaled(stack["stack_services"], task_vars)
@@ -75,11 +77,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_policy(variables),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
         ]
-        problems = problems or list(body_without_room(stack))
+        problems = problems or [*body_without_room(stack), *bad_certificate(stack)]
         if problems:
             return problems
         if "provisioner" not in task_vars["group_names"]:
-            return list(local_problems(stack))
+            return [*local_problems(stack), *strange_names(stack, ())]
         missing = [name for name, option in options["ec2"].items() if option.get("required") and not stack.get(name)]
         if missing:
             return [f"{name} has no value; it is needed with this inventory" for name in missing]
@@ -90,7 +92,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         except AccountError as error:
             return [str(error)]
         notes.append(estimate(ec2, read_prices(project / "files/prices.yml")))
-        problems = [*closed_port(ec2), *other_region(ec2, who), *ec2_problems(ec2)]
+        machines = [task_vars["hostvars"][name] for name in task_vars["groups"].get("app", [])]
+        addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
+        problems = [
+            *closed_port(ec2),
+            *closed_https_port(ec2),
+            *strange_names(ec2, addresses),
+            *other_region(ec2, who),
+            *ec2_problems(ec2),
+        ]
         if who.is_rehearsal or self._task.args.get("scale"):
             return problems
         contexts = [service["context"] for service in stack["stack_services"]]

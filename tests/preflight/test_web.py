@@ -6,10 +6,17 @@ from preflight import web
 
 
 @pytest.mark.parametrize(
-    "names", [[], ["example.com"], ["a.b-c.example", "xn--bcher-kva.example"], "a.example, b.example"]
+    "names",
+    [
+        [],
+        ["example.com"],
+        ["a.b-c.example", "xn--bcher-kva.example"],
+        "a.example, b.example",
+        ["localhost", "127.0.0.1"],
+    ],
 )
 def test_host_names_are_allowed(names: object) -> None:
-    """-e gives a list as text; an empty one answers to any name."""
+    """An empty list answers to any name."""
     assert list(web.bad_host_names({"stack_host_names": names})) == []
 
 
@@ -17,11 +24,12 @@ def test_host_names_are_allowed(names: object) -> None:
     "name",
     [
         *(
-            "localhost",
             "EXAMPLE.com",
             "*.example.com",
             "example.com:80",
             "10.0.0.1/8",
+            "10.0.0.256",
+            "https://example.com",
             "-a.example",
             "a-.example",
             "a..b",
@@ -35,6 +43,12 @@ def test_what_is_no_host_name_is_refused(name: str) -> None:
     """It would be read as something else, or nobody could ever ask for it."""
     (problem,) = web.bad_host_names({"stack_host_names": ["ok.example", name]})
     assert problem.startswith(f"stack_host_names[1] is {name!r}: allowed is a host name")
+
+
+def test_text_is_no_list_of_names() -> None:
+    """Templates would take it for a list of letters."""
+    (problem,) = web.bad_host_names({"stack_host_names": "a.example"})
+    assert problem.endswith("""allowed is a list, such as -e '{"stack_host_names": ["a.example"]}'""")
 
 
 def test_the_same_name_twice_is_refused() -> None:

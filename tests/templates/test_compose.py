@@ -70,6 +70,24 @@ def test_only_nginx_is_published(compose: Compose, services: list[dict[str, Any]
     assert [name for name, service in content["services"].items() if "network_mode" in service] == []
 
 
+def test_https_is_published_where_there_is_a_certificate(compose: Compose) -> None:
+    """With the folder of the certificate, not its files: a renewal makes new ones."""
+    content = compose(
+        [APP],
+        certificate_mode="self_signed",
+        certificate_directory="/var/lib/mine",
+        stack_address="127.0.0.1",
+        stack_port=7151,
+        stack_https_port=7154,
+    )["services"]
+    assert content["nginx"]["ports"] == ["127.0.0.1:7151:80", "127.0.0.1:7154:443"]
+    assert {
+        "/var/lib/mine/served:/etc/nginx/certificate:ro",
+        "/var/lib/mine/webroot:/var/www/challenges:ro",
+    } < set(content["nginx"]["volumes"])
+    assert all("/var/lib/mine" not in str(service) for name, service in content.items() if name != "nginx")
+
+
 @both
 def test_every_container_is_confined(compose: Compose, services: list[dict[str, Any]]) -> None:
     """What breaks into one finds nothing to write to, no privilege to gain, and limits."""

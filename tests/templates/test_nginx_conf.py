@@ -18,6 +18,14 @@ FOLDER = "/etc/nginx/stack"
 
 Conf = Callable[..., str]
 
+TLS = {
+    "certificate_mode": "acme",
+    "stack_host_names": ["www.example.test", "example.test"],
+    "inventory_hostname": "i-0",
+    "ansible_host": "192.0.2.7",
+    "__stack_nginx_build": {"stderr": "built with OpenSSL 3.5.4 30 Sep 2025"},
+}
+
 both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
 
 
@@ -237,3 +245,87 @@ def test_slow_clients_are_cut(conf: Conf) -> None:
     """Each of them holds one of the connections that nginx has."""
     text = conf([APP], stack_client_seconds=7)
     assert values(text, "(?:client_header|client_body|send)_timeout") == ["7s"] * 3
+
+
+def servers(text: str) -> dict[str, str]:
+    """Return every server by what it listens on."""
+    parts = [f"server {{{part}" for part in text.split("\n    server {")[1:]]
+    return {values(part, "listen")[0]: block(part.partition("\n    }")[0] + "\n}", "server") for part in parts}
+
+
+def test_without_a_certificate_there_is_no_https(conf: Conf) -> None:
+    """Nginx would not start with a certificate that is not there."""
+    text = conf([APP])
+    assert "443" not in text
+    assert "ssl_" not in text
+    assert "Strict-Transport-Security" not in text
+
+
+@both
+def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """What is sent over plain HTTP can be read on the way; only health is answered there."""
+    found = servers(conf(services, **TLS))
+    assert set(found) == {"443 ssl", "443 ssl default_server", "80 default_server", "127.0.0.1:8081"}
+    paths = [service["path"] for service in services]
+    assert re.findall(r"location (/.*?) \{", found["443 ssl"]) == paths
+    plain = found["80 default_server"]
+    assert values(plain, "proxy_pass") == ["http://app$pool"]
+    assert "proxy_pass" in block(plain, "location = /healthz")
+    assert values(found["443 ssl"], "server_name") == ["www.example.test example.test"]
+
+
+@pytest.mark.parametrize(("port", "suffix"), [(443, ""), ("8443", ":8443")])
+def test_plain_requests_are_led_to_https(conf: Conf, port: int | str, suffix: str) -> None:
+    """With the name that was asked for, which is one of ours here, and with method and body where there is one."""
+    inside = block(servers(conf([APP], **TLS, stack_https_port=port))["80 default_server"], "location /")
+    assert values(inside, "return") == [
+        "421",
+        f"308 https://$host{suffix}$request_uri",
+        f"301 https://$host{suffix}$request_uri",
+    ]
+    assert values(block(inside, "if ($request_method !~ ^(GET|HEAD)$)"), "return")[0].startswith("308 ")
+
+
+def test_name_of_somebody_else_gets_neither_certificate_nor_redirect(conf: Conf) -> None:
+    """A redirect to whatever a Host header says could be used to lead people away."""
+    text = conf([APP], **TLS)
+    found = servers(text)
+    assert values(found["443 ssl default_server"], "ssl_reject_handshake") == ["on"]
+    assert values(block(found["443 ssl default_server"], "location /"), "return") == ["421"]
+    assert "return 421;" in block(found["80 default_server"], "if ($strange_name)")
+    strange = {"default": "yes", "www.example.test": '""', "example.test": '""'}
+    assert cases(text, "map $host $strange_name") == strange
+
+
+def test_self_signed_certificate_is_served_for_the_address_too(conf: Conf) -> None:
+    """Who asks for an address sends no name, which must not be taken for a wrong one."""
+    found = servers(conf([APP], **TLS | {"certificate_mode": "self_signed"}))
+    assert values(found["443 ssl"], "server_name") == ["www.example.test example.test 192.0.2.7"]
+    default = found["443 ssl default_server"]
+    assert values(default, "ssl_reject_handshake") == []
+    assert 'if require("ngx.ssl").server_name() then return ngx.exit(ngx.ERROR) end' in default
+
+
+@pytest.mark.parametrize(
+    ("openssl", "hybrid"), [("3.0.17", False), ("3.4.1", False), ("3.5.0", True), ("3.10.0", True)]
+)
+def test_curves_are_those_that_openssl_knows(conf: Conf, openssl: str, *, hybrid: bool) -> None:
+    """Nginx refuses the whole configuration for one curve that it does not know."""
+    text = conf([APP], **TLS | {"__stack_nginx_build": {"stderr": f"built with OpenSSL {openssl} 1 Jan 2026\n"}})
+    (curves,) = values(text, "ssl_ecdh_curve")
+    assert curves == ("X25519MLKEM768:" if hybrid else "") + "X25519:prime256v1:secp384r1"
+
+
+@pytest.mark.parametrize(
+    ("variables", "expected"),
+    [
+        ({}, "max-age=63072000"),
+        ({"stack_hsts_seconds": "0"}, "max-age=0"),
+        ({"stack_hsts_seconds": 300, "stack_hsts_subdomains": "yes"}, "max-age=300; includeSubDomains"),
+    ],
+)
+def test_browsers_are_told_to_stay_with_https(conf: Conf, variables: dict[str, Any], expected: str) -> None:
+    """On errors and in maintenance too; never over plain HTTP, where nobody may believe it."""
+    text = conf([APP], **TLS, **variables)
+    assert block(text, "map $https $add_strict_transport_security").strip() == f'on "{expected}";'
+    assert text.count("Strict-Transport-Security") == 1

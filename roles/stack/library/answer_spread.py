@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import json
+import socket
+import ssl
 import time
 from collections import Counter
 from urllib.parse import urlsplit
@@ -15,11 +17,16 @@ module: answer_spread
 short_description: Count which replicas answer at a URL
 options:
   url:
-    description: An http URL that answers with a JSON object in which C(container) names the replica.
+    description: A URL that answers with a JSON object in which C(container) names the replica.
     type: str
     required: true
-  host:
-    description: The host name to ask for, when it is not that of the URL.
+  address:
+    description: Where to connect to, where the URL's name does not lead there yet; empty to go by the name.
+    type: str
+    default: ""
+  certificate:
+    description:
+      - For an https URL the one certificate to accept, in PEM. The name must be right and its time not over.
     type: str
     default: ""
   requests:
@@ -47,6 +54,50 @@ spread:
   type: dict
   returned: success
 """
+
+
+class Direct(http.client.HTTPSConnection):
+    """A connection over TLS to a given address, with the name that the certificate is for."""
+
+    def __init__(self, name: str, port: int, address: str, timeout: float, context: ssl.SSLContext) -> None:
+        """Say where to and as what.
+
+        Args:
+            name: What the certificate has to be for.
+            port: Port.
+            address: Where to connect to.
+            timeout: For connecting and for each answer, in seconds.
+            context: Says which certificates are accepted.
+        """
+        super().__init__(name, port, timeout=timeout, context=context)
+        self._address = address
+        self._trust = context
+
+    def connect(self) -> None:
+        """Connect.
+
+        Raises:
+            OSError: Nobody listens, or it has another certificate.
+        """
+        plain = socket.create_connection((self._address, self.port), self.timeout)
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self._trust.wrap_socket(plain, server_hostname=self.host)
+
+
+def only(certificate: str) -> ssl.SSLContext:
+    """Accept one certificate, whoever signed it.
+
+    Args:
+        certificate: In PEM; what follows the first certificate is not looked at.
+
+    Returns:
+        A context for clients.
+    """
+    end = "-----END CERTIFICATE-----"
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+    context.load_verify_locations(cadata=certificate.partition(end)[0] + end)
+    return context
 
 
 def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> str:
@@ -107,7 +158,8 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
-            "host": {"type": "str", "default": ""},
+            "address": {"type": "str", "default": ""},
+            "certificate": {"type": "str", "default": ""},
             "requests": {"type": "int", "default": 30},
             "timeout": {"type": "int", "default": 20},
         },
@@ -115,9 +167,15 @@ def main() -> None:
     )
     url = urlsplit(module.params["url"])
     timeout = module.params["timeout"]
-    connection = http.client.HTTPConnection(url.hostname or "", url.port or 80, timeout=timeout)
-    headers = {"Host": module.params["host"]} if module.params["host"] else {}
+    name = url.hostname or ""
+    address = module.params["address"] or name
+    connection: http.client.HTTPConnection
     try:
+        if url.scheme == "https":
+            connection = Direct(name, url.port or 443, address, timeout, only(module.params["certificate"]))
+        else:
+            connection = http.client.HTTPConnection(address, url.port or 80, timeout=timeout)
+        headers = {"Host": url.netloc}
         answers = [wait_for_first(connection, url.path, headers, timeout)]
         answers += [ask(connection, url.path, headers) for _ in range(module.params["requests"] - 1)]
     except (OSError, ValueError, http.client.HTTPException) as error:

@@ -1,0 +1,542 @@
+"""Keeps a valid certificate where nginx reads it, and has nginx serve it.
+
+The role runs it, and so does a timer on the machine, which needs no controller for a renewal. A new pair is written
+beside the one that serves, checked, and takes its place in one step; whatever fails before leaves the old one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import fcntl
+import ipaddress
+import json
+import os
+import re
+import secrets
+import shutil
+import socket
+import ssl
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+CERTIFICATE = "fullchain.pem"
+KEY = "privkey.pem"
+SOURCE = "source"
+PLACEHOLDER = "placeholder"
+KEPT = 2
+"""Pairs that stay: the one that serves, and the one before it."""
+RENEW_AT = 2 / 3
+"""Share of the lifetime after which a certificate is renewed, as certbot does; lifetimes get shorter every year, so a
+fixed number of days would be wrong soon: https://letsencrypt.org/docs/integration-guide/#when-to-renew."""
+PLACEHOLDER_DAYS = 7
+COMMAND_TIMEOUT_S = 600
+CONNECT_TIMEOUT_S = 5
+RELOAD_TIMEOUT_S = 30
+CHALLENGES = ".well-known/acme-challenge"
+REQUEST = """[req]
+prompt = no
+distinguished_name = subject
+x509_extensions = extensions
+[subject]
+CN = {subject}
+[extensions]
+basicConstraints = critical, CA:FALSE
+keyUsage = critical, digitalSignature
+extendedKeyUsage = serverAuth
+subjectKeyIdentifier = hash
+subjectAltName = {names}
+"""
+LONGEST_SUBJECT = 64
+"""https://www.rfc-editor.org/rfc/rfc5280#appendix-A.1, ub-common-name."""
+
+
+class CertificateError(Exception):
+    """There is no new certificate; the message is for a person."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the role wrote down."""
+
+    mode: str
+    names: Sequence[str]
+    address: str
+    days: int
+    email: str
+    acme_directory: str
+    authorities: str
+    reader: int
+    stack: str
+    listens: str
+    port: int
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """What a certificate says; times in seconds since 1970."""
+
+    issuer: str
+    begins: float
+    ends: float
+    names: frozenset[str]
+
+    def due(self, now: float) -> bool:
+        """Tell whether it is time for the next one.
+
+        Args:
+            now: Seconds since 1970.
+
+        Returns:
+            Whether a third of its lifetime or less is left.
+        """
+        return now >= self.begins + (self.ends - self.begins) * RENEW_AT
+
+
+def run(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
+    """Run a command.
+
+    Args:
+        command: Program and arguments.
+        environment: Variables beside those of this process.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        CertificateError: It failed; the message has what it printed.
+    """
+    done = subprocess.run(
+        command,
+        env=os.environ | (environment or {}),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=COMMAND_TIMEOUT_S,
+    )
+    if done.returncode:
+        raise CertificateError(f"{' '.join(command[:3])} …: {done.stderr.strip()}\n{done.stdout.strip()}".strip())
+    return done.stdout
+
+
+def is_address(name: str) -> bool:
+    """Tell addresses from DNS names.
+
+    Args:
+        name: Either.
+
+    Returns:
+        Whether it is an IP address.
+    """
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def read(file: Path) -> Certificate:
+    """Read a certificate.
+
+    Args:
+        file: In PEM, the certificate of the server first.
+
+    Returns:
+        What it says.
+
+    Raises:
+        CertificateError: It is none.
+    """
+    about = ["-noout", "-startdate", "-enddate", "-issuer", "-ext", "subjectAltName"]
+    said = run(["openssl", "x509", "-in", str(file), *about])
+    fields = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", said)
+    return Certificate(
+        issuer=fields["issuer"].strip(),
+        begins=ssl.cert_time_to_seconds(fields["notBefore"]),
+        ends=ssl.cert_time_to_seconds(fields["notAfter"]),
+        names=frozenset(str(ipaddress.ip_address(name)) if is_address(name) else name for name in names),
+    )
+
+
+def check(pair: Path, now: float) -> None:
+    """Check a pair as nginx will.
+
+    Args:
+        pair: Folder with the certificate and its key.
+        now: Seconds since 1970.
+
+    Raises:
+        CertificateError: nginx would not start with it, or no client would take it.
+    """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair / CERTIFICATE, pair / KEY)
+    except ssl.SSLError as error:
+        raise CertificateError(f"certificate and key cannot be used together: {error}") from error
+    if read(pair / CERTIFICATE).ends <= now:
+        raise CertificateError("the certificate has expired")
+
+
+class Keeper:
+    """The certificate of one stack."""
+
+    def __init__(self, folder: Path, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        """Say where and for what.
+
+        Args:
+            folder: Where certificates are kept.
+            settings: What the role wrote down.
+            clock: Gives the seconds since 1970.
+        """
+        self.settings = settings
+        self.clock = clock
+        self.served = folder / "served"
+        self.live = self.served / "live"
+        self.incoming = folder / "incoming"
+        self.webroot = folder / "webroot"
+        # An account and its certificates belong to one authority: who tries staging first loses nothing of either.
+        self.acme = folder / "acme" / re.sub(r"\W+", "-", settings.acme_directory.partition("://")[2]).strip("-")
+        self.changes: list[str] = []
+
+    def prepare(self, *, anew: bool = False) -> None:
+        """See to it that nginx can start: with a good certificate, or with a placeholder until there is one.
+
+        Args:
+            anew: Whether to make a self-signed one even when it is not due.
+
+        Raises:
+            CertificateError: There is none.
+        """
+        if self.settings.mode == "pem":
+            if not self._is_live(self.incoming):
+                self.install(self.incoming, "pem")
+        elif self.settings.mode == "self_signed":
+            if anew or not self._good("self_signed"):
+                self._self_sign("self_signed", self.settings.days)
+        elif not self._usable() or self._source() == PLACEHOLDER:
+            if self._lineage_usable():
+                self.install(self._lineage, "acme")
+            elif not self._good(PLACEHOLDER):
+                self._self_sign(PLACEHOLDER, PLACEHOLDER_DAYS)
+
+    def renew(self, *, anew: bool = False) -> None:
+        """Get a new certificate when it is due, and have nginx serve the one that is live.
+
+        Args:
+            anew: Whether to get one even when it is not due.
+
+        Raises:
+            CertificateError: There is no new one, or nginx does not serve it; then the one before does.
+        """
+        self.prepare(anew=anew)
+        if self.settings.mode == "acme":
+            self._ask_authority(anew=anew)
+            if not self._is_live(self._lineage):
+                self.install(self._lineage, "acme")
+        self.serve()
+
+    def install(self, source: Path, name: str) -> None:
+        """Make a pair the live one, once it is on the disk whole and checked.
+
+        Args:
+            source: Folder with the pair.
+            name: Where it comes from.
+
+        Raises:
+            CertificateError: The pair is no good.
+            OSError: It could not be written. Either way the live one stays.
+        """
+        pair = Path(tempfile.mkdtemp(dir=self.served, prefix=time.strftime("%Y%m%dT%H%M%S-", time.gmtime())))
+        try:
+            for file, mode in ((CERTIFICATE, 0o444), (KEY, 0o400)):
+                write(pair / file, (source / file).read_bytes(), mode, self.settings.reader)
+            write(pair / SOURCE, f"{name}\n".encode(), 0o444, self.settings.reader)
+            check(pair, self.clock())
+            pair.chmod(0o755)
+            self._point_to(pair.name)
+        except BaseException:
+            shutil.rmtree(pair)
+            raise
+        self.changes.append(f"{name}: {read(self.live / CERTIFICATE).issuer}, {self.until()}")
+
+    def until(self) -> str:
+        """Say for a person until when the live certificate is valid.
+
+        Returns:
+            Such as "valid until 2026-11-21".
+        """
+        return time.strftime("valid until %Y-%m-%d %H:%M UTC", time.gmtime(read(self.live / CERTIFICATE).ends))
+
+    def serve(self) -> None:
+        """Have nginx serve the live certificate, and prove it; one that does not run yet will start with it.
+
+        Raises:
+            CertificateError: It does not; the pair before is the live one again.
+        """
+        answer = self._served()
+        if answer in ("live", "nobody"):
+            self._forget_old()
+            return
+        before = self._before()
+        try:
+            run(["docker", "compose", "--project-directory", self.settings.stack, "exec", "-T", "nginx", "reload"])
+            self._wait_until_served()
+        except CertificateError:
+            if before:
+                self._point_to(before.name)
+            raise
+        self.changes.append("nginx serves it")
+        self._forget_old()
+
+    def _wait_until_served(self) -> None:
+        deadline = time.monotonic() + RELOAD_TIMEOUT_S
+        while self._served() != "live":
+            if time.monotonic() > deadline:
+                raise CertificateError(
+                    f"nginx was told to reload, but {RELOAD_TIMEOUT_S} s later {self.settings.listens}:"
+                    f"{self.settings.port} still serves another certificate; see: docker compose logs nginx"
+                )
+            time.sleep(0.2)
+
+    def _served(self) -> str:
+        """Say what is served: the live certificate, another one, or nothing because nobody listens."""
+        # The live certificate is the only one that this client trusts, so a handshake that succeeds was with it.
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
+        client.load_verify_locations(cadata=leaf(self.live / CERTIFICATE))
+        name = next(iter(self.settings.names), self.settings.address)
+        try:
+            place = self.settings.listens, self.settings.port
+            with (
+                socket.create_connection(place, CONNECT_TIMEOUT_S) as connection,
+                client.wrap_socket(connection, server_hostname=name),
+            ):
+                return "live"
+        except ConnectionRefusedError:
+            return "nobody"
+        except OSError:
+            return "another"
+
+    def _point_to(self, pair: str) -> None:
+        new = self.served / "live.new"
+        new.unlink(missing_ok=True)
+        new.symlink_to(pair)
+        new.replace(self.live)
+
+    def _pairs(self) -> list[Path]:
+        """List the pairs, newest first; their names begin with the time."""
+        return sorted((path for path in self.served.iterdir() if path.is_dir() and not path.is_symlink()), reverse=True)
+
+    def _before(self) -> Path | None:
+        current = self.live.resolve()
+        others = [pair for pair in self._pairs() if pair != current and (pair / SOURCE).exists()]
+        return others[0] if others else None
+
+    def _forget_old(self) -> None:
+        """Remove all but the live pair and the one before it, those of runs that were killed included."""
+        kept = {self.live.resolve(), self._before()}
+        for pair in self._pairs():
+            if pair not in kept:
+                shutil.rmtree(pair)
+
+    def _source(self) -> str:
+        file = self.live / SOURCE
+        return file.read_text().strip() if file.exists() else ""
+
+    def _usable(self) -> bool:
+        return usable(self.live, self.clock())
+
+    def _good(self, source: str) -> bool:
+        """Tell whether the live pair comes from there, has the right names and is not due."""
+        if self._source() != source or not self._usable():
+            return False
+        certificate = read(self.live / CERTIFICATE)
+        return certificate.names == frozenset(self._own_names()) and not certificate.due(self.clock())
+
+    def _own_names(self) -> list[str]:
+        """List the names of a self-signed certificate, the machine's own address among them."""
+        return list(dict.fromkeys([*self.settings.names, self.settings.address]))
+
+    def _self_sign(self, source: str, days: int) -> None:
+        names = self._own_names()
+        listed = ", ".join(f"{'IP' if is_address(name) else 'DNS'}:{name}" for name in names)
+        with tempfile.TemporaryDirectory(dir=self.served.parent) as scratch:
+            request = Path(scratch) / "request.cnf"
+            request.write_text(REQUEST.format(subject=names[0][:LONGEST_SUBJECT], names=listed))
+            files = ["-config", str(request), "-keyout", f"{scratch}/{KEY}", "-out", f"{scratch}/{CERTIFICATE}"]
+            curve = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
+            run(["openssl", "req", "-x509", "-sha256", "-days", str(days), *curve, *files])
+            self.install(Path(scratch), source)
+
+    def _is_live(self, pair: Path) -> bool:
+        """Tell whether a pair is the live one."""
+        return all(
+            (self.live / file).exists() and (self.live / file).read_bytes() == (pair / file).read_bytes()
+            for file in (CERTIFICATE, KEY)
+        )
+
+    @property
+    def _lineage(self) -> Path:
+        """Where certbot leaves the pair."""
+        return self.acme / "config/live/stack"
+
+    def _lineage_usable(self) -> bool:
+        return usable(self._lineage, self.clock()) and self._lineage_names() == frozenset(self.settings.names)
+
+    def _lineage_names(self) -> frozenset[str]:
+        return read(self._lineage / CERTIFICATE).names
+
+    def _ask_authority(self, *, anew: bool) -> None:
+        """Have certbot ask, which does nothing while the certificate is not due."""
+        fresh = self._lineage_usable() and not read(self._lineage / CERTIFICATE).due(self.clock())
+        if anew or not fresh:
+            self._refuse_unreachable_names()
+        folders = [f"--{folder}-dir={self.acme / folder}" for folder in ("config", "work", "logs")]
+        domains = [word for name in self.settings.names for word in ("--domain", name)]
+        command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--email", self.settings.email, *folders]
+        command += ["--server", self.settings.acme_directory, "--webroot", "--webroot-path", str(self.webroot)]
+        command += ["--cert-name", "stack", "--renew-with-new-domains", "--key-type", "ecdsa"]
+        command += ["--force-renewal" if anew else "--keep-until-expiring", *domains]
+        trusted = {"REQUESTS_CA_BUNDLE": self.settings.authorities} if self.settings.authorities else {}
+        try:
+            run(command, trusted)
+        except CertificateError as error:
+            raise CertificateError(self._words(str(error))) from error
+
+    def _words(self, said: str) -> str:
+        """Say for a person why the authority gave no certificate."""
+        now = f"nginx goes on with what it has, {self.until()}"
+        if re.search(r"too many|rateLimited", said, re.IGNORECASE):
+            return (
+                f"{self.settings.acme_directory} refuses for now, because it was asked too often (rate limit): {now}. "
+                f"The timer asks again; while you try things out, set certificate_staging: true.\n{said}"
+            )
+        return f"{self.settings.acme_directory} gave no certificate: {now}.\n{said}"
+
+    def _refuse_unreachable_names(self) -> None:
+        """Ask every name for a file of ours, as the authority will: its own refusals count against a limit."""
+        challenge = self.webroot / CHALLENGES / f"flask-fleet-{secrets.token_hex(8)}"
+        text = secrets.token_hex(16)
+        write(challenge, text.encode(), 0o444)
+        try:
+            found = {
+                name: obstacle(f"http://{name}/{CHALLENGES}/{challenge.name}", text) for name in self.settings.names
+            }
+        finally:
+            challenge.unlink()
+        problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
+        if problems:
+            listed = "\n".join(problems)
+            raise CertificateError(
+                "stack_host_names: the authority could not see that these names are this stack's, so it was not "
+                f"asked:\n{listed}\nEach has to lead to {self.settings.address}, port 80, from everywhere."
+            )
+
+
+def obstacle(url: str, expected: str) -> str:
+    """Look whether a file of ours is what a URL answers.
+
+    Args:
+        url: Where it should be.
+        expected: What it says.
+
+    Returns:
+        Why it is not; empty when it is.
+    """
+    # Without proxies: the authority has none either.
+    browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    try:
+        with browser.open(url, timeout=CONNECT_TIMEOUT_S) as answer:
+            said = answer.read(len(expected) + 1).decode(errors="replace")
+    except urllib.error.HTTPError as error:
+        return f"it answers {error.code} there"
+    except OSError as error:
+        return str(getattr(error, "reason", error))
+    return "" if said == expected else "another server answers"
+
+
+def usable(pair: Path, now: float) -> bool:
+    """Tell whether nginx could serve a pair.
+
+    Args:
+        pair: Its folder; need not exist.
+        now: Seconds since 1970.
+
+    Returns:
+        Whether it could.
+    """
+    try:
+        check(pair, now)
+    except (CertificateError, FileNotFoundError):
+        return False
+    return True
+
+
+def leaf(file: Path) -> str:
+    """Read the first certificate of a file.
+
+    Args:
+        file: In PEM.
+
+    Returns:
+        That certificate alone.
+    """
+    end = "-----END CERTIFICATE-----\n"
+    return file.read_text().partition(end)[0] + end
+
+
+def write(path: Path, content: bytes, mode: int, owner: int | None = None) -> None:
+    """Write a file that nobody else can read meanwhile, down to the disk.
+
+    Args:
+        path: The file, which must not exist.
+        content: What it shall hold.
+        mode: Its permissions.
+        owner: User who may read it; this process's own when None.
+
+    Raises:
+        OSError: It could not be written.
+    """
+    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        if owner is not None:
+            os.fchown(descriptor, owner, -1)
+        os.fchmod(descriptor, mode)
+        file.write(content)
+        file.flush()
+        os.fsync(descriptor)
+
+
+def main() -> int:
+    """Run the program.
+
+    Returns:
+        Exit status.
+    """
+    parser = argparse.ArgumentParser(description="Keep a valid certificate where nginx reads it.")
+    parser.add_argument("action", choices=["prepare", "renew"])
+    parser.add_argument("settings", type=Path)
+    parser.add_argument("--anew", action="store_true", help="also when the certificate is not due")
+    given = parser.parse_args()
+    folder = given.settings.parent
+    with (folder / "lock").open("w") as lock:
+        # Waits: the timer and a deploy both have to be over one after the other.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        keeper = Keeper(folder, Settings(**json.loads(given.settings.read_text())))
+        try:
+            {"prepare": keeper.prepare, "renew": keeper.renew}[given.action](anew=given.anew)
+        except (CertificateError, OSError, subprocess.TimeoutExpired) as error:
+            print(error, file=sys.stderr)
+            return 1
+    print("\n".join(["changed", *keeper.changes]) if keeper.changes else f"nothing to do, {keeper.until()}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,371 @@
+"""The certificate on the machine: when it is renewed, that it is served, and what is left when something fails."""
+
+import dataclasses
+import errno
+import functools
+import http.server
+import json
+import os
+import socket
+import ssl
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from roles.certificate.files import keeper
+from roles.certificate.files.keeper import CertificateError, Keeper, Settings
+from tests.project import ROOT
+
+NAMES = ["www.example.test", "example.test"]
+ADDRESS = "192.0.2.7"
+DAY = 86400
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Make what the role makes."""
+    for name in ("served", "incoming", "webroot/.well-known/acme-challenge"):
+        (tmp_path / "certificate" / name).mkdir(parents=True)
+    return tmp_path / "certificate"
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Settings:
+    """Describe a stack without an nginx."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    return Settings(
+        mode="self_signed",
+        names=NAMES,
+        address=ADDRESS,
+        days=90,
+        email="jane@example.test",
+        acme_directory="https://acme.example.test/directory",
+        authorities="",
+        reader=os.getuid(),
+        stack=str(tmp_path),
+        listens="127.0.0.1",
+        port=port,
+    )
+
+
+class Clock:
+    """A clock that can be put forward."""
+
+    def __init__(self) -> None:
+        """Begin now."""
+        self.ahead = 0.0
+
+    def __call__(self) -> float:
+        """Tell the time."""
+        return time.time() + self.ahead
+
+
+@pytest.fixture
+def clock() -> Clock:
+    """Give the keeper's clock."""
+    return Clock()
+
+
+@pytest.fixture
+def kept(folder: Path, settings: Settings, clock: Clock) -> Keeper:
+    """Give a keeper that has nothing yet."""
+    return Keeper(folder, settings, clock)
+
+
+def again(kept: Keeper, **changes: object) -> Keeper:
+    """Give the keeper of the next run, with other settings."""
+    return Keeper(kept.served.parent, dataclasses.replace(kept.settings, **changes), kept.clock)  # type: ignore[arg-type]
+
+
+def served_text(kept: Keeper) -> str:
+    """Return what nginx would read."""
+    return (kept.live / keeper.CERTIFICATE).read_text()
+
+
+def pair_of_somebody(folder: Path, kept: Keeper) -> Path:
+    """Make a pair as a person brings it."""
+    Keeper(folder.parent / "other", kept.settings).served.mkdir(parents=True)
+    other = Keeper(folder.parent / "other", kept.settings)
+    other.prepare()
+    for file in (keeper.CERTIFICATE, keeper.KEY):
+        (kept.incoming / file).write_bytes((other.live / file).read_bytes())
+    return kept.incoming
+
+
+def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Keeper) -> None:
+    """Who was given the certificate can check the name, and the address of the closing message too."""
+    kept.prepare()
+    certificate = keeper.read(kept.live / keeper.CERTIFICATE)
+    assert certificate.names == {*NAMES, ADDRESS}
+    assert certificate.ends - certificate.begins == 90 * DAY
+    assert (kept.live / keeper.KEY).stat().st_mode & 0o777 == 0o400
+
+
+def test_second_run_changes_nothing(kept: Keeper) -> None:
+    """A new certificate at every deploy would be one more to trust at every deploy."""
+    kept.prepare()
+    before, later = served_text(kept), again(kept)
+    later.prepare()
+    assert served_text(later) == before
+    assert later.changes == []
+
+
+@pytest.mark.parametrize(("days", "renewed"), [(59, False), (61, True), (91, True)])
+def test_renewed_when_a_third_is_left(kept: Keeper, clock: Clock, days: int, *, renewed: bool) -> None:
+    """Not before, so that it is seldom; not later, so that weeks are left to notice a failure."""
+    kept.prepare()
+    before = served_text(kept)
+    clock.ahead = days * DAY
+    # Made by openssl, which has another clock: by that of the test one of 90 days may be over at once.
+    later = again(kept, days=366)
+    later.prepare()
+    assert (served_text(later) != before) is renewed
+
+
+def test_other_names_make_another_certificate(kept: Keeper) -> None:
+    """The old one would be refused for the new name."""
+    kept.prepare()
+    later = again(kept, names=["new.example.test"])
+    later.prepare()
+    assert keeper.read(later.live / keeper.CERTIFICATE).names == {"new.example.test", ADDRESS}
+
+
+def test_acme_begins_with_a_placeholder(kept: Keeper, clock: Clock) -> None:
+    """Without any certificate nginx does not start, and without nginx the authority has nobody to ask."""
+    waiting = again(kept, mode="acme")
+    waiting.prepare()
+    assert waiting.changes[0].startswith("placeholder: ")
+    before = served_text(waiting)
+    clock.ahead = (keeper.PLACEHOLDER_DAYS - 2) * DAY
+    later = again(waiting)
+    later.prepare()
+    assert served_text(later) != before
+
+
+def test_acme_serves_on_what_another_mode_left(kept: Keeper) -> None:
+    """Who changes to acme does not lose a good certificate for the time of asking."""
+    kept.prepare()
+    before = served_text(kept)
+    again(kept, mode="acme").prepare()
+    assert served_text(kept) == before
+
+
+def test_pem_is_taken_as_it_is(kept: Keeper, folder: Path) -> None:
+    """And once only."""
+    pair_of_somebody(folder, kept)
+    brought = again(kept, mode="pem")
+    brought.prepare()
+    assert served_text(kept) == (kept.incoming / keeper.CERTIFICATE).read_text()
+    later = again(brought)
+    later.prepare()
+    assert later.changes == []
+
+
+def test_key_of_another_certificate_never_becomes_the_live_one(kept: Keeper, folder: Path) -> None:
+    """Nginx would not start with the two."""
+    kept.prepare()
+    before, pairs = served_text(kept), list(kept.served.iterdir())
+    incoming = pair_of_somebody(folder, kept)
+    (incoming / keeper.KEY).write_bytes((kept.live / keeper.KEY).read_bytes())
+    with pytest.raises(CertificateError, match="cannot be used together"):
+        again(kept, mode="pem").prepare()
+    assert served_text(kept) == before
+    assert sorted(kept.served.iterdir()) == sorted(pairs)
+
+
+def test_expired_certificate_never_becomes_the_live_one(kept: Keeper, folder: Path, clock: Clock) -> None:
+    """No client would take it."""
+    kept.prepare()
+    before = served_text(kept)
+    pair_of_somebody(folder, kept)
+    clock.ahead = 91 * DAY
+    with pytest.raises(CertificateError, match="has expired"):
+        again(kept, mode="pem").prepare()
+    assert served_text(kept) == before
+
+
+def test_full_disk_leaves_the_pair_that_serves(kept: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half a key is worse than an old one."""
+    kept.prepare()
+    before, pairs = served_text(kept), sorted(kept.served.iterdir())
+    full = OSError(errno.ENOSPC, "No space left on device")
+
+    def no_room(_: int) -> None:
+        raise full
+
+    monkeypatch.setattr(os, "fsync", no_room)
+    with pytest.raises(OSError, match="No space left"):
+        again(kept).prepare(anew=True)
+    assert served_text(kept) == before
+    assert sorted(kept.served.iterdir()) == pairs
+
+
+class Nginx:
+    """Serves the pair that it read when it was told to, as nginx does."""
+
+    def __init__(self, kept: Keeper, told: Path) -> None:
+        """Read the live pair.
+
+        Args:
+            kept: Whose certificate it is.
+            told: A file that appears when it is to read the pair anew.
+        """
+        self.kept, self.told = kept, told
+        self.server = http.server.HTTPServer(("127.0.0.1", kept.settings.port), http.server.BaseHTTPRequestHandler)
+        self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._read()
+        self.server.get_request = self._accept  # type: ignore[method-assign]
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.05,))
+        self.thread.start()
+
+    def _read(self) -> None:
+        self.context.load_cert_chain(self.kept.live / keeper.CERTIFICATE, self.kept.live / keeper.KEY)
+
+    def _accept(self) -> tuple[socket.socket, tuple[str, int]]:
+        if self.told.exists():
+            self._read()
+        connection, place = self.server.socket.accept()
+        return self.context.wrap_socket(connection, server_side=True), place
+
+    def stop(self) -> None:
+        """Close the port."""
+        self.server.shutdown()
+        self.thread.join()
+        self.server.server_close()
+
+
+@pytest.fixture
+def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a docker client first on the PATH that passes a reload on; where there is a file `broken` it fails."""
+    client = tmp_path / "bin/docker"
+    client.parent.mkdir()
+    client.write_text(
+        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n'
+        f"[ -e {tmp_path}/broken ] && echo 'emerg: broken' >&2 && exit 1\ntouch {tmp_path}/told\n"
+    )
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
+    return tmp_path / "told"
+
+
+@pytest.fixture
+def nginx(kept: Keeper, told: Path) -> Iterator[Nginx]:
+    """Start a server with the first certificate."""
+    kept.prepare()
+    server = Nginx(kept, told)
+    yield server
+    server.stop()
+
+
+@pytest.mark.usefixtures("nginx")
+def test_served_certificate_needs_no_reload(kept: Keeper, told: Path) -> None:
+    """Twice a day, all year, a reload for nothing would cut kept connections."""
+    later = again(kept)
+    later.renew()
+    assert later.changes == []
+    assert not told.exists()
+
+
+@pytest.mark.usefixtures("nginx")
+def test_renewed_certificate_is_the_one_served(kept: Keeper, told: Path) -> None:
+    """A file on the disk renews nothing; this one ends only when a handshake was with the new certificate."""
+    later = again(kept)
+    later.renew(anew=True)
+    assert told.exists()
+    assert later.changes[-1] == "nginx serves it"
+    asked = (told.parent / "asked").read_text()
+    assert asked == f"compose --project-directory {kept.settings.stack} exec -T nginx reload\n"
+
+
+@pytest.mark.usefixtures("nginx")
+def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Keeper) -> None:
+    """The file says one thing and nginx another, and nothing is due."""
+    again(kept).prepare(anew=True)
+    later = again(kept)
+    later.renew()
+    assert later.changes == ["nginx serves it"]
+
+
+@pytest.mark.usefixtures("nginx")
+def test_certificate_that_nginx_refuses_is_taken_back(kept: Keeper, told: Path) -> None:
+    """It would start with it no more after the next reboot."""
+    before = served_text(kept)
+    (told.parent / "broken").touch()
+    with pytest.raises(CertificateError, match="emerg: broken"):
+        again(kept).renew(anew=True)
+    assert served_text(kept) == before
+
+
+def test_only_the_pair_before_is_kept(kept: Keeper) -> None:
+    """A key that is of no use any more is a key that can be stolen."""
+    for _ in range(4):
+        kept.prepare(anew=True)
+        kept.serve()
+    assert len([path for path in kept.served.iterdir() if path.name != "live"]) == keeper.KEPT
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ("There were too many requests of a given type :: too many certificates (5) already issued", "(rate limit)"),
+        ("urn:ietf:params:acme:error:rateLimited", "(rate limit)"),
+        ("DNS problem: NXDOMAIN", "gave no certificate"),
+    ],
+)
+def test_refusal_of_an_authority_says_what_goes_on(
+    kept: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+) -> None:
+    """Who reads it wants to know whether the site still answers, and when to try again."""
+    monkeypatch.setattr(keeper, "obstacle", lambda *_: "")
+    client = tmp_path / "bin/certbot"
+    client.parent.mkdir()
+    client.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    client.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
+    with pytest.raises(CertificateError) as error:
+        again(kept, mode="acme").renew()
+    assert told in str(error.value)
+    assert said in str(error.value)
+    assert "nginx goes on with what it has, valid until" in str(error.value)
+
+
+def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Keeper) -> None:
+    """Five refusals of an hour are all it gives; .test leads nowhere."""
+    with pytest.raises(CertificateError) as error:
+        again(kept, mode="acme").renew()
+    assert "stack_host_names: " in str(error.value)
+    assert all(f"\n{name}: " in str(error.value) for name in NAMES)
+    assert list((kept.webroot / keeper.CHALLENGES).iterdir()) == []
+
+
+def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
+    """Another server on the same address is found out by what it answers."""
+    (tmp_path / "token").write_text("0123456789")
+
+    handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_port}"
+        assert keeper.obstacle(f"{url}/token", "0123456789") == ""
+        assert keeper.obstacle(f"{url}/token", "another") == "another server answers"
+        assert "answers 404" in keeper.obstacle(f"{url}/missing", "0123456789")
+        server.shutdown()
+    assert "refused" in keeper.obstacle(f"{url}/token", "0123456789")
+
+
+def test_program_says_what_it_did(folder: Path, settings: Settings) -> None:
+    """The role takes from it whether anything changed, and the journal shows why a renewal failed."""
+    file = folder / "settings.json"
+    program = [sys.executable, str(ROOT / "roles/certificate/files/keeper.py"), "prepare", str(file)]
+    said = []
+    for mode in ("self_signed", "self_signed", "pem"):
+        file.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(settings, mode=mode))))
+        done = subprocess.run(program, capture_output=True, text=True, check=False)
+        said.append((done.returncode, done.stdout.split("\n")[0][:13], done.stderr.count("\n")))
+    assert said == [(0, "changed", 0), (0, "nothing to do", 0), (1, "", 1)]
