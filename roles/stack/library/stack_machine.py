@@ -640,21 +640,22 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     return {"changed": True}
 
 
-def images_of(file: Path) -> set[str]:
-    """List the images that a release runs.
+def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
+    """List what a release runs.
 
     Args:
-        file: Its compose.yml.
+        machine: The stack.
+        release: Id of the release.
 
     Returns:
-        Image references.
+        The services as Compose understands them.
     """
-    config = json.loads(run(["docker", "compose", "--file", str(file), "config", "--format", "json"]))
-    return {service["image"] for service in config["services"].values()}
+    file = machine.directory / "releases" / release / "compose.yml"
+    return list(json.loads(machine.compose("config", "--format", "json", file=file))["services"].values())
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove old ones, and images of the same repositories that no kept one runs.
+    """Note that a release works; remove old ones, and their secrets and images that no kept one runs with.
 
     Args:
         machine: The stack.
@@ -668,9 +669,14 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     folder = machine.directory / "releases"
     write(folder / release / "activated", f"{who}\n")
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
-    images = {image for release in kept for image in images_of(folder / release / "compose.yml")}
+    services = [service for release in kept for service in services_of(machine, release)]
+    images = {service["image"] for service in services}
+    mounted = {Path(mount.get("source", "")).name for service in services for mount in service.get("volumes", [])}
     for path in folder.iterdir():
         if path.name not in kept:
+            shutil.rmtree(path)
+    for path in (machine.directory / "secrets").glob("*"):
+        if path.name not in mounted:
             shutil.rmtree(path)
     repositories = {image.rpartition(":")[0] for image in images}
     listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
