@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
+SECRETS_TARGET = "/run/secrets"
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -654,6 +655,20 @@ def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
     return list(json.loads(machine.compose("config", "--format", "json", file=file))["services"].values())
 
 
+def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
+    """Remove the secrets that no release needs any more.
+
+    Args:
+        directory: The stack's folder.
+        services: What the kept releases run, as Compose understands it.
+    """
+    mounts = [mount for service in services for mount in service.get("volumes", [])]
+    needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == SECRETS_TARGET}
+    for path in (directory / "secrets").glob("*"):
+        if path.name not in needed:
+            shutil.rmtree(path)
+
+
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
     """Note that a release works; remove old ones, and their secrets and images that no kept one runs with.
 
@@ -671,13 +686,10 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
     services = [service for release in kept for service in services_of(machine, release)]
     images = {service["image"] for service in services}
-    mounted = {Path(mount.get("source", "")).name for service in services for mount in service.get("volumes", [])}
     for path in folder.iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
-    for path in (machine.directory / "secrets").glob("*"):
-        if path.name not in mounted:
-            shutil.rmtree(path)
+    forget_secrets(machine.directory, services)
     repositories = {image.rpartition(":")[0] for image in images}
     listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     old = [image for image in listed if image.rpartition(":")[0] in repositories and image not in images]
