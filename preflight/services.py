@@ -11,6 +11,7 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
 from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
+from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
@@ -18,6 +19,9 @@ MOST_REPLICAS = 50
 
 IMAGE_NAMES = {"base", "instance", "nginx", "python"}
 """Names of files/images/ that a service cannot have."""
+
+STACK_ENVIRONMENT = ("DRAIN_SECONDS", "GUNICORN_CMD_ARGS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "RELEASE")
+"""What compose.yml tells every service."""
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
@@ -54,6 +58,8 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         yield f"context is {service.get('context')!r}: there is no folder {context}"
     elif not (context / "Dockerfile").is_file():
         yield f"context is {service.get('context')!r}: there is no Dockerfile in {context}"
+    yield from environment_problems(service.get("environment", {}), STACK_ENVIRONMENT)
+    yield from secret_problems(service.get("secrets", {}))
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:

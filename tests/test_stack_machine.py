@@ -21,6 +21,7 @@ from roles.stack.library.stack_machine import (
     Machine,
     activate,
     digest,
+    forget_secrets,
     kept_releases,
     lock,
     locked,
@@ -168,3 +169,19 @@ def test_only_what_once_worked_can_be_gone_back_to(machine: Machine) -> None:
 def test_a_folder_without_a_stack_has_no_release(tmp_path: Path) -> None:
     """The first deploy has nothing to go back to."""
     assert digest(tmp_path, ["compose.yml"]) == ""
+
+
+def test_secrets_stay_as_long_as_a_release_that_needs_them(tmp_path: Path) -> None:
+    """A rollback without its secrets would start nothing; what nobody needs must not lie about."""
+    for name in ("app-old", "app-kept", "app-live"):
+        (tmp_path / "secrets" / name).mkdir(parents=True)
+        (tmp_path / "secrets" / name / "key").write_text("value")
+    nginx = {"volumes": [{"source": str(tmp_path / "nginx"), "target": "/etc/nginx/stack"}]}
+    apps = [
+        {"volumes": [{"source": str(tmp_path / "secrets" / name), "target": "/run/secrets"}]}
+        for name in ("app-kept", "app-live")
+    ]
+    forget_secrets(tmp_path, [nginx, *apps, {"volumes": [{"type": "tmpfs", "target": "/x"}]}, {}])
+    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["app-kept", "app-live"]
+    forget_secrets(tmp_path, [nginx])
+    assert list((tmp_path / "secrets").iterdir()) == []

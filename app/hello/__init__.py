@@ -3,12 +3,26 @@
 import os
 import socket
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from flask import Flask
+from flask import Flask, request
+from flask.sessions import SecureCookieSessionInterface
 from werkzeug.middleware.proxy_fix import ProxyFix
 
 from hello import assets, views
+
+
+class SessionCookie(SecureCookieSessionInterface):
+    """Keeps the session in a signed cookie, which never leaves HTTPS where it was got by HTTPS."""
+
+    def get_cookie_secure(self, app: Flask) -> bool:  # noqa: ARG002 (Flask's signature)
+        """Tell whether browsers may send the cookie by HTTPS only.
+
+        :param app: the application
+        :return: whether this request came by HTTPS
+        """
+        return request.is_secure
 
 
 def create_app(config: Mapping[str, Any] | None = None) -> Flask:
@@ -20,6 +34,7 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app = Flask(__name__)
     app.config.from_mapping(settings_from_environment())
     app.config.from_mapping(config or {})
+    app.session_interface = SessionCookie()
 
     assets.init_app(app)
     app.register_blueprint(views.blueprint)
@@ -37,10 +52,22 @@ def settings_from_environment() -> dict[str, Any]:
         "CONTAINER_ID": socket.gethostname(),
         "RELEASE": os.environ.get("RELEASE", "dev"),
         "DRAIN_FILE": os.environ.get("DRAIN_FILE", "/dev/shm/draining"),  # noqa: S108 (only this container sees it)
+        "SECRET_KEY": read_secret("secret_key"),
+        "SESSION_COOKIE_SAMESITE": "Lax",
         "TRUSTED_PROXIES": os.environ.get("TRUSTED_PROXIES", "1"),
         # POST /whoami reads the body into memory.
         "MAX_CONTENT_LENGTH": 1024 * 1024,
     }
+
+
+def read_secret(name: str) -> str | None:
+    """Read a secret from the file that the container was given, so that no environment shows it.
+
+    :param name: its name
+    :return: its value, or None when there is no such file
+    """
+    file = Path(os.environ.get("SECRETS_FOLDER", "/run/secrets"), name)
+    return file.read_text(encoding="utf-8").strip() if file.is_file() else None
 
 
 def trust_proxies(app: Flask, count: int | str) -> None:

@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from flask import Blueprint, Response, current_app, jsonify, render_template, request
+from flask import Blueprint, Response, current_app, jsonify, render_template, request, session
 from flask.typing import ResponseReturnValue
 from werkzeug.exceptions import NotFound
 
@@ -28,7 +28,7 @@ def index() -> str:
 
     :return: the page
     """
-    return render_template("index.html", replica=describe_replica())
+    return render_template("index.html", replica=describe_replica(), visits=count_visit())
 
 
 @blueprint.get("/healthz")
@@ -71,6 +71,18 @@ def not_found(_error: NotFound) -> ResponseReturnValue:
     :return: a small page with status 404
     """
     return render_template("404.html", replica=describe_replica()), NotFound.code, {"Cache-Control": "no-store"}
+
+
+def count_visit() -> int | None:
+    """Count this visit in the visitor's session, which every replica can read that has the same secret key.
+
+    :return: how many visits there were, or None without a secret key
+    """
+    if not current_app.secret_key:
+        return None
+    visits = int(session.get("visits", 0)) + 1
+    session["visits"] = visits
+    return visits
 
 
 def describe_replica() -> dict[str, Any]:

@@ -7,9 +7,12 @@ neither ranges nor misspelt names. This looks at everything first.
 from __future__ import annotations
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ansible.errors import AnsibleUndefinedVariable
+from ansible.parsing.vault import EncryptedString, VaultSecretsContext
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 from ansible.utils.vars import load_extra_vars
@@ -24,6 +27,7 @@ from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_port
 from preflight.receipts import fingerprint, proof
+from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled
 from preflight.variables import Variables, is_true, known_variables, misspelt, out_of_range, wrong_types
 from preflight.web import bad_host_names, bad_policy, body_without_room
@@ -59,8 +63,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _problems(self, project: Path, task_vars: Variables, notes: list[str]) -> list[str]:
         options = known_variables(project / "roles")
+        inventory = Path(task_vars["inventory_dir"])
         ours = {name for of_role in options.values() for name in of_role}
-        variables = {name: self._templar.template(task_vars[name]) for name in ours & set(task_vars)}
+        written = {name: task_vars[name] for name in ours & set(task_vars)}
+        written_services = written.get("stack_services")
+        readable = list(readable_secrets(written_services, self._is_hidden))
+        if isinstance(written_services, list):
+            written["stack_services"] = [self._with_secrets(service) for service in written_services]
+        variables = {name: self._templar.template(value) for name, value in written.items()}
         served = options["stack"] | options["certificate"]
         defaults = {name: option["default"] for name, option in served.items() if "default" in option}
         stack = defaults | variables
@@ -76,6 +86,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_host_names(variables),
             *bad_policy(variables),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
+            *readable,
+            *readable_vaults(inventory),
+            *weak_passwords(self._vault_passwords()),
         ]
         problems = problems or [*body_without_room(stack), *bad_certificate(stack)]
         if problems:
@@ -86,7 +99,6 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if missing:
             return [f"{name} has no value; it is needed with this inventory" for name in missing]
         ec2 = {name: option.get("default") for name, option in options["ec2"].items()} | stack
-        inventory = Path(task_vars["inventory_dir"])
         try:
             who = identify(inventory_region(inventory))
         except AccountError as error:
@@ -108,3 +120,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         said, go_ahead = proof(fingerprint(project, inventory, contexts), given, is_true(ec2["ec2_unproven"]))
         (notes if go_ahead else problems).append(said)
         return problems
+
+    def _is_hidden(self, value: object) -> bool:
+        """Tell whether a secret is written as a template, or encrypted in its place."""
+        return isinstance(value, EncryptedString) or self._templar.is_template(value)
+
+    def _with_secrets(self, service: Any) -> Any:
+        """Fill in a service's secrets, those without a value by None: Ansible's own message would not say which."""
+        if not isinstance(service, Mapping) or not isinstance(service.get("secrets"), Mapping):
+            return service
+        return {**service, "secrets": {name: self._value(one) for name, one in service["secrets"].items()}}
+
+    def _value(self, template: object) -> object:
+        try:
+            return self._templar.template(template)
+        except AnsibleUndefinedVariable:
+            return None
+
+    @staticmethod
+    def _vault_passwords() -> list[tuple[str, bytes]]:
+        context = VaultSecretsContext.current(optional=True)
+        return [(name, secret.bytes) for name, secret in context.secrets] if context else []

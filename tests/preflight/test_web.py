@@ -11,7 +11,6 @@ from preflight import web
         [],
         ["example.com"],
         ["a.b-c.example", "xn--bcher-kva.example"],
-        "a.example, b.example",
         ["localhost", "127.0.0.1"],
     ],
 )

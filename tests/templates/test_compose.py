@@ -1,5 +1,6 @@
 """compose.yml: what runs with which limits, and that only nginx can be reached."""
 
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,7 @@ import pytest
 import yaml
 
 from plugins.filter.sizes import memory_mib
+from preflight.services import STACK_ENVIRONMENT
 from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
@@ -235,3 +237,35 @@ def test_every_service_has_a_port_of_its_own(compose: Compose) -> None:
     assert len(set(ports.values())) == 2
     # Another service that comes or goes must not move it: nginx would ask at the wrong port during a roll-out.
     assert alone["api-2"]["environment"]["PORT"] == ports["api-2"]
+
+
+def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None:
+    """A value in the file, an environment variable or a command line would be one in `docker inspect` as well."""
+    content = compose([APP | {"secrets": {"secret_key": "the-canary"}}, API])
+    (mount,) = content["services"]["app"]["volumes"]
+    assert mount["target"] == "/run/secrets"
+    assert mount["read_only"] is True
+    assert mount["bind"] == {"create_host_path": False}, "a replica would start without its secrets"
+    assert re.fullmatch(r"./secrets/app-[0-9a-f]{12}", mount["source"])
+    assert "volumes" not in content["services"]["api-2"]
+    assert "the-canary" not in str(content)
+
+
+def test_changed_secret_changes_its_service_alone(compose: Compose) -> None:
+    """Compose replaces a container whose description changed: that is how a new value goes live."""
+    services = [APP | {"secrets": {"key": value}} for value in ("old", "new")]
+    old, new = (compose([service, API])["services"] for service in services)
+    assert [name for name in old if old[name] != new[name]] == ["app"]
+
+
+def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
+    """Compose would put something in the place of $NAME, and YAML makes numbers of what looks like one."""
+    given = {"TZ": "Europe/Berlin", "PRICE": "5$ ${HOME}", "VERSION": "1.10", "LIMIT": 3, "TEXT": 'a "b": {c}\nd'}
+    environment = compose([APP | {"environment": given}, API])["services"]["app"]["environment"]
+    assert {name: environment[name].replace("$$", "$") for name in given} == {k: str(v) for k, v in given.items()}
+    assert environment["PRICE"] == "5$$ $${HOME}"
+
+
+def test_what_the_stack_sets_is_what_a_service_cannot_set(compose: Compose) -> None:
+    """Preflight refuses these names; of two equal keys in a mapping only one would be read."""
+    assert sorted(compose([APP])["services"]["app"]["environment"]) == sorted(STACK_ENVIRONMENT)

@@ -8,7 +8,7 @@ import json
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,7 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
+SECRETS_TARGET = "/run/secrets"
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -645,21 +646,36 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     return {"changed": True}
 
 
-def images_of(file: Path) -> set[str]:
-    """List the images that a release runs.
+def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
+    """List what a release runs.
 
     Args:
-        file: Its compose.yml.
+        machine: The stack.
+        release: Id of the release.
 
     Returns:
-        Image references.
+        The services as Compose understands them.
     """
-    config = json.loads(run(["docker", "compose", "--file", str(file), "config", "--format", "json"]))
-    return {service["image"] for service in config["services"].values()}
+    file = machine.directory / "releases" / release / "compose.yml"
+    return list(json.loads(machine.compose("config", "--format", "json", file=file))["services"].values())
+
+
+def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
+    """Remove the secrets that no release needs any more.
+
+    Args:
+        directory: The stack's folder.
+        services: What the kept releases run, as Compose understands it.
+    """
+    mounts = [mount for service in services for mount in service.get("volumes", [])]
+    needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == SECRETS_TARGET}
+    for path in (directory / "secrets").glob("*"):
+        if path.name not in needed:
+            shutil.rmtree(path)
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove old ones, images that no kept one runs, and networks that nobody is in.
+    """Note that a release works; remove what no kept one needs: old ones, their secrets, images and networks.
 
     Args:
         machine: The stack.
@@ -673,10 +689,12 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     folder = machine.directory / "releases"
     write(folder / release / "activated", f"{who}\n")
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
-    images = {image for release in kept for image in images_of(folder / release / "compose.yml")}
+    services = [service for release in kept for service in services_of(machine, release)]
+    images = {service["image"] for service in services}
     for path in folder.iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
+    forget_secrets(machine.directory, services)
     repositories = {image.rpartition(":")[0] for image in images}
     listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     old = [image for image in listed if image.rpartition(":")[0] in repositories and image not in images]

@@ -1,0 +1,136 @@
+"""What can be said of secrets: that they are there, encrypted, and no placeholders. No message shows a value."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+ENCRYPTED = b"$ANSIBLE_VAULT;"
+
+VAULT_EXTENSIONS = {"", ".json", ".yaml", ".yml"}
+"""What Ansible reads variables from."""
+
+SHORTEST_PASSWORD = 15
+"""NIST SP 800-63B-4, section 3.1.1.2: the least where nothing but the password protects."""
+
+SHORTEST_SECRET = 8
+"""The same section's least for a password beside another factor. An app may be given one by somebody else, so no more
+is asked for."""
+
+FILE_NAME = r"[A-Za-z0-9][\w.-]{0,63}"
+
+PLACEHOLDER = re.compile(
+    r"(?:change|replace|fill|put|insert)[\s_-]*(?:it|me|this|in|here)\b|place[\s_-]?holder"
+    r"|your[\s_-][\w-]*(?:secret|password|key|token)|^<.*>$|^(?P<one>.)(?P=one)*$"
+    r"|^(?:secret|password|passwort|letmein|example|12345678\d*)$",
+    re.IGNORECASE,
+)
+
+KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
+
+
+def secret_problems(secrets: object) -> Iterator[str]:
+    """Check the secrets of one service.
+
+    Args:
+        secrets: Values by name; None for a value that could not be found.
+
+    Yields:
+        A sentence for each problem, without any value.
+    """
+    if not isinstance(secrets, Mapping):
+        yield "secrets is no mapping: allowed are names with their values"
+        return
+    for name, value in secrets.items():
+        if not re.fullmatch(FILE_NAME, str(name), re.ASCII):
+            yield (
+                f"the secret {str(name)!r} names a file: allowed are letters, digits and the characters . _ - "
+                "(a letter or digit first, at most 64)"
+            )
+        elif value is None or value == "":
+            yield f"the secret {name} has no value: {KEPT_IN}"
+        elif not isinstance(value, str):
+            yield f"the secret {name} is no text: allowed is text, so put it into quotes"
+        elif PLACEHOLDER.search(value.strip()):
+            yield f"the secret {name} is still a placeholder: give it its own value, as from: openssl rand -hex 32"
+        elif len(value) < SHORTEST_SECRET:
+            yield f"the secret {name} has {len(value)} characters: allowed are {SHORTEST_SECRET} or more"
+
+
+def readable_secrets(services: object, is_hidden: Callable[[object], bool]) -> Iterator[str]:
+    """Find secrets that stand in the inventory itself.
+
+    Args:
+        services: Value of ``stack_services`` as it is written, before templates are filled in.
+        is_hidden: Tells whether a value leads elsewhere, or is encrypted.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for position, service in enumerate(services if isinstance(services, list) else []):
+        secrets = service.get("secrets") if isinstance(service, Mapping) else None
+        for name, value in secrets.items() if isinstance(secrets, Mapping) else ():
+            if value and not is_hidden(value):
+                yield (
+                    f"stack_services[{position}] ({service.get('name')}): the secret {name} can be read by whoever "
+                    f"reads the inventory: write a variable in its place; {KEPT_IN}"
+                )
+
+
+def readable_vaults(inventory: Path) -> Iterator[str]:
+    """Find files that are named as if they were encrypted, but are not.
+
+    Args:
+        inventory: Folder of the inventory.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for folder in ("group_vars", "host_vars"):
+        for path in sorted((inventory / folder).rglob("*")):
+            is_read = path.suffix in VAULT_EXTENSIONS and path.is_file()
+            if is_read and "vault" in path.name.lower() and not path.read_bytes().startswith(ENCRYPTED):
+                yield f"{path} is not encrypted: ansible-vault encrypt {path}"
+
+
+def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
+    """Check the passwords that vaults are opened with: whoever has the file can try as often as he likes.
+
+    Args:
+        passwords: Each with its vault id.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for name, password in passwords:
+        text = password.decode(errors="replace").strip()
+        if len(text) < SHORTEST_PASSWORD:
+            yield (
+                f"the vault password ({name}) has {len(text)} characters: allowed are {SHORTEST_PASSWORD} or more; "
+                "a longer one comes with: ansible-vault rekey"
+            )
+
+
+def environment_problems(environment: object, reserved: Iterable[str]) -> Iterator[str]:
+    """Check the plain environment of one service.
+
+    Args:
+        environment: Values by name.
+        reserved: Names that the stack itself sets.
+
+    Yields:
+        A sentence for each problem.
+    """
+    if not isinstance(environment, Mapping):
+        yield "environment is no mapping: allowed are names with their values"
+        return
+    taken: Mapping[str, Any] = dict.fromkeys(reserved)
+    for name, value in environment.items():
+        if not re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII):
+            yield f"environment has {str(name)!r}: allowed are letters, digits and _, no digit first"
+        elif name in taken:
+            yield f"environment has {name}, which the stack sets itself; so it does {', '.join(sorted(taken))}"
+        elif isinstance(value, bool) or not isinstance(value, str | int):
+            yield f"environment has {name} with {value!r}: allowed is text or a whole number; put quotes around others"

@@ -1,0 +1,274 @@
+"""Secrets: there, encrypted, no placeholders; and no message shows one."""
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
+from preflight.services import STACK_ENVIRONMENT, bad_services
+from preflight.variables import known_variables
+from tests.preflight.input import free_port, service
+from tests.project import ROOT, load_mapping
+
+SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
+KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
+STRONG = secrets.token_hex(16)
+
+
+def problems(**changes: Any) -> list[str]:
+    """Check a service that is in order, but for the changes."""
+    return list(bad_services([service(**changes)], ROOT, SERVICES_OPTION))
+
+
+@pytest.mark.parametrize(
+    "value", ["8 letter", secrets.token_hex(32), "postgres://app:pass@db/app?x=$1", "a\nb\nc\nd\ne"]
+)
+def test_secret_of_any_kind_is_allowed(value: str) -> None:
+    """Keys, passwords, addresses with passwords in them, files of several lines."""
+    assert problems(secrets={"secret_key": value, "TLS.key-2": value}) == []
+
+
+@pytest.mark.parametrize("value", [None, ""])
+def test_secret_without_a_value_is_refused(value: str | None) -> None:
+    """The app would start, and sign its sessions with nothing."""
+    expected = f"stack_services[0] (app): the secret secret_key has no value: {KEPT_IN}"
+    assert problems(secrets={"secret_key": value}) == [expected]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("changeme", "CHANGE_ME", "change-me-please", "ChangeThis", "replace me", "placeholder", "put-it-here"),
+        *("your_secret_key", "your-db-password", "<a long random string>", "xxxxxxxxxx", "********", "password"),
+        *("secret", "12345678", "letmein"),
+    ],
+)
+def test_placeholder_is_refused(value: str) -> None:
+    """It came with an example that everybody can read."""
+    (problem,) = problems(secrets={"secret_key": value})
+    assert problem.startswith(
+        "stack_services[0] (app): the secret secret_key is still a placeholder: give it its own value"
+    )
+
+
+@pytest.mark.parametrize("value", ["x9Q-3fk", 12345678901234, True, ["a", "b"]])
+def test_value_that_is_short_or_no_text_is_refused_and_not_shown(value: object) -> None:
+    """YAML makes numbers and truth values of what was meant as text; a message must not tell what it was."""
+    (problem,) = problems(secrets={"secret_key": value})
+    assert "the secret secret_key " in problem
+    assert "allowed " in problem
+    assert str(value) not in problem
+
+
+@pytest.mark.parametrize("name", ["", "../passwd", "a/b", ".hidden", "a b", "a" * 65, "é"])
+def test_name_of_a_secret_has_to_be_a_file_name(name: str) -> None:
+    """It becomes /run/secrets/NAME."""
+    (problem,) = problems(secrets={name: STRONG})
+    assert problem.startswith(f"stack_services[0] (app): the secret {name!r} names a file: allowed are letters")
+
+
+@pytest.mark.parametrize("value", ["secret_key", ["secret_key"], None])
+def test_secrets_have_to_be_a_mapping(value: object) -> None:
+    """A list of names has no values."""
+    assert problems(secrets=value) == [
+        "stack_services[0] (app): secrets is no mapping: allowed are names with their values"
+    ]
+
+
+@pytest.mark.parametrize("value", ["", "Europe/Berlin", "costs $5 and 100%", 3, "line\nbreak", '"quoted"'])
+def test_environment_of_any_text_is_allowed(value: str | int) -> None:
+    """What it says is the app's business."""
+    assert problems(environment={"TZ": value, "_a1": value}) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "said"),
+    [
+        ({"1A": "x"}, "environment has '1A': allowed are letters, digits and _, no digit first"),
+        ({"A-B": "x"}, "environment has 'A-B': allowed are letters, digits and _, no digit first"),
+        (
+            {"DEBUG": True},
+            "environment has DEBUG with True: allowed is text or a whole number; put quotes around others",
+        ),
+        ({"RATE": 1.50}, "environment has RATE with 1.5: allowed is text or a whole number; put quotes around others"),
+        (
+            {"PORT": "80"},
+            f"environment has PORT, which the stack sets itself; so it does {', '.join(STACK_ENVIRONMENT)}",
+        ),
+        (["A=b"], "environment is no mapping: allowed are names with their values"),
+    ],
+)
+def test_environment_that_would_not_arrive_is_refused(environment: object, said: str) -> None:
+    """YAML changes some values, and of two values for one name only one arrives."""
+    assert problems(environment=environment) == [f"stack_services[0] (app): {said}"]
+
+
+def test_secret_that_stands_in_the_inventory_is_refused() -> None:
+    """Written as a variable or encrypted in its place it is hidden; the value itself is not shown again."""
+    written = [service(secrets={"key": "{{ vault_key }}", "other": STRONG, "empty": ""})]
+    (problem,) = readable_secrets(written, lambda value: "{{" in str(value))
+    assert problem == (
+        "stack_services[0] (app): the secret other can be read by whoever reads the inventory: "
+        f"write a variable in its place; {KEPT_IN}"
+    )
+
+
+@pytest.mark.parametrize("services", [None, "{{ others }}", [None], [{"secrets": []}]])
+def test_services_that_are_no_services_are_for_others_to_refuse(services: object) -> None:
+    """This check comes before the one that says what is wrong with them."""
+    assert list(readable_secrets(services, lambda _: False)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "refused"),
+    [
+        ("group_vars/all/vault.yml", True),
+        ("group_vars/app/vault", True),
+        ("host_vars/one/my_Vault.yaml", True),
+        ("group_vars/all/vault.yml.old", False),
+        ("group_vars/all/ec2.yml", False),
+        ("vault.example.yml", False),
+    ],
+)
+def test_vault_that_was_not_encrypted_is_refused(tmp_path: Path, name: str, refused: bool) -> None:
+    """Ansible reads it without a word, and git takes it, too."""
+    file = tmp_path / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text("vault_key: abc\n", encoding="utf-8")
+    assert list(readable_vaults(tmp_path)) == [f"{file} is not encrypted: ansible-vault encrypt {file}"] * refused
+    file.write_text("$ANSIBLE_VAULT;1.1;AES256\n6162\n", encoding="utf-8")
+    assert list(readable_vaults(tmp_path)) == []
+
+
+def test_short_vault_password_is_refused() -> None:
+    """An encrypted file can be copied and tried at home."""
+    assert list(weak_passwords([("default", b"fifteen letters"), ("prod", b"fourteenletter\n")])) == [
+        (
+            "the vault password (prod) has 14 characters: allowed are 15 or more; "
+            "a longer one comes with: ansible-vault rekey"
+        )
+    ]
+
+
+def test_example_is_one_that_preflight_refuses() -> None:
+    """Whoever copies it and forgets to change it must not go live with it."""
+    example = load_mapping(ROOT / "inventories/vault.example.yml")
+    assert example
+    assert all(name.startswith("vault_") for name in example)
+    assert all(len(problems(secrets={name: value})) == 1 for name, value in example.items())
+
+
+def tool(name: str, *arguments: str, home: Path) -> "subprocess.CompletedProcess[str]":
+    """Run a program of Ansible, without whatever the shell says about Ansible."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
+    environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(Path(sys.executable).with_name(name)), *arguments]
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
+
+
+class Inventory:
+    """An inventory with a vault beside it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write an inventory of this machine whose service has a secret.
+
+        Args:
+            folder: Where to.
+        """
+        self.home = folder / "ansible"
+        self.vault = folder / "group_vars/all/vault.yml"
+        self.vault.parent.mkdir(parents=True)
+        (folder / "hosts.yml").write_bytes((ROOT / "inventories/local/hosts.yml").read_bytes())
+        services = [service(secrets={"secret_key": "{{ vault_app_secret_key }}"})]
+        content = json.dumps({"stack_services": services, "stack_port": free_port(), "stack_address": "127.0.0.1"})
+        (folder / "group_vars/all/stack.yml").write_text(content, encoding="utf-8")
+        self.hosts = folder / "hosts.yml"
+
+    def write(self, password: str, **variables: str) -> Path:
+        """Encrypt the vault.
+
+        Args:
+            password: Its password.
+            **variables: What is in it.
+
+        Returns:
+            The file with the password.
+        """
+        key = self.vault.parents[2] / "password"
+        key.write_text(password, encoding="utf-8")
+        self.vault.write_text(json.dumps(variables), encoding="utf-8")
+        done = tool("ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault), home=self.home)
+        assert done.returncode == 0, done.stderr
+        return key
+
+    def check(self, *arguments: str) -> tuple[int, str]:
+        """Run the preflight playbook.
+
+        Args:
+            *arguments: Further arguments.
+
+        Returns:
+            Exit status, and what it said.
+        """
+        arguments = ("playbooks/preflight.yml", "-i", str(self.hosts), *arguments)
+        done = tool("ansible-playbook", *arguments, home=self.home)
+        return done.returncode, done.stdout + done.stderr
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Inventory:
+    """Make an inventory of this machine."""
+    return Inventory(tmp_path)
+
+
+def test_playbook_opens_the_vault(inventory: Inventory) -> None:
+    """With a password and a value that are in order there is nothing to say."""
+    key = inventory.write(STRONG, vault_app_secret_key=STRONG)
+    status, said = inventory.check("--vault-password-file", str(key))
+    assert status == 0, said
+
+
+def test_playbook_names_a_secret_that_the_vault_lacks(inventory: Inventory) -> None:
+    """Ansible's own message would not say which service misses it. A short password is told at once."""
+    key = inventory.write("short", vault_other=STRONG)
+    status, said = inventory.check("--vault-password-file", str(key))
+    assert status != 0
+    assert f"- stack_services[0] (app): the secret secret_key has no value: {KEPT_IN}" in said
+    assert "- the vault password (default) has 5 characters: allowed are 15 or more" in said
+    assert "changed=0" in said
+
+
+def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
+    """The command that closes it can be copied."""
+    inventory.vault.write_text(f"vault_app_secret_key: {STRONG}\n", encoding="utf-8")
+    status, said = inventory.check()
+    assert status != 0
+    assert f"- {inventory.vault} is not encrypted: ansible-vault encrypt {inventory.vault}" in said
+    assert STRONG not in said
+
+
+@pytest.mark.parametrize(
+    ("password", "message"),
+    [
+        (None, "{} is encrypted, and no vault password was given: add --ask-vault-pass or"),
+        ("another", "The vault password that was given does not open {}: give the right one with --ask-vault-pass or"),
+    ],
+)
+def test_vault_without_its_password_ends_the_run_in_plain_words(
+    inventory: Inventory, tmp_path: Path, password: str | None, message: str
+) -> None:
+    """Before any task, with the file and the option: Ansible's own message has neither."""
+    inventory.write(STRONG, vault_app_secret_key=STRONG)
+    wrong = tmp_path / "wrong"
+    wrong.write_text(str(password), encoding="utf-8")
+    status, said = inventory.check(*(["--vault-password-file", str(wrong)] if password else []))
+    assert status != 0
+    assert message.format(inventory.vault) in said
+    assert "TASK" not in said
+    assert "Traceback" not in said

@@ -1,0 +1,96 @@
+"""The files and folders that secrets are in."""
+
+import os
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from roles.stack.filter_plugins.secrets_folder import secrets_folder
+from roles.stack.library.secret_files import is_right, write_all
+from tests.project import files, load_yaml, relative, tasks
+from tests.test_playbooks import PLAYBOOKS, TASK_FILES, tasks_of
+
+SECRETS = {"secret_key": "one", "tls.key": "line\nline\n"}
+OWNER = os.getuid()
+
+
+def app(**values: str) -> dict[str, object]:
+    """Describe a service with secrets."""
+    return {"name": "app", "secrets": values}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Write the secrets into a folder."""
+    path = tmp_path / "secrets/app-1"
+    write_all(path, SECRETS, OWNER)
+    return path
+
+
+def mode(path: Path) -> int:
+    """Return the permissions of a file."""
+    return stat.S_IMODE(path.stat().st_mode)
+
+
+def test_only_the_owner_can_read_them(folder: Path) -> None:
+    """And nobody else even sees how many there are."""
+    assert {path.name: path.read_text() for path in folder.iterdir()} == SECRETS
+    assert {mode(path) for path in folder.iterdir()} == {0o400}
+    assert (mode(folder), mode(folder.parent)) == (0o500, 0o700)
+    assert is_right(folder, SECRETS, OWNER)
+
+
+def test_what_was_changed_by_hand_is_put_right(folder: Path) -> None:
+    """A value, a mode, a file too many, one too few, another owner."""
+    damage: dict[str, Callable[[], object]] = {
+        "value": lambda: (folder / "secret_key").write_text("two"),
+        "mode": lambda: (folder / "secret_key").chmod(0o444),
+        "folder": lambda: folder.chmod(0o755),
+        "more": lambda: (folder / "more").write_text("x"),
+        "fewer": (folder / "secret_key").unlink,
+    }
+    for what, spoil in damage.items():
+        folder.chmod(0o700)
+        (folder / "secret_key").chmod(0o600)
+        spoil()
+        assert not is_right(folder, SECRETS, OWNER), what
+        write_all(folder, SECRETS, OWNER)
+        assert is_right(folder, SECRETS, OWNER), what
+    assert not is_right(folder, SECRETS, OWNER + 1)
+    assert not is_right(folder.parent / "app-2", SECRETS, OWNER)
+
+
+def test_folder_is_named_by_what_the_secrets_say() -> None:
+    """Then Compose replaces the replicas for a changed secret, and only for that; every machine has the same name."""
+    name = secrets_folder(app(a="1", b="2"), "fleet")
+    assert name == secrets_folder(app(b="2", a="1"), "fleet")
+    others = [app(a="1"), app(a="1", b="3"), app(a="2", b="1"), app(a="1", c="2"), app(a="1b2")]
+    assert len({name, *(secrets_folder(other, "fleet") for other in others)}) == len(others) + 1
+    assert name.startswith("app-")
+
+
+def test_equal_secrets_of_two_services_do_not_show() -> None:
+    """Neither beside each other in one compose.yml, nor in those of two stacks."""
+    web = app(key="same") | {"name": "web"}
+    names = {secrets_folder(app(key="same"), "fleet"), secrets_folder(web, "fleet"), secrets_folder(web, "other")}
+    assert len({name.rpartition("-")[2] for name in names}) == 3
+
+
+@pytest.mark.parametrize("path", [*TASK_FILES, *PLAYBOOKS, *files("molecule/*/*.yml")], ids=relative)
+def test_task_with_a_secret_shows_nothing(path: Path) -> None:
+    """Neither its arguments and results nor, in diff mode, what changed."""
+    if path.name == "molecule.yml":
+        return
+    for task in tasks_of(path):
+        arguments = str({key: value for key, value in task.items() if key != "name"})
+        if ".secrets" in arguments or "vault_" in arguments or "secret_files" in task:
+            assert task.get("no_log") is True, task["name"]
+            assert task.get("diff") is False, task["name"]
+
+
+def test_secrets_are_handed_over() -> None:
+    """The test above is about tasks that exist."""
+    found = [task for path in TASK_FILES for task in tasks(load_yaml(path)) if "secret_files" in task]
+    assert len(found) == 1
