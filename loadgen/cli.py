@@ -42,6 +42,10 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument("--json", metavar="FILE", help="write the report as JSON too; - for stdout, without the text")
     top.add_argument("--progress", action="store_true", help="one line per second on stderr")
     top.add_argument("--anywhere", action="store_true", help="allow a public address: only for a server of your own")
+    top.add_argument("--address", default="", help="where to connect to, when that is not where the name leads")
+    top.add_argument(
+        "--authorities", default="", metavar="FILE", help="certificates to trust with https (default: system's)"
+    )
     return top
 
 
@@ -182,6 +186,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         body_bytes=given.body_bytes,
         timeout=given.timeout,
         anywhere=given.anywhere,
+        address=given.address,
+        authorities=given.authorities,
     )
     try:
         _prepare(given.json)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import ssl
 import time
 from contextlib import suppress
 from dataclasses import dataclass
@@ -203,8 +204,9 @@ class Connection:
             return
         self._socket.setblocking(False)
         try:
-            self._socket.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
+            # Not only looked at, which TLS cannot; whatever is read here, the connection is not used again.
+            self._socket.recv(1)
+        except (BlockingIOError, ssl.SSLWantReadError):
             return
         except OSError:
             pass
@@ -236,6 +238,8 @@ class Connection:
             # TCP lets a local client meet itself on a free port; it would then also keep the server off that port.
             raise ConnectionRefusedError(errno.ECONNREFUSED, "connected to itself")
         connecting.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if self._target.tls:
+            self._socket = connecting = self._target.tls.wrap_socket(connecting, server_hostname=self._target.name)
         self.opened += 1
         return connecting
 

@@ -38,7 +38,7 @@ class Generator:
             LoadError: The plan makes no sense, or its server must not be loaded.
         """
         plan.check()
-        target = find_target(plan.url, anywhere=plan.anywhere)
+        target = find_target(plan.url, anywhere=plan.anywhere, address=plan.address, authorities=plan.authorities)
         self.plan = plan
         self.started = 0.0
         report = Report(plan.url.rstrip("/") + plan.path, plan.rate, plan.clients, plan.timeout)

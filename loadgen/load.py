@@ -29,6 +29,8 @@ class Options(TypedDict, total=False):
     body_bytes: int
     timeout: float
     anywhere: bool
+    address: str
+    authorities: str
 
 
 class Load:
@@ -55,7 +57,8 @@ class Load:
         """
         self.plan = Plan(url, **options)
         self.plan.check()
-        find_target(url, anywhere=self.plan.anywhere)
+        plan = self.plan
+        find_target(url, anywhere=plan.anywhere, address=plan.address, authorities=plan.authorities)
         self._process: subprocess.Popen[str] | None = None
         self._started = 0.0
         self._final: Report | None = None

@@ -27,6 +27,8 @@ class Plan:
         body_bytes: Size of the body of a POST.
         timeout: Seconds for one request, from connecting to the last byte of its answer.
         anywhere: Whether the server may have a public address.
+        address: Where to connect to, when that is not where the URL's name leads; empty when it is.
+        authorities: File with the certificates to trust with https; those of the system when empty.
     """
 
     url: str
@@ -38,6 +40,8 @@ class Plan:
     body_bytes: int = 100
     timeout: float = 10.0
     anywhere: bool = False
+    address: str = ""
+    authorities: str = ""
 
     def check(self) -> None:
         """Refuse what makes no sense.

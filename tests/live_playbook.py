@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -60,15 +61,16 @@ def scenario_variables() -> dict[str, Any]:
     return load_mapping(_variables_file())
 
 
-def playbook(path: str, *arguments: str) -> Outcome:
+def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
     """Run a playbook with the inventory of EC2, and with the variables of the scenario that is running.
 
     Args:
         path: Of the playbook, from the project's folder.
         arguments: Further arguments.
+        prefix: Words before the command, such as a program that changes what it sees.
 
     Returns:
         What came of it.
     """
     extra = ["--extra-vars", f"@{_variables_file()}"] if _variables_file().exists() else []
-    return Outcome(["ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])
+    return Outcome([*prefix, "ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])

@@ -69,7 +69,7 @@ def test_load_for_tests_refuses_too() -> None:
     ("url", "complaint"),
     [
         ("127.0.0.1:80", "not of the form"),
-        ("https://127.0.0.1", "not of the form"),
+        ("ftp://127.0.0.1", "not of the form"),
         ("http://", "not of the form"),
         ("http://user@127.0.0.1", "not of the form"),
         ("http://127.0.0.1:99999", "[Pp]ort"),

@@ -1,0 +1,297 @@
+"""HTTPS with certificates of a real ACME authority: what is served, what is refused, and what a renewal does."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import re
+import socket
+import ssl
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from loadgen import Load
+from tests.live_authority import Authority
+from tests.live_playbook import Outcome, playbook
+from tests.live_stack import Stack
+from tests.project import ROOT, load_mapping
+
+NAMES = ["www.fleet.test", "fleet.test"]
+NAME = NAMES[0]
+STRANGER = "evil.test"
+DIRECTORY = load_mapping(ROOT / "roles/certificate/defaults/main.yml")["certificate_directory"]
+KEEPER = f"python3 {DIRECTORY}/keeper.py renew {DIRECTORY}/settings.json"
+LIVE = f"{DIRECTORY}/served/live"
+UNIT = "flask-fleet-certificate"
+NGINX = 10002
+SSLYZE = ROOT / "molecule/security/sslyze.txt"
+TIMEOUT_S = 10
+RATE = 100
+CLIENTS = 4
+
+
+@dataclass
+class Site:
+    """A stack that is known by names.
+
+    Attributes:
+        stack: The stack.
+        authority: Who gave it its certificate.
+        hosts: File that says where the names lead, for this machine.
+        variables: With which it was deployed.
+    """
+
+    stack: Stack
+    authority: Authority
+    hosts: Path
+    variables: dict[str, object]
+
+    def deploy(self) -> Outcome:
+        """Deploy it again."""
+        return self.playbook("playbooks/deploy.yml")
+
+    def playbook(self, path: str) -> Outcome:
+        """Run a playbook on a machine whose resolver knows the names."""
+        return playbook(path, "--extra-vars", json.dumps(self.variables), prefix=self.knowing_names())
+
+    def knowing_names(self) -> list[str]:
+        """Give the words before a command that make the names known to it, and to nobody else on this machine."""
+        return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self.hosts)]
+
+    def connect(self, sni: str | None = NAME, offers: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLSocket:
+        """Shake hands, trusting only the authority."""
+        context = ssl.create_default_context(cafile=str(self.authority.root))
+        context.check_hostname = sni is not None
+        context.set_alpn_protocols(list(offers))
+        plain = socket.create_connection((self.stack.address, 443), TIMEOUT_S)
+        return context.wrap_socket(plain, server_hostname=sni)
+
+    def serial(self) -> str:
+        """Return the serial number of the certificate that is served; it was checked, chain, name and time."""
+        with self.connect() as connection:
+            certificate = connection.getpeercert()
+        assert certificate
+        return str(certificate["serialNumber"])
+
+    def ask(self, request: str) -> str:
+        """Send a request over HTTPS and return the whole answer."""
+        with self.connect() as connection:
+            connection.sendall(request.encode())
+            return b"".join(iter(lambda: connection.recv(65536), b"")).decode()
+
+    def plainly(self, method: str, path: str, host: str = NAME) -> tuple[int, str]:
+        """Send a request over plain HTTP; return status and Location."""
+        with closing(http.client.HTTPConnection(self.stack.address, timeout=TIMEOUT_S)) as connection:
+            connection.request(method, path, headers={"Host": host})
+            answer = connection.getresponse()
+            return answer.status, answer.headers.get("Location", "")
+
+    def keeper(self, arguments: str = "", before: str = "") -> subprocess.CompletedProcess[str]:
+        """Run the keeper on the instance, as the timer does."""
+        with self.stack.host.sudo():
+            done = self.stack.host.run(f"{before} {KEEPER} {arguments}".strip())
+        return subprocess.CompletedProcess([], done.rc, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    """Deploy with certificates of an authority; leave a stack without."""
+    folder = tmp_path_factory.mktemp("tls")
+    authority = Authority(host, folder)
+    authority.start()
+    authority.point(NAMES, stack.address)
+    (folder / "hosts").write_text(f"127.0.0.1 localhost\n{stack.address} {' '.join(NAMES)}\n")
+    variables: dict[str, object] = {
+        "certificate_mode": "acme",
+        "certificate_names": NAMES,
+        "certificate_email": "jane@fleet.test",
+        "certificate_acme_directory": authority.directory,
+        "certificate_acme_authorities": str(authority.own),
+    }
+    site = Site(stack, authority, folder / "hosts", variables)
+    # The security group opens port 443.
+    for path in ("playbooks/provision.yml", "playbooks/deploy.yml"):
+        outcome = site.playbook(path)
+        assert outcome.ok, outcome.said
+    yield site
+    authority.stop()
+    authority.forget(NAMES)
+    outcome = playbook("playbooks/deploy.yml")
+    assert outcome.ok, outcome.said
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_certificate_is_the_authoritys(site: Site, name: str) -> None:
+    """For each name, with its chain: what a browser checks."""
+    with site.connect(name) as connection:
+        assert connection.version() == "TLSv1.3"
+
+
+def test_mozillas_intermediate_profile_is_kept(site: Site) -> None:
+    """Protocols, ciphers, curves, key and lifetime, and that no known attack works."""
+    program = ROOT / ".venv/sslyze/bin/sslyze"
+    if not program.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(ROOT / ".venv/sslyze")], check=True)
+        install = [
+            str(program.with_name("pip")),
+            "install",
+            "--quiet",
+            "--require-hashes",
+            "--requirement",
+            str(SSLYZE),
+        ]
+        subprocess.run(install, check=True)
+    scan = [str(program), "--mozilla_config", "intermediate", "--certinfo_ca_file", str(site.authority.root), NAME]
+    done = subprocess.run([*site.knowing_names(), *scan], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{NAME}:443: OK - Compliant." in done.stdout
+    assert "Supplied CA file CA Store (N/A):   OK - Certificate is trusted" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("method", "status"), [("GET", 301), ("HEAD", 301), ("POST", 308), ("PUT", 308), ("DELETE", 308), ("OPTIONS", 308)]
+)
+def test_plain_requests_are_led_to_https(site: Site, method: str, status: int) -> None:
+    """With path and query; at a 301 a browser would make a GET of a POST."""
+    assert site.plainly(method, "/a%20b?c=d") == (status, f"https://{NAME}/a%20b?c=d")
+
+
+def test_health_and_challenges_need_no_https(site: Site) -> None:
+    """A balancer in front asks for health, and an authority cannot be sent to a certificate that is not there yet."""
+    assert site.plainly("GET", "/healthz") == (200, "")
+    assert site.plainly("GET", "/.well-known/acme-challenge/nothing") == (404, "")
+    assert site.plainly("GET", "/.well-known/acme-challenge/../../etc/passwd")[0] != 200
+
+
+@pytest.mark.parametrize("path", ["/", "/nowhere"])
+def test_browsers_are_told_to_stay(site: Site, path: str) -> None:
+    """For two years, on errors too; plain HTTP says nothing of it."""
+    answer = site.ask(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n")
+    assert re.findall(r"(?im)^strict-transport-security: (.*)\r$", answer) == ["max-age=63072000"]
+
+
+def test_http2_is_spoken(site: Site) -> None:
+    """And HTTP/1.1 with who does not."""
+    chosen = []
+    for offers in (("h2", "http/1.1"), ("http/1.1",)):
+        with site.connect(offers=offers) as connection:
+            chosen.append(connection.selected_alpn_protocol())
+    assert chosen == ["h2", "http/1.1"]
+
+
+@pytest.mark.parametrize("sni", [STRANGER, f"x.{NAME}", None])
+def test_wrong_name_gets_no_certificate(site: Site, sni: str | None) -> None:
+    """Who scans addresses does not learn whose machine this is."""
+    with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
+        site.connect(sni)
+
+
+@pytest.mark.parametrize(
+    "request_line", [f"GET / HTTP/1.1\r\nHost: {STRANGER}", f"GET https://{STRANGER}/ HTTP/1.1\r\nHost: {NAME}"]
+)
+def test_wrong_name_inside_a_right_handshake_is_misdirected(site: Site, request_line: str) -> None:
+    """To refuse the handshake alone would leave the default server to whoever knows one of our names."""
+    answer = site.ask(f"{request_line}\r\nConnection: close\r\n\r\n")
+    assert answer.startswith("HTTP/1.1 421 ")
+
+
+def test_nobody_is_led_to_a_strangers_name(site: Site) -> None:
+    """A redirect to whatever a Host header says would lend our name to it."""
+    status, location = site.plainly("GET", "/", host=STRANGER)
+    assert status != 200
+    assert location == ""
+
+
+def test_key_is_for_nginx_alone(site: Site) -> None:
+    """Also in the folders above: who breaks into another container or account finds nothing."""
+    with site.stack.host.sudo():
+        key, folder = site.stack.host.file(f"{LIVE}/privkey.pem"), site.stack.host.file(DIRECTORY)
+        assert (key.uid, key.mode) == (NGINX, 0o400)
+        assert (folder.user, folder.mode) == ("root", 0o700)
+
+
+def test_deploy_again_changes_nothing(site: Site) -> None:
+    """Account and certificate are kept: an authority gives five equal certificates a week, and then no more."""
+    before = site.serial()
+    again = site.deploy()
+    assert again.ok, again.said
+    assert set(again.changed.values()) == {0}
+    assert site.serial() == before
+
+
+def test_timer_renews_without_a_controller(site: Site) -> None:
+    """It is on, also after a reboot; and today there is nothing to do."""
+    timer, before = site.stack.host.service(f"{UNIT}.timer"), site.serial()
+    assert timer.is_enabled
+    assert timer.is_running
+    with site.stack.host.sudo():
+        site.stack.host.check_output(f"systemctl start {UNIT}.service")
+        assert "nothing to do, valid until" in site.stack.host.check_output(f"journalctl --unit {UNIT} --lines 5")
+    assert site.serial() == before
+
+
+def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> None:
+    """The file on the disk is no proof; a handshake is. A reload may close a kept connection, but cuts no request."""
+    before = site.serial()
+    url, trusted = f"https://{NAME}", str(site.authority.root)
+    with Load(url, rate=RATE, clients=CLIENTS, address=site.stack.address, authorities=trusted) as load:
+        done = site.keeper("--anew")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("nginx serves it")
+    assert site.serial() != before
+    report = load.report()
+    print(f"{report.ok} of {report.planned} answered, p99 {report.latency.p99 * 1000:.0f} ms")
+    assert report.failures() == {}, report.examples
+
+
+def test_renewal_that_is_killed_leaves_a_certificate_that_serves(site: Site) -> None:
+    """At whatever moment; nginx could start anew at any time. The next run ends what this one began."""
+    check = f"cd {site.stack.directory} && docker compose exec -T nginx nginx -t -c /etc/nginx/stack/nginx.conf"
+    for seconds in (0.5, 2, 3, 4):
+        site.keeper("--anew", before=f"timeout --signal KILL {seconds}")
+        with site.stack.host.sudo():
+            assert site.stack.host.run(check).rc == 0
+        assert site.serial()
+    mended = site.keeper()
+    assert mended.returncode == 0, mended.stderr
+    with site.stack.host.sudo():
+        serial = site.stack.host.check_output(f"openssl x509 -noout -serial -in {LIVE}/fullchain.pem")
+    assert int(serial.partition("=")[2], 16) == int(site.serial(), 16)
+
+
+def test_name_that_leads_elsewhere_is_named_and_nothing_lost(site: Site) -> None:
+    """The authority would count the failure, and after five of them not answer for an hour."""
+    before = site.serial()
+    site.authority.point(NAMES[1:], "192.0.2.1")
+    try:
+        failed = site.keeper("--anew")
+    finally:
+        site.authority.point(NAMES, site.stack.address)
+    assert failed.returncode == 1
+    assert "certificate_names: the authority could not see" in failed.stderr
+    assert f"\n{NAMES[1]}: " in failed.stderr
+    assert f"\n{NAMES[0]}: " not in failed.stderr
+    assert site.serial() == before
+
+
+def test_authority_that_is_away_takes_nothing_away(site: Site) -> None:
+    """The certificate is good for weeks; the next try is in twelve hours."""
+    before = site.serial()
+    site.authority.stop()
+    try:
+        failed = site.keeper("--anew")
+    finally:
+        site.authority.start()
+    assert failed.returncode == 1
+    assert "gave no certificate: nginx goes on with what it has, valid until" in failed.stderr
+    # The authority came back with another root: only that it is the same certificate can be said.
+    with site.stack.host.sudo():
+        serial = site.stack.host.check_output(f"openssl x509 -noout -serial -in {LIVE}/fullchain.pem")
+    assert int(serial.partition("=")[2], 16) == int(before, 16)
