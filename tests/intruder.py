@@ -18,12 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 CONNECT_S = 2.0
-KERNEL_FILES = (
-    "/proc/sysrq-trigger",
-    "/proc/sys/kernel/core_pattern",
-    "/sys/kernel/uevent_helper",
-    "/proc/1/oom_score_adj",
-)
+KERNEL_FILES = ("/proc/sysrq-trigger", "/proc/sys/kernel/core_pattern", "/sys/kernel/uevent_helper")
 CLONE_NEWUSER = 0x10000000
 SOCKETS = ("/var/run/docker.sock", "/run/docker.sock", "/run/containerd/containerd.sock")
 
@@ -146,6 +141,21 @@ def _connects(target: str) -> str:
     except OSError as error:
         return errno.errorcode.get(error.errno or 0, str(error))
     return ""
+
+
+def ask(*targets: str) -> dict[str, str]:
+    """Ask a replica whether it is ready, at ADDRESS:PORT; gives what answered, which may be somebody else."""
+    return {target: _answer(target) for target in targets}
+
+
+def _answer(target: str) -> str:
+    address, _, port = target.rpartition(":")
+    try:
+        with socket.create_connection((address, int(port)), timeout=CONNECT_S) as connection:
+            connection.sendall(b"GET /readyz HTTP/1.0\r\n\r\n")
+            return b"".join(iter(lambda: connection.recv(4096), b"")).decode(errors="replace")
+    except OSError as error:
+        return str(error)
 
 
 if __name__ == "__main__":

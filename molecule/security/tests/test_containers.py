@@ -98,16 +98,19 @@ def facts(host: Host, stack: Stack) -> Facts:
     containers = [*stack.inspect("nginx"), *stack.inspect("app")]
     images = {one["Config"]["Image"]: one["Image"] for one in containers}
     listed = json.loads(host.check_output(f"docker image inspect {' '.join(images.values())}"))
-    history = "docker history --no-trunc --format '{{{{.CreatedBy}}}}' {}"
+    history = "docker history --no-trunc --format json {}"
     looking = SET_ID.format(" ".join(UNNECESSARY))
     by_image = {one["Config"]["Image"]: one["Id"] for one in containers}
     return Facts(
         containers,
         dict(zip(images, listed, strict=True)),
-        {name: host.check_output(history.format(one)).splitlines() for name, one in images.items()},
+        {
+            name: [json.loads(line)["CreatedBy"] for line in host.check_output(history.format(one)).splitlines()]
+            for name, one in images.items()
+        },
         list(_processes(host.check_output(LOOK))),
         {name: host.run(f"docker exec {one} sh -c '{looking}'").stdout.split() for name, one in by_image.items()},
-        json.loads(host.check_output("docker info --format '{{json .}}'")),
+        json.loads(host.check_output("docker info --format json")),
         json.loads(host.check_output(f"cd {stack.directory} && docker compose config --format json"))["services"],
     )
 

@@ -213,8 +213,8 @@ def assert_in_step(name: str, said: bytes) -> None:
     assert wrong == [], name
     assert not any(SMUGGLED_SAYS in one.body for one in found), name
     assert len(found) <= 2, name
-    if len(found) == 2:
-        assert found[1].body.strip() == CANARY_SAYS, name
+    # What is left of a body that was not read is no request either.
+    assert [one.body for one in found[1:] if one.status != 400 and one.body.strip() != CANARY_SAYS] == [], name
 
 
 @pytest.fixture
