@@ -57,7 +57,7 @@ def test_three_deploys_in_a_row_lose_no_request(stack: Stack, app: Path) -> None
 
 
 BROKEN: dict[str, Callable[[Path], None]] = {
-    "does not build": lambda app: edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
+    "does not build": lambda app: edit(app / "Dockerfile", "USER 10001", "RUN false\nUSER 10001"),
     "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
     "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
     "is never ready": lambda app: edit(app / "hello/views.py", '"/readyz"', '"/never"'),
