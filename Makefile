@@ -7,7 +7,10 @@ MAKEFLAGS += --no-print-directory
 
 VENV := .venv
 READY := $(VENV)/ready
+AUDIT := .cache/audit
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+INVENTORY := inventories/local
 
 # In this order: `default` makes the instance that the others use, `aws` bakes an image of it and removes it.
 SCENARIOS := default rollout aws
@@ -15,13 +18,17 @@ SCENARIOS := default rollout aws
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule live faults clean
+.PHONY: help rehearse up down destroy test lint unit molecule live faults audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(READY): requirements.txt
 	@$(call step,Python environment from the locked requirements,python3 -m venv $(VENV); pip install --quiet --require-hashes --requirement requirements.txt)
+	touch $@
+
+$(AUDIT)/%/ready: audit/%.txt
+	@$(call step,environment of the audit: $*,python3 -m venv $(AUDIT)/$*; $(AUDIT)/$*/bin/pip install --quiet --require-hashes --requirement $<)
 	touch $@
 
 rehearse: $(READY) ## Run site.yml -i inventories/aws against a local EC2
@@ -58,6 +65,10 @@ live: $(READY) ## The rehearsal itself, with real clients; after molecule, which
 
 faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
 	@$(call step,molecule test of the faults,molecule test --scenario-name faults)
+
+audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there
+	@$(call step,engine; images and what is in them,ansible-playbook playbooks/configure.yml playbooks/packages.yml -i $(INVENTORY))
+	$(call step,audit,python -m audit)
 
 clean: ## Remove the Python environment and the images that were built
 	@rm -rf $(VENV)

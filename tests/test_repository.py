@@ -16,6 +16,7 @@ from packaging.utils import canonicalize_name
 from tests.project import ROOT, load_mapping, relative
 
 LOCKS = [ROOT / "requirements.txt", ROOT / "app/requirements.txt"]
+AUDIT_LOCKS = [ROOT / "audit/tools.txt", ROOT / "audit/checkov.txt"]
 
 # Put together from parts, so that this file does not contain what it forbids.
 REGISTRIES = [
@@ -146,7 +147,7 @@ def test_markdown_links_lead_somewhere() -> None:
     assert [link for path in tracked("*.md") for link in broken_links(path)] == []
 
 
-@pytest.mark.parametrize("lock", LOCKS, ids=relative)
+@pytest.mark.parametrize("lock", [*LOCKS, *AUDIT_LOCKS], ids=relative)
 def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
     """Only then does pip refuse anything that is not exactly what was tested."""
     assert locked(lock)

@@ -12,7 +12,7 @@ from roles.stack.library.secret_files import is_right, write_all
 from tests.project import files, load_yaml, relative, tasks
 from tests.test_playbooks import PLAYBOOKS, TASK_FILES, tasks_of
 
-SECRETS = {"secret_key": "one", "tls.key": "line\nline\n"}
+SECRETS = {"session": "one", "tls.key": "line\nline\n"}
 OWNER = os.getuid()
 
 
@@ -45,15 +45,15 @@ def test_only_the_owner_can_read_them(folder: Path) -> None:
 def test_what_was_changed_by_hand_is_put_right(folder: Path) -> None:
     """A value, a mode, a file too many, one too few, another owner."""
     damage: dict[str, Callable[[], object]] = {
-        "value": lambda: (folder / "secret_key").write_text("two"),
-        "mode": lambda: (folder / "secret_key").chmod(0o444),
+        "value": lambda: (folder / "session").write_text("two"),
+        "mode": lambda: (folder / "session").chmod(0o444),
         "folder": lambda: folder.chmod(0o755),
         "more": lambda: (folder / "more").write_text("x"),
-        "fewer": (folder / "secret_key").unlink,
+        "fewer": (folder / "session").unlink,
     }
     for what, spoil in damage.items():
         folder.chmod(0o700)
-        (folder / "secret_key").chmod(0o600)
+        (folder / "session").chmod(0o600)
         spoil()
         assert not is_right(folder, SECRETS, OWNER), what
         write_all(folder, SECRETS, OWNER)

@@ -27,7 +27,7 @@ def problems(**changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "value", ["8 letter", secrets.token_hex(32), "postgres://app:pass@db/app?x=$1", "a\nb\nc\nd\ne"]
+    "value", ["8 letter", secrets.token_hex(32), "postgres://app@db/app?password=$1", "a\nb\nc\nd\ne"]
 )
 def test_secret_of_any_kind_is_allowed(value: str) -> None:
     """Keys, passwords, addresses with passwords in them, files of several lines."""

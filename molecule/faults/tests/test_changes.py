@@ -15,7 +15,7 @@ PATIENCE_S = 10
 """How long a version that does not work is given; the shipped 60 s would only make the run longer."""
 
 BROKEN: dict[str, Callable[[Path], None]] = {
-    "does not build": lambda app: edit(app / "Dockerfile", "USER app", "RUN false\nUSER app"),
+    "does not build": lambda app: edit(app / "Dockerfile", "USER 10001", "RUN false\nUSER 10001"),
     "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
     "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
     "answers 500 on readiness": lambda app: edit(

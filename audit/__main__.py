@@ -1,0 +1,226 @@
+"""The command of `make audit`: runs all checks, shows one table, and fails when something has to be mended."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from audit.floors import Floor, below
+from audit.report import Finding, Outcome, Reason, judge, table
+from tests.project import ROOT, SERVICE, relative
+from tests.templates.render import Renderer
+
+TOOLS = ROOT / ".cache/audit/tools/bin"
+CHECKOV = ROOT / ".cache/audit/checkov/bin"
+PACKAGES = ROOT / ".cache/packages"
+BILLS = ROOT / "sbom"
+TIMEOUT_S = 600
+
+HASH = "sha256:[0-9a-f]{64}"
+
+NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
+    "one service": {"stack_services": [SERVICE]},
+    "two services": {"stack_services": [SERVICE, SERVICE | {"name": "api", "path": "/api"}]},
+}
+"""Each kind of nginx.conf that can be rendered; whoever adds one to the template adds it here."""
+
+
+def tool(program: Path, *arguments: str) -> str:
+    """Run a tool, whose exit status only says whether it found something.
+
+    Args:
+        program: The tool.
+        *arguments: Its arguments.
+
+    Returns:
+        What it printed.
+
+    Raises:
+        RuntimeError: It printed nothing.
+    """
+    done = subprocess.run(
+        [str(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    if not done.stdout.strip():
+        raise RuntimeError(f"{program.name} said nothing but: {done.stderr.strip()}")
+    return done.stdout
+
+
+def tracked(*patterns: str) -> list[str]:
+    """List files of the repository.
+
+    Args:
+        *patterns: As git understands them.
+
+    Returns:
+        Their names, from the project's folder.
+    """
+    return tool(Path("git"), "ls-files", "--", *patterns).split()
+
+
+def hadolint() -> Outcome:
+    """Check the Dockerfiles.
+
+    Returns:
+        What it found.
+    """
+    files = tracked("*Dockerfile")
+    found = json.loads(tool(TOOLS / "hadolint", "--format", "json", *files))
+    findings = [Finding(one["code"], one["file"], one["message"], one["line"]) for one in found]
+    return Outcome(tool(TOOLS / "hadolint", "--version").split()[-1], "Dockerfiles", len(files), findings)
+
+
+def checkov() -> Outcome:
+    """Check Dockerfiles and Ansible against Checkov's own rules; of AWS it knows next to nothing here.
+
+    Returns:
+        What it found.
+    """
+    options = ["--skip-download", "--compact", "--output", "json", "--framework", "dockerfile", "ansible"]
+    reports = json.loads(tool(CHECKOV / "checkov", *options, "--directory", "."))
+    failed = [one for report in reports for one in report["results"]["failed_checks"]]
+    findings = [
+        Finding(one["check_id"], one["file_path"].lstrip("/"), one["check_name"], one["file_line_range"][0])
+        for one in failed
+    ]
+    passed = sum(report["summary"]["passed"] for report in reports)
+    version = tool(CHECKOV / "checkov", "--version").strip()
+    return Outcome(version, "checks", passed + len(failed), findings)
+
+
+def ansible_lint() -> Outcome:
+    """Check playbooks and roles against the profile `production`.
+
+    Returns:
+        What it found.
+    """
+    program = Path(sys.executable).with_name("ansible-lint")
+    found = json.loads(tool(program, "--quiet", "--format", "codeclimate"))
+    findings = [
+        Finding(
+            one["check_name"],
+            one["location"]["path"],
+            one["description"],
+            one["location"].get("lines", {}).get("begin", 0),
+        )
+        for one in found
+    ]
+    files = tracked("*.yml")
+    return Outcome(tool(program, "--version").split()[1], "YAML files", len(files), findings)
+
+
+def gixy() -> Outcome:
+    """Check nginx.conf as it is rendered.
+
+    Returns:
+        What it found.
+    """
+    render = Renderer(ROOT / "roles")
+    given = {"stack_images": {"nginx": "nginx:1", "app": "app:1", "api": "api:1"}}
+    machine = {"processor_nproc": 1, "memtotal_mb": 950}
+    findings = []
+    with tempfile.TemporaryDirectory() as folder:
+        for name, variables in NGINX_VARIANTS.items():
+            file = Path(folder, "nginx.conf")
+            file.write_text(render("stack", "nginx/nginx.conf.j2", facts=machine, **given, **variables))
+            found = json.loads(tool(TOOLS / "gixy", "--format", "json", str(file)))
+            findings += [
+                Finding(one["plugin"], f"nginx.conf ({name})", one["reason"] or one["summary"], one["line"])
+                for one in found
+            ]
+    version = tool(TOOLS / "gixy", "--version").split()[-1]
+    return Outcome(version, "kinds of nginx.conf", len(NGINX_VARIANTS), findings)
+
+
+def detect_secrets() -> Outcome:
+    """Look for secrets in the repository; the hashes of locked packages are none.
+
+    Returns:
+        What it found.
+    """
+    found = json.loads(tool(TOOLS / "detect-secrets", "scan", "--no-verify", "--exclude-lines", HASH))
+    findings = [
+        Finding(one["type"], file, "looks like a secret", one["line_number"])
+        for file, secrets in found["results"].items()
+        for one in secrets
+    ]
+    return Outcome(found["version"], "files", len(tracked()), findings)
+
+
+def bills() -> Outcome:
+    """Write a bill of materials for each image, and have its schema checked.
+
+    Returns:
+        What was written; one that does not keep to the schema is an error.
+    """
+    BILLS.mkdir(exist_ok=True)
+    for old in BILLS.glob("*.cdx.json"):
+        old.unlink()
+    written = tool(TOOLS / "python", "-m", "audit.sbom", str(PACKAGES), str(BILLS)).splitlines()
+    return Outcome("CycloneDX 1.6", f"images, in {relative(BILLS)}/", len(written))
+
+
+def floors() -> Outcome:
+    """Compare what the images hold with the least versions.
+
+    Returns:
+        What is too old.
+    """
+    lists = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(PACKAGES.glob("*.json"))]
+    contents = {one["reference"]: one["packages"] for one in lists}
+    known = [Floor(**entry) for entry in yaml.safe_load((ROOT / "audit/floors.yml").read_text(encoding="utf-8"))]
+    total = sum(map(len, contents.values()))
+    return Outcome(f"{len(known)} floors", "packages in images", total, list(below(known, contents)))
+
+
+CHECKS: Mapping[str, Callable[[], Outcome]] = {
+    "hadolint": hadolint,
+    "checkov": checkov,
+    "ansible-lint": ansible_lint,
+    "gixy": gixy,
+    "detect-secrets": detect_secrets,
+    "sbom": bills,
+    "floors": floors,
+}
+"""A further check is a function that gives an Outcome, and a line here."""
+
+
+def main() -> int:
+    """Run the checks that were asked for.
+
+    Returns:
+        Exit status: 0 when nothing has to be mended.
+    """
+    parser = argparse.ArgumentParser(prog="python -m audit", description=__doc__)
+    parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; without any: all")
+    chosen = parser.parse_args().checks or list(CHECKS)
+    if unknown := set(chosen) - set(CHECKS):
+        parser.error(f"no such check: {', '.join(sorted(unknown))}")
+    reasons = [Reason(**one) for one in yaml.safe_load((ROOT / "audit/findings.yml").read_text(encoding="utf-8"))]
+    rows, all_bad = [], []
+    for name in chosen:
+        outcome = CHECKS[name]()
+        bad, stays = judge(name, outcome, reasons)
+        looked_at = f"{outcome.count} {outcome.looked_at}"
+        found = str(len(outcome.findings))
+        rows.append((name, outcome.tool, looked_at, found, str(stays), "FAILED" if bad else "ok"))
+        all_bad += [f"{name}: {one}" for one in bad]
+    print(table(rows))
+    print(
+        "\nNo advisory service was asked: of holes that became known since, audit/floors.yml knows nothing by itself."
+    )
+    if all_bad:
+        print("\nTo be mended, or given a reason in audit/findings.yml:", *all_bad, sep="\n- ")
+    return 1 if all_bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
