@@ -83,16 +83,18 @@ def _throughput(url: str, clients: int, seconds: float) -> float:
 def _round_robin(lab: Lab) -> Iterator[str]:
     """Run a second nginx, with a plain list of the replicas, beside the first one."""
     (nginx,) = lab.stack.inspect("nginx")
-    (network,) = nginx["NetworkSettings"]["Networks"]
     replicas = lab.stack.inspect("app")
+    (network,) = replicas[0]["NetworkSettings"]["Networks"]
+    (front,) = {*nginx["NetworkSettings"]["Networks"]} - {network}
     addresses = [one["NetworkSettings"]["Networks"][network]["IPAddress"] for one in replicas]
     (port,) = (name.partition("=")[2] for name in replicas[0]["Config"]["Env"] if name.startswith("PORT="))
     servers = "\n".join(f"        server {address}:{port};" for address in sorted(addresses))
     folder = "/tmp/faults-nginx"  # noqa: S108 (on the instance)
     lab.write(f"{folder}/nginx.conf", ROUND_ROBIN.replace("SERVERS", servers))
     lab.open_port(SIDE_PORT)
-    run = f"docker run --detach --rm --network {network} --publish {SIDE_PORT}:80 --tmpfs /tmp:mode=1777"
-    side = lab.host.check_output(f"{run} --volume {folder}:/etc/nginx/stack:ro {nginx['Config']['Image']}").strip()
+    create = f"docker create --rm --network {front} --publish {SIDE_PORT}:80 --tmpfs /tmp:mode=1777"
+    side = lab.host.check_output(f"{create} --volume {folder}:/etc/nginx/stack:ro {nginx['Config']['Image']}").strip()
+    lab.host.check_output(f"docker network connect {network} {side} && docker start {side}")
     try:
         yield f"http://{lab.stack.address}:{SIDE_PORT}/"
     finally:
