@@ -185,7 +185,7 @@ def _(facts: Facts) -> list[str]:
 @item("4.11", "only verified packages are installed")
 def _(facts: Facts) -> list[str]:
     pip = r"pip install(?!.*--require-hashes)|pip .* install(?!.*--require-hashes)"
-    return facts.of_layers(rf"{pip}|--allow-unauthenticated|trusted=yes|--trusted-host|curl |wget ")
+    return facts.of_layers(rf"{pip}|--allow-unauthenticated|trusted=yes|--trusted.host|curl |wget ")
 
 
 @item("5.1", "swarm mode is not enabled, if not needed")

@@ -110,7 +110,7 @@ def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
     (folder / "hosts").write_text(f"127.0.0.1 localhost\n{stack.address} {' '.join(NAMES)}\n")
     variables: dict[str, object] = {
         "certificate_mode": "acme",
-        "certificate_names": NAMES,
+        "stack_host_names": NAMES,
         "certificate_email": "jane@fleet.test",
         "certificate_acme_directory": authority.directory,
         "certificate_acme_authorities": str(authority.own),
@@ -275,7 +275,7 @@ def test_name_that_leads_elsewhere_is_named_and_nothing_lost(site: Site) -> None
     finally:
         site.authority.point(NAMES, site.stack.address)
     assert failed.returncode == 1
-    assert "certificate_names: the authority could not see" in failed.stderr
+    assert "stack_host_names: the authority could not see" in failed.stderr
     assert f"\n{NAMES[1]}: " in failed.stderr
     assert f"\n{NAMES[0]}: " not in failed.stderr
     assert site.serial() == before
