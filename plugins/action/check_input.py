@@ -24,7 +24,15 @@ from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_port
 from preflight.receipts import fingerprint, proof
 from preflight.services import bad_services, scaled
-from preflight.variables import Variables, is_true, known_variables, misspelt, out_of_range, wrong_types
+from preflight.variables import (
+    Variables,
+    bad_times,
+    is_true,
+    known_variables,
+    misspelt,
+    out_of_range,
+    wrong_types,
+)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -67,6 +75,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *misspelt(task_vars, options),
             *wrong_types(variables, options),
             *out_of_range(variables),
+            *bad_times(variables),
             *bad_ssh_cidrs(variables),
             *bad_vpc_cidr(variables),
             *bad_public_ports(variables),
