@@ -32,6 +32,7 @@ WHOLE_NUMBERS = {
     "ec2_count": (1, 20),
     "ec2_volume_size": (8, 16384),
     "host_boot_seconds": (10, 3600),
+    "host_journal_mib": (16, 65536),
     "host_swap_mib": (0, 16384),
     "stack_body_bytes": (1024, 2**31 - 1),
     "stack_client_seconds": (1, 600),
@@ -52,6 +53,9 @@ WHOLE_NUMBERS = {
     "stack_surge": (1, 50),
 }
 """Smallest and largest value that makes sense for a number of ours; sizes in GiB, MiB or bytes, times in seconds."""
+
+TIMES_OF_DAY = {"host_reboot_time"}
+"""Variables that are a time of day, or empty."""
 
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
@@ -169,3 +173,17 @@ def out_of_range(variables: Variables) -> Iterator[str]:
         number = whole_number(variables[name])
         if number is None or not smallest <= number <= largest:
             yield f"{name} is {variables[name]!r}: allowed is a whole number from {smallest} to {largest}"
+
+
+def bad_times(variables: Variables) -> Iterator[str]:
+    """Check the times of day, which YAML takes for a number when they are not quoted.
+
+    Args:
+        variables: Values by name.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for name in sorted(TIMES_OF_DAY & variables.keys()):
+        if variables[name] != "" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(variables[name]), re.ASCII):
+            yield f'{name} is {variables[name]!r}: allowed is a time of day in quotes, such as "04:00", or ""'

@@ -162,6 +162,7 @@ class Machine:
             "--cap-drop=SYS_TIME",
             f"--security-opt=seccomp={SECCOMP}",
             "--security-opt=apparmor=unconfined",
+            "--security-opt=no-new-privileges=false",  # sudo needs it, whatever the engine's default is
             "--security-opt=systempaths=unconfined",
             "--device-cgroup-rule=a *:* rwm",
             "--cgroupns=private",

@@ -29,7 +29,15 @@ from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, clo
 from preflight.receipts import fingerprint, proof
 from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled
-from preflight.variables import Variables, is_true, known_variables, misspelt, out_of_range, wrong_types
+from preflight.variables import (
+    Variables,
+    bad_times,
+    is_true,
+    known_variables,
+    misspelt,
+    out_of_range,
+    wrong_types,
+)
 from preflight.web import bad_host_names, bad_policy, body_without_room
 
 
@@ -80,6 +88,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *misspelt(task_vars, options),
             *wrong_types(variables, options),
             *out_of_range(variables),
+            *bad_times(variables),
             *bad_ssh_cidrs(variables),
             *bad_vpc_cidr(variables),
             *bad_public_ports(variables),

@@ -44,6 +44,20 @@ def test_what_is_no_whole_number_is_refused(name: str, value: object) -> None:
     assert problem.startswith(f"{name} is {value!r}: allowed is a whole number from ")
 
 
+@pytest.mark.parametrize("value", ["", "00:00", "04:30", "23:59"])
+def test_time_of_day_is_allowed(value: str) -> None:
+    """Empty means never."""
+    assert list(variables.bad_times({"host_reboot_time": value})) == []
+
+
+@pytest.mark.parametrize("value", [240, "4:00", "24:00", "04:60", "now", None, "04:00\n"], ids=repr)
+def test_what_is_no_time_of_day_is_refused(value: object) -> None:
+    """YAML reads 04:00 without quotes as 240 and 20:00 as 1200; apt would reboot at once, or never."""
+    assert list(variables.bad_times({"host_reboot_time": value})) == [
+        f'host_reboot_time is {value!r}: allowed is a time of day in quotes, such as "04:00", or ""'
+    ]
+
+
 @pytest.mark.parametrize(
     ("name", "meant"),
     [

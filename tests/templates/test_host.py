@@ -1,6 +1,7 @@
-"""The files of the host role: a swap file, and security updates that install themselves."""
+"""The files of the host role: a swap file, security updates that install themselves, kernel settings."""
 
 import configparser
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -57,6 +58,15 @@ def test_security_updates_install_themselves(render: Renderer) -> None:
     assert text.rstrip().split("*/\n")[1].splitlines() == [
         'APT::Periodic::Update-Package-Lists "1";',
         'APT::Periodic::Unattended-Upgrade "1";',
+        'Unattended-Upgrade::Automatic-Reboot "false";',
+    ]
+
+
+def test_a_reboot_is_made_when_a_time_is_given(render: Renderer) -> None:
+    """A kernel is not replaced otherwise; but a machine that nobody asked does not go away by itself."""
+    assert render("host", UPDATES, host_reboot_time="04:00").splitlines()[-2:] == [
+        'Unattended-Upgrade::Automatic-Reboot "true";',
+        'Unattended-Upgrade::Automatic-Reboot-Time "04:00";',
     ]
 
 
@@ -69,3 +79,17 @@ def test_apt_reads_the_updates_file(render: Renderer, tmp_path: Path) -> None:
     read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
     assert 'APT::Periodic::Unattended-Upgrade "1";' in read.stdout
     assert read.stderr == ""
+
+
+def test_forwarding_is_left_to_docker(render: Renderer) -> None:
+    """Usual lists of kernel settings turn it off, and every published port with it."""
+    text = render("host", "etc/sysctl.d/60-flask-fleet.conf.j2")
+    settings = dict(line.split(" = ") for line in text.splitlines() if not line.startswith("#"))
+    assert settings["net.ipv4.tcp_syncookies"] == "1"
+    assert [name for name in settings if "forward" in name] == []
+
+
+def test_kernel_settings_of_the_inventory_win(render: Renderer) -> None:
+    """Two network cards need a looser check of where packets come from, for example."""
+    text = render("host", "etc/sysctl.d/60-flask-fleet.conf.j2", host_sysctl={"net.ipv4.conf.all.rp_filter": 2})
+    assert re.findall(r"^net.ipv4.conf.all.rp_filter = (.+)$", text, re.MULTILINE) == ["2"]

@@ -1,0 +1,209 @@
+"""Who gets into the machine and how, what is written down of it, and whether it keeps itself up to date."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from uuid import uuid4
+
+import pytest
+from testinfra.host import Host
+
+from tests.live_outsider import KNOWN, Outsider
+from tests.live_playbook import playbook
+from tests.live_stack import Stack
+
+LOGIN = "admin"
+"""Of Debian's machine images."""
+GUESSER = "guesser"
+PASSWORD = "correct-horse"  # noqa: S105 - of a user who exists for one test
+MOST_GUESSES = 20
+
+WANTED = {
+    "allowagentforwarding": "no",
+    "hostbasedauthentication": "no",
+    "kbdinteractiveauthentication": "no",
+    "logingracetime": "30",
+    "loglevel": "VERBOSE",
+    "maxauthtries": "4",
+    "passwordauthentication": "no",
+    "permitemptypasswords": "no",
+    "permitrootlogin": "no",
+    "permittunnel": "no",
+    "permituserenvironment": "no",
+    "pubkeyauthentication": "yes",
+    "x11forwarding": "no",
+}
+OLD = (
+    "sha1",
+    "cbc",
+    "3des",
+    "arcfour",
+    "md5",
+    "hmac-sha2-256,",
+    "umac-64",
+    "diffie-hellman",
+    "nistp",
+    "ssh-rsa,",
+    "ssh-dss",
+)
+"""What must not be among the algorithms: broken, or not recommended any more."""
+
+
+@pytest.fixture(scope="module")
+def outsider(stack: Stack) -> Iterator[Outsider]:
+    """Give a machine outside: sshd makes who fails wait, and that must not be the controller.
+
+    Args:
+        stack: The stack of the instance.
+    """
+    outsider = Outsider(stack.instance_id)
+    yield outsider
+    outsider.leave()
+
+
+@pytest.fixture(scope="module")
+def key(host: Host, outsider: Outsider) -> Iterator[None]:
+    """Let the outsider's key in, as the login and, if that were possible, as root.
+
+    Args:
+        host: The instance.
+        outsider: Who has the key.
+    """
+    files = ["/root/.ssh/authorized_keys", f"/home/{LOGIN}/.ssh/authorized_keys"]
+    for file in files:
+        host.check_output(f"cp {file} {file}.kept; echo {shlex.quote(outsider.public_key)} > {file}.new")
+        host.check_output(f"cat {file}.kept >> {file}.new; cat {file}.new > {file}; rm {file}.new")
+    yield
+    for file in files:
+        host.check_output(f"cat {file}.kept > {file}; rm {file}.kept")
+
+
+@pytest.fixture(scope="module")
+def effect(host: Host) -> dict[str, str]:
+    """Ask sshd for what is in force.
+
+    Args:
+        host: The instance.
+
+    Returns:
+        Values by option.
+    """
+    lines = host.check_output("sshd -T").splitlines()
+    return {name: value for name, _, value in (line.partition(" ") for line in lines)}
+
+
+def test_sshd_does_what_is_wanted(effect: dict[str, str]) -> None:
+    """The first file wins, and cloud-init and packages write files too."""
+    assert {name: effect[name] for name in WANTED} == WANTED
+
+
+@pytest.mark.parametrize("kind", ["ciphers", "hostkeyalgorithms", "kexalgorithms", "macs", "pubkeyacceptedalgorithms"])
+def test_sshd_speaks_only_what_is_not_known_to_be_weak(effect: dict[str, str], kind: str) -> None:
+    """Somebody who records the traffic has time."""
+    allowed = {"nistp"} if "key" in kind and kind != "kexalgorithms" else set()
+    assert [old for old in OLD if old not in allowed and old in f"{effect[kind]},"] == []
+
+
+def test_what_is_in_force_is_what_the_file_says(host: Host) -> None:
+    """A file is read once, when sshd starts or is told to."""
+    assert host.check_output("find /etc/ssh/sshd_config.d -name '*.conf' -newer /run/sshd.pid") == ""
+
+
+@pytest.mark.usefixtures("key")
+def test_a_key_gets_in_and_root_does_not(outsider: Outsider, stack: Stack) -> None:
+    """The same key in both files."""
+    welcome = outsider.ssh(f"{LOGIN}@{stack.address}", "id -un")
+    assert welcome.stdout.strip() == LOGIN, welcome.stderr
+    refused = outsider.ssh(f"root@{stack.address}", "id -un")
+    assert refused.returncode != 0
+    assert "Permission denied (publickey)" in refused.stderr
+
+
+@pytest.mark.usefixtures("key")
+def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) -> None:
+    """Several people share the login: the journal has the key that came in and each command as root."""
+    mark = uuid4().hex
+    done = outsider.ssh(f"{LOGIN}@{stack.address}", f"sudo -n true {mark}")
+    assert done.returncode == 0, done.stderr
+    journal = host.check_output("journalctl --since=-5min --output=cat SYSLOG_IDENTIFIER=sudo")
+    assert any(f"USER=root ; COMMAND=/usr/bin/true {mark}" in line for line in journal.splitlines())
+    fingerprint = outsider.run("ssh-keygen -lf /root/.ssh/id_ed25519.pub").stdout.split()[1]
+    logins = host.check_output("journalctl --since=-5min --output=cat --unit=ssh")
+    assert f"Accepted publickey for {LOGIN} from {KNOWN}" in logins
+    assert fingerprint in logins
+    assert "use_pty" in host.check_output(f"sudo -l -U {LOGIN}")
+
+
+@pytest.mark.parametrize(
+    ("role", "variables", "said"),
+    [
+        ("sshd", {"sshd_options": {"Ciphers": "nonsense"}}, "Bad SSH2 cipher spec"),
+        ("sshd", {"sshd_options": {"PubkeyAuthentication": "no"}}, f"{LOGIN} could not log in"),
+        ("firewall", {"firewall_ssh_cidrs": ["203.0.113.7/32"]}, "which firewall_ssh_cidrs does not have"),
+        ("firewall", {"firewall_public_ports": [80, 70000]}, "failed to validate"),
+    ],
+    ids=["sshd refuses it", "nobody could log in", "not from here", "nft refuses it"],
+)
+def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[str, object], said: str) -> None:
+    """A mistake in one line must not be the last thing that this machine was ever told."""
+    look = "cat /etc/ssh/sshd_config.d/* /etc/firewall.nft; nft --stateless list ruleset; systemctl show ssh -p MainPID"
+    before = host.check_output(look)
+    refused = playbook("playbooks/configure.yml", "--tags", role, "--extra-vars", json.dumps(variables))
+    assert not refused.ok
+    assert said in " ".join(refused.said.split())
+    assert host.check_output(look) == before
+
+
+def test_passwords_are_neither_taken_nor_guessed(host: Host, outsider: Outsider, stack: Stack) -> None:
+    """A right password is refused, too; and whoever goes on trying is not listened to any more, while others are."""
+    host.check_output(f"useradd --create-home {GUESSER} && echo {GUESSER}:{PASSWORD} | chpasswd")
+    try:
+        outsider.run(f"printf '#!/bin/sh\\necho {PASSWORD}\\n' > /tmp/ask; chmod 700 /tmp/ask")
+        ask = "SSH_ASKPASS=/tmp/ask SSH_ASKPASS_REQUIRE=force"
+        guess = "-o PubkeyAuthentication=no -o PreferredAuthentications=password,keyboard-interactive"
+        said = [outsider.ssh(f"{GUESSER}@{stack.address}", "id", guess, ask).stderr for _ in range(MOST_GUESSES)]
+    finally:
+        host.check_output(f"userdel --remove {GUESSER}")
+    assert "Permission denied (publickey)" in said[0]
+    assert "Permission denied" not in said[-1]
+    assert "penalty" in host.check_output("journalctl --since=-5min --output=cat --unit=ssh")
+    assert host.ansible("ansible.builtin.ping", check=False)["ping"] == "pong"
+
+
+def test_security_updates_install_themselves(host: Host) -> None:
+    """Debian's security updates, those of the Docker engine included, which comes from Debian too."""
+    for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
+        assert host.service(timer).is_enabled
+        assert host.service(timer).is_running
+    settings = host.check_output("apt-config dump")
+    assert 'APT::Periodic::Update-Package-Lists "1";' in settings
+    assert 'APT::Periodic::Unattended-Upgrade "1";' in settings
+    tried = host.check_output("unattended-upgrade --dry-run --debug 2>&1")
+    assert "label=Debian-Security" in tried.partition("Allowed origins are:")[2].splitlines()[0]
+    assert "Debian" in host.check_output("apt-cache policy docker.io")
+
+
+def test_settings_are_in_force(host: Host) -> None:
+    """As far as they are the network's: the others are the whole machine's, which a container cannot set."""
+    wanted = {
+        "net.ipv4.conf.all.accept_redirects": "0",
+        "net.ipv4.conf.all.rp_filter": "1",
+        "net.ipv4.conf.all.send_redirects": "0",
+        "net.ipv4.ip_forward": "1",
+        "net.ipv4.tcp_syncookies": "1",
+    }
+    assert {name: host.check_output(f"sysctl -n {name}") for name in wanted} == wanted
+
+
+def test_a_reboot_that_is_waited_for_is_said(host: Host) -> None:
+    """A new kernel guards nobody until it runs."""
+    said = "an update waits for a reboot"
+    assert said not in playbook("playbooks/status.yml").said
+    host.check_output("touch /run/reboot-required; echo linux-image-amd64 > /run/reboot-required.pkgs")
+    try:
+        assert said in playbook("playbooks/status.yml").said
+        assert "reboot: linux-image-amd64" in host.check_output("run-parts /etc/update-motd.d")
+    finally:
+        host.check_output("rm /run/reboot-required /run/reboot-required.pkgs")

@@ -1,0 +1,153 @@
+"""What answers from outside and from a container, past the security group: only the machine's own filter is left."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from testinfra.host import Host
+
+from tests.live_outsider import SCAN, STRANGER, Outsider, question
+from tests.live_stack import Stack
+
+EVERY_PORT = range(1, 65536)
+SSH_PORT = 22
+WEB_PORTS = {80, 443}
+BY_HAND = "by-hand"
+BY_HAND_PORT = 8080
+METADATA = "169.254.169.254"
+
+
+@pytest.fixture(scope="module")
+def outsider(stack: Stack) -> Iterator[Outsider]:
+    """Give a machine outside.
+
+    Args:
+        stack: The stack of the instance.
+    """
+    outsider = Outsider(stack.instance_id)
+    yield outsider
+    outsider.leave()
+
+
+@pytest.fixture(scope="module")
+def public(stack: Stack) -> set[int]:
+    """Tell what is meant to be public: where nginx is published.
+
+    Args:
+        stack: The stack of the instance.
+    """
+    (nginx,) = stack.inspect("nginx")
+    ports = {int(one["HostPort"]) for where in nginx["NetworkSettings"]["Ports"].values() for one in where or []}
+    assert ports
+    assert ports <= WEB_PORTS
+    return ports
+
+
+@pytest.fixture(scope="module")
+def by_hand(host: Host, stack: Stack) -> Iterator[None]:
+    """Publish a container as people do it in a hurry.
+
+    Args:
+        host: The instance.
+        stack: Its stack.
+    """
+    image = stack.inspect("app")[0]["Config"]["Image"]
+    server = f"python3 {image} -m http.server {BY_HAND_PORT}"
+    host.check_output(f"docker run -d --rm --name {BY_HAND} -p {BY_HAND_PORT}:{BY_HAND_PORT} --entrypoint {server}")
+    stack.wait_for("the container serves", lambda: host.run(f"curl -sf http://127.0.0.1:{BY_HAND_PORT}/").rc == 0)
+    yield
+    host.run(f"docker rm --force {BY_HAND}")
+
+
+@contextmanager
+def _no_firewall(host: Host) -> Iterator[None]:
+    """Show that what a test asks for would answer, if the firewall were not there."""
+    host.check_output("systemctl stop firewall")
+    try:
+        yield
+    finally:
+        host.check_output("systemctl start firewall")
+
+
+def _scan_from_a_container(host: Host, stack: Stack, address: str, *ports: int) -> set[int]:
+    image = stack.inspect("app")[0]["Config"]["Image"]
+    scan = f"docker run --rm --interactive --entrypoint python3 {image} -c {shlex.quote(SCAN)}"
+    asked = shlex.quote(question(address, ports))
+    return set(json.loads(host.check_output(f"printf %s {asked} | {scan}")))
+
+
+def test_only_the_intended_ports_answer(outsider: Outsider, stack: Stack, public: set[int]) -> None:
+    """All 65,535 of them, asked from an address that may use SSH."""
+    assert outsider.open_ports(stack.address, EVERY_PORT) == public | {SSH_PORT}
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_a_port_published_by_hand_stays_closed(host: Host, outsider: Outsider, stack: Stack) -> None:
+    """Docker's rules come before those of ufw and the like; without ours, that it serves is seen."""
+    with _no_firewall(host):
+        assert outsider.open_ports(stack.address, [BY_HAND_PORT]) == {BY_HAND_PORT}
+    assert outsider.open_ports(stack.address, [BY_HAND_PORT]) == set()
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_containers_are_not_reached_round_the_machine(host: Host, outsider: Outsider, stack: Stack) -> None:
+    """A neighbour on the same network can name the machine as its router, and go to a container."""
+    (seen,) = json.loads(host.check_output(f"docker inspect {BY_HAND}"))
+    address = seen["NetworkSettings"]["IPAddress"]
+    outsider.route(address, stack.address)
+    with _no_firewall(host):
+        assert outsider.open_ports(address, [BY_HAND_PORT]) == {BY_HAND_PORT}
+    assert outsider.open_ports(address, [BY_HAND_PORT]) == set()
+
+
+def test_ssh_answers_only_the_listed_addresses(outsider: Outsider, stack: Stack, public: set[int]) -> None:
+    """The same machine asks, once with an address that no list has."""
+    asked = [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]
+    assert outsider.open_ports(stack.address, asked) == public | {SSH_PORT}
+    assert outsider.open_ports(stack.address, asked, STRANGER) == public
+
+
+def test_ipv6_is_no_way_round(host: Host, outsider: Outsider) -> None:
+    """Whoever forgets it leaves a second front door open: sshd listens on both."""
+    host.check_output("sysctl -qw net.ipv6.conf.all.disable_ipv6=0 net.ipv6.conf.eth0.disable_ipv6=0")
+    address = json.loads(host.check_output("ip -6 -json address show dev eth0 scope link"))[0]["addr_info"][0]["local"]
+    place = f"{address}%{outsider.bridge}"
+    asked = [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]
+    with _no_firewall(host):
+        assert SSH_PORT in outsider.open_ports(place, asked)
+    assert outsider.open_ports(place, asked) == set()
+
+
+def test_a_container_reaches_of_the_machine_only_what_is_public(host: Host, stack: Stack, public: set[int]) -> None:
+    """What breaks into a container must not get on to sshd, and not to the credentials of the machine's role."""
+    asked = [*WEB_PORTS, SSH_PORT]
+    assert _scan_from_a_container(host, stack, stack.address, *asked) == public
+    assert _scan_from_a_container(host, stack, METADATA, 80) == set()
+
+
+@pytest.mark.usefixtures("by_hand")
+def test_the_same_ports_answer_after_the_engine_restarted(
+    host: Host, outsider: Outsider, stack: Stack, public: set[int]
+) -> None:
+    """Docker writes its rules anew then, in front of everybody else's."""
+    host.check_output("systemctl restart docker")
+    assert outsider.open_ports(stack.address, EVERY_PORT) == public | {SSH_PORT}
+    assert _scan_from_a_container(host, stack, stack.address, *WEB_PORTS, SSH_PORT) == public
+
+
+def test_the_same_ports_answer_after_a_reboot(host: Host, outsider: Outsider, stack: Stack, public: set[int]) -> None:
+    """Nobody is there to type a command; and there is no moment with a network and without a filter."""
+    stack.ec2.reboot_instances(InstanceIds=[stack.instance_id])
+    seen: list[set[int]] = []
+
+    def is_back() -> bool:
+        seen.append(outsider.open_ports(stack.address, [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]))
+        return set() in seen and seen[-1] == public | {SSH_PORT}
+
+    stack.wait_for("the machine goes down and comes back", is_back)
+    stack.wait_for("every replica answers", lambda: len(stack.ask(30)) == stack.replicas)
+    assert "network-pre.target" in host.check_output("systemctl show --property Before --value firewall.service")
