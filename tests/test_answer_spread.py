@@ -18,6 +18,7 @@ from ansible.module_utils.testing import patch_module_args
 
 from roles.stack.library import answer_spread
 from tests.project import ROOT
+from tests.self_signed import self_signed, serving
 
 Answer = tuple[int, str]
 Run = Callable[..., dict[str, Any]]
@@ -213,3 +214,17 @@ def test_ansible_runs_it(stack: Stack, tmp_path: Path) -> None:
     command += [f"--module-path={ROOT / 'roles/stack/library'}", f"--args=url={url} requests=6"]
     subprocess.run([*command, f"--tree={tmp_path}"], check=True, capture_output=True, timeout=60, cwd=tmp_path)
     assert json.loads((tmp_path / "localhost").read_text(encoding="utf-8"))["spread"] == {"a": 2, "b": 2, "c": 2}
+
+
+def test_certificate_of_the_machine_is_the_only_one_accepted(stack: Stack, run: Run, tmp_path: Path) -> None:
+    """By its name, at an address that need not be in any DNS; so that an old one that is still served is noticed."""
+    mine, other = (self_signed(tmp_path, name) for name in ("www.fleet.test", "fleet.test"))
+    stack.socket = serving(mine).wrap_socket(stack.socket, server_side=True)
+
+    def ask(name: str, accepted: Path) -> dict[str, Any]:
+        url = f"https://{name}:{stack.server_port}/"
+        return run(url=url, address="127.0.0.1", certificate=accepted.read_text(), timeout=1)
+
+    assert ask("www.fleet.test", mine)["spread"] == {"a": 10, "b": 10, "c": 10}
+    assert "Hostname mismatch" in ask("fleet.test", mine)["msg"]
+    assert "certificate verify failed" in ask("www.fleet.test", other)["msg"]

@@ -1,8 +1,6 @@
 """Load over HTTPS: certificates are checked, and a kept connection is one."""
 
 import http.server
-import ssl
-import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,6 +11,7 @@ from loadgen import Load, LoadError
 from loadgen.connection import Connection, Refused
 from loadgen.target import Target, find_target
 from tests.loadgen.server import BODY
+from tests.self_signed import self_signed, serving
 
 NAME = "www.fleet.test"
 REQUEST = b"GET /whoami HTTP/1.1\r\nHost: www.fleet.test\r\n\r\n"
@@ -20,12 +19,8 @@ REQUEST = b"GET /whoami HTTP/1.1\r\nHost: www.fleet.test\r\n\r\n"
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Make a certificate for the name, and its key beside it."""
-    file = tmp_path_factory.mktemp("tls") / "certificate.pem"
-    command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
-    command += ["-subj", f"/CN={NAME}", "-addext", f"subjectAltName=DNS:{NAME}", "-out", str(file)]
-    subprocess.run([*command, "-keyout", str(file.with_suffix(".key"))], check=True, capture_output=True)
-    return file
+    """Make a certificate for the name."""
+    return self_signed(tmp_path_factory.mktemp("tls"), NAME)
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
@@ -47,11 +42,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def port(certificate: Path) -> Iterator[int]:
     """Start a server with that certificate; it sends session tickets after the handshake, as nginx does."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         server.daemon_threads = True
-        server.socket = context.wrap_socket(server.socket, server_side=True)
+        server.socket = serving(certificate).wrap_socket(server.socket, server_side=True)
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))
         thread.start()
         yield server.server_port

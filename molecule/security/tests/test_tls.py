@@ -104,6 +104,9 @@ class Site:
 def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """Deploy with certificates of an authority; leave a stack without."""
     folder = tmp_path_factory.mktemp("tls")
+    with host.sudo():
+        # As on a new machine: what an earlier run left is of an authority that is no more.
+        host.check_output(f"rm -rf {DIRECTORY}")
     authority = Authority(host, folder)
     authority.start()
     authority.point(NAMES, stack.address)

@@ -8,6 +8,7 @@ import socket
 import ssl
 import time
 from collections import Counter
+from contextlib import closing
 from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
@@ -79,9 +80,9 @@ class Direct(http.client.HTTPSConnection):
         Raises:
             OSError: Nobody listens, or it has another certificate.
         """
-        plain = socket.create_connection((self._address, self.port), self.timeout)
-        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        self.sock = self._trust.wrap_socket(plain, server_hostname=self.host)
+        self.sock = socket.create_connection((self._address, self.port), self.timeout)
+        self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self.sock = self._trust.wrap_socket(self.sock, server_hostname=self.host)
 
 
 def only(certificate: str) -> ssl.SSLContext:
@@ -176,8 +177,9 @@ def main() -> None:
         else:
             connection = http.client.HTTPConnection(address, url.port or 80, timeout=timeout)
         headers = {"Host": url.netloc}
-        answers = [wait_for_first(connection, url.path, headers, timeout)]
-        answers += [ask(connection, url.path, headers) for _ in range(module.params["requests"] - 1)]
+        with closing(connection):
+            answers = [wait_for_first(connection, url.path, headers, timeout)]
+            answers += [ask(connection, url.path, headers) for _ in range(module.params["requests"] - 1)]
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"{module.params['url']} did not answer as a replica: {error}")
         return
