@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from audit.builds import base_twice, flipped_hash
 from audit.floors import Floor, below
 from audit.report import Finding, Outcome, Reason, judge, table
 from tests.project import ROOT, SERVICE, relative
@@ -103,7 +104,7 @@ def ansible_lint() -> Outcome:
         What it found.
     """
     program = Path(sys.executable).with_name("ansible-lint")
-    found = json.loads(tool(program, "--quiet", "--format", "codeclimate"))
+    found = json.loads(tool(program, "-q", "--format", "codeclimate"))
     findings = [
         Finding(
             one["check_name"],
@@ -189,6 +190,8 @@ CHECKS: Mapping[str, Callable[[], Outcome]] = {
     "detect-secrets": detect_secrets,
     "sbom": bills,
     "floors": floors,
+    "flipped hash": flipped_hash,
+    "base twice": base_twice,
 }
 """A further check is a function that gives an Outcome, and a line here."""
 
