@@ -115,7 +115,7 @@ def ansible_lint() -> Outcome:
         for one in found
     ]
     files = tracked("*.yml")
-    return Outcome(tool(program, "--version").split()[1], "YAML files", len(files), findings)
+    return Outcome(tool(program, "--version", "--nocolor").split()[1], "YAML files", len(files), findings)
 
 
 def gixy() -> Outcome:
@@ -137,7 +137,7 @@ def gixy() -> Outcome:
                 Finding(one["plugin"], f"nginx.conf ({name})", one["reason"] or one["summary"], one["line"])
                 for one in found
             ]
-    version = tool(TOOLS / "gixy", "--version").split()[-1]
+    version = tool(TOOLS / "gixy", "--version").split()[1].lstrip("v")
     return Outcome(version, "kinds of nginx.conf", len(NGINX_VARIANTS), findings)
 
 
