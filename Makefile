@@ -67,7 +67,8 @@ faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
 	@$(call step,molecule test of the faults,molecule test --scenario-name faults)
 
 audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there
-	@$(call step,engine; images and what is in them,ansible-playbook playbooks/configure.yml playbooks/packages.yml -i $(INVENTORY))
+	@rm -rf .cache/packages
+	$(call step,engine; images and what is in them,ansible-playbook playbooks/configure.yml playbooks/packages.yml -i $(INVENTORY))
 	$(call step,audit,python -m audit)
 
 clean: ## Remove the Python environment and the images that were built

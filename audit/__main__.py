@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from audit.builds import base_twice, flipped_hash
 from audit.floors import Floor, below
 from audit.report import Finding, Outcome, Reason, judge, table
 from tests.project import ROOT, SERVICE, relative
@@ -103,7 +104,7 @@ def ansible_lint() -> Outcome:
         What it found.
     """
     program = Path(sys.executable).with_name("ansible-lint")
-    found = json.loads(tool(program, "--quiet", "--format", "codeclimate"))
+    found = json.loads(tool(program, "-q", "--format", "codeclimate"))
     findings = [
         Finding(
             one["check_name"],
@@ -114,7 +115,7 @@ def ansible_lint() -> Outcome:
         for one in found
     ]
     files = tracked("*.yml")
-    return Outcome(tool(program, "--version").split()[1], "YAML files", len(files), findings)
+    return Outcome(tool(program, "--version", "--nocolor").split()[1], "YAML files", len(files), findings)
 
 
 def gixy() -> Outcome:
@@ -136,7 +137,7 @@ def gixy() -> Outcome:
                 Finding(one["plugin"], f"nginx.conf ({name})", one["reason"] or one["summary"], one["line"])
                 for one in found
             ]
-    version = tool(TOOLS / "gixy", "--version").split()[-1]
+    version = tool(TOOLS / "gixy", "--version").split()[1].lstrip("v")
     return Outcome(version, "kinds of nginx.conf", len(NGINX_VARIANTS), findings)
 
 
@@ -189,6 +190,8 @@ CHECKS: Mapping[str, Callable[[], Outcome]] = {
     "detect-secrets": detect_secrets,
     "sbom": bills,
     "floors": floors,
+    "flipped hash": flipped_hash,
+    "base twice": base_twice,
 }
 """A further check is a function that gives an Outcome, and a line here."""
 
