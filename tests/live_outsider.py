@@ -1,18 +1,18 @@
-"""Somebody outside, who asks a machine from addresses of his own, past the rehearsal's security groups."""
+"""Somebody outside: a network of its own, joined to the machine by one cable, so that no security group is between."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-from collections.abc import Iterable
-from typing import Any
+import shlex
+from collections.abc import Sequence
 
-from rehearsal import docker
-from rehearsal.rules import OWN_MARK
+from testinfra.backend.base import CommandResult
+from testinfra.host import Host
 
 SCAN = """
 import errno, json, select, socket, sys, time
-address, ports, patience, source, mark = json.load(sys.stdin)
+address, ranges, patience, source = json.loads(sys.argv[1])
+ports = [port for first, last in ranges for port in range(first, last + 1)]
 family, _, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
 found = []
 for first in range(0, len(ports), 10000):
@@ -20,9 +20,7 @@ for first in range(0, len(ports), 10000):
     for port in ports[first : first + 10000]:
         one = socket.socket(family)
         one.setblocking(False)
-        if mark:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_MARK, mark)
-        if source and family == socket.AF_INET:
+        if source:
             one.bind((source, 0))
         if one.connect_ex((place[0], port, *place[2:])) in (0, errno.EINPROGRESS):
             asked[one.fileno()] = one, port
@@ -43,114 +41,104 @@ print(json.dumps(sorted(found)))
 PATIENCE_S = 2
 """How long a port may take to answer; what a packet filter drops costs all of it."""
 
-COMMAND_S = 60
-"""How long a command may take."""
+NETWORK = "outside"
+ROUTER = "10.255.77.1"
+"""The machine's end of the cable."""
 
 KNOWN = "10.255.77.77"
-"""An address that SSH is open for as shipped, and that nobody else has."""
+"""An address that SSH is open for as shipped."""
 
 STRANGER = "192.0.2.77"
-"""An address for documentation (RFC 5737): nobody has it, and no list of allowed ones has it."""
+"""An address for documentation (RFC 5737), which no list of allowed ones has."""
 
-TABLE = "7777"
-"""Routing table for what comes from the known address only."""
+KEY = "/run/outside-key"
 
 
-def question(address: str, ports: Iterable[int], source: str = "", mark: int = 0) -> str:
-    """Write what the scan reads.
+def _ranges(ports: Sequence[int]) -> list[tuple[int, int]]:
+    """Shorten what would be too long for a command line."""
+    return [(ports[0], ports[-1])] if isinstance(ports, range) else [(port, port) for port in ports]
+
+
+def scan(address: str, ports: Sequence[int], source: str = "") -> str:
+    """Write the command that asks ports for an answer.
 
     Args:
         address: Whom to ask.
         ports: Which ports.
         source: From which address; empty for any.
-        mark: Mark on the packets, which needs a right of its own.
 
     Returns:
-        JSON.
+        A command for a shell, without the name of Python; it prints a list.
     """
-    return json.dumps([address, list(ports), PATIENCE_S, source, mark])
+    asked = json.dumps([address, _ranges(ports), PATIENCE_S, source])
+    return f"-c {shlex.quote(SCAN)} {shlex.quote(asked)}"
 
 
 class Outsider:
-    """A container on the controller's network, with two addresses that only it uses and an SSH key of its own."""
+    """A network namespace on the machine with two addresses, which the machine can only take for somebody else's."""
 
-    def __init__(self, instance_id: str) -> None:
-        """Start it.
+    def __init__(self, host: Host) -> None:
+        """Make it.
 
         Args:
-            instance_id: An instance, whose image and bridge it needs to know.
+            host: The machine.
         """
-        (machine,) = docker.run("ps", "--filter", f"name=-{instance_id}$", "--format", "{{.Names}}").split()
-        seen: dict[str, Any] = json.loads(docker.run("container", "inspect", machine))[0]
-        (network,) = seen["NetworkSettings"]["Networks"]
-        options = json.loads(docker.run("network", "inspect", network))[0]["Options"]
-        self.bridge = str(options["com.docker.network.bridge.name"])
-        self.container = docker.run(
-            *("run", "--detach", "--rm", "--init", "--network=host", "--cap-add=NET_ADMIN", "--entrypoint=sleep"),
-            *(seen["Config"]["Image"], "infinity"),
-        ).strip()
-        for address in (KNOWN, STRANGER):
-            self.run(f"ip address replace {address}/32 dev lo")
-        self.run("ssh-keygen -q -t ed25519 -N '' -f /root/.ssh/id_ed25519")
-        self.public_key = self.run("cat /root/.ssh/id_ed25519.pub").stdout.strip()
+        self.host = host
+        inside = f"ip -n {NETWORK}"
+        host.check_output(
+            f"ip netns delete {NETWORK} 2>/dev/null; ip netns add {NETWORK}"
+            f" && ip link add {NETWORK} type veth peer name cable netns {NETWORK}"
+            f" && ip address add {ROUTER}/24 dev {NETWORK} && ip link set {NETWORK} up"
+            f" && {inside} address add {KNOWN}/24 dev cable && {inside} address add {STRANGER}/32 dev cable"
+            f" && sysctl -qw net.ipv6.conf.{NETWORK}.disable_ipv6=0 net.ipv6.conf.{NETWORK}.accept_dad=0"
+            f" && ip netns exec {NETWORK} sysctl -qw net.ipv6.conf.cable.disable_ipv6=0"
+            f" && {inside} link set cable up && {inside} route add default via {ROUTER}"
+            f" && ip route add {STRANGER} dev {NETWORK}"
+            f" && rm -f {KEY} {KEY}.pub && ssh-keygen -q -t ed25519 -N '' -f {KEY}"
+        )
+        self.public_key: str = host.check_output(f"cat {KEY}.pub")
 
-    def run(self, command: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def run(self, command: str) -> CommandResult:
         """Run a command there.
 
         Args:
             command: For a shell.
-            stdin: What it reads.
 
         Returns:
             Exit status, stdout and stderr.
         """
-        full = ["docker", "exec", "--interactive", self.container, "sh", "-c", command]
-        return subprocess.run(full, input=stdin, capture_output=True, check=False, text=True, timeout=COMMAND_S)
+        return self.host.run(f"ip netns exec {NETWORK} {command}")
 
-    def open_ports(self, address: str, ports: Iterable[int], source: str = KNOWN) -> set[int]:
-        """Ask which ports answer, whatever the security groups say.
+    def open_ports(self, address: str, ports: Sequence[int], source: str = KNOWN) -> set[int]:
+        """Ask which ports answer.
 
         Args:
             address: Whom to ask.
             ports: Which ones.
-            source: From which address.
+            source: From which address; empty for any.
 
         Returns:
             Those that took a connection.
         """
-        answer = self.run(f"exec python3 -c '{SCAN}'", question(address, ports, source, OWN_MARK))
-        assert answer.returncode == 0, answer.stderr
+        answer = self.run(f"python3 {scan(address, ports, source)}")
+        assert answer.rc == 0, answer.stderr
         return set(json.loads(answer.stdout))
 
-    def route(self, address: str, router: str) -> None:
-        """Reach an address through a machine, for packets from the known address only.
-
-        Args:
-            address: Where to.
-            router: Through whom.
-        """
-        self.run(f"ip rule add from {KNOWN} table {TABLE}; ip route replace {address}/32 via {router} table {TABLE}")
-
-    def ssh(
-        self, login: str, command: str, options: str = "", environment: str = ""
-    ) -> subprocess.CompletedProcess[str]:
+    def ssh(self, login: str, command: str, options: str = "", program: str = "ssh") -> CommandResult:
         """Log in from the known address.
 
         Args:
             login: As ``user@address``.
             command: What to run there.
             options: Further options of ``ssh``.
-            environment: Variables for ``ssh``, as a shell writes them.
+            program: How ``ssh`` is started.
 
         Returns:
             Exit status, stdout and stderr.
         """
-        fixed = f"-b {KNOWN} -o StrictHostKeyChecking=accept-new -o ConnectTimeout=5"
-        return self.run(f"{environment} ssh {fixed} {options} {login} {command}")
+        fixed = f"-i {KEY} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
+        return self.run(f"{program} {fixed} {options} {login} {command}")
 
     def leave(self) -> None:
-        """Remove it, with its addresses and routes."""
-        self.run(f"ip rule del table {TABLE}; ip route flush table {TABLE}")
-        for address in (KNOWN, STRANGER):
-            self.run(f"ip address delete {address}/32 dev lo")
-        docker.attempt("rm", "--force", self.container)
+        """Remove it; its end of the cable goes with it."""
+        self.host.run(f"ip netns delete {NETWORK}; rm -f {KEY} {KEY}.pub")
