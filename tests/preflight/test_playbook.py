@@ -71,7 +71,7 @@ def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None
     said = run.stdout + run.stderr
     assert run.returncode != 0, said
     for sentence in (
-        "- certificate_names[1] is '127.0.0.1': with certificate_mode acme allowed are DNS names",
+        "- stack_host_names[1] is '127.0.0.1': with certificate_mode acme allowed are DNS names",
         "- certificate_email is 'jane': allowed is an address such as jane@example.com",
     ):
         assert sentence in said
