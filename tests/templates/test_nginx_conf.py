@@ -73,6 +73,12 @@ def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
     assert values(conf([APP]), "worker_processes") == ["2"]
 
 
+@pytest.mark.parametrize(("memory", "connections"), [("128m", "1024"), ("1g", "4096"), ("6m", "64")])
+def test_connections_are_as_many_as_there_is_memory_for(conf: Conf, memory: str, connections: str) -> None:
+    """Full of connections, nginx must not be ended by the kernel; two workers share them."""
+    assert values(conf([APP], stack_nginx_memory=memory), "worker_connections") == [connections]
+
+
 @both
 def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
     """The header comes first, every block is closed, and nothing of the template is left."""
@@ -270,7 +276,7 @@ def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services:
     paths = [service["path"] for service in services]
     assert re.findall(r"location (/.*?) \{", found["443 ssl"]) == paths
     plain = found["80 default_server"]
-    assert values(plain, "proxy_pass") == ["http://app$pool"]
+    assert values(plain, "proxy_pass") == ["http://app"]
     assert "proxy_pass" in block(plain, "location = /healthz")
     assert values(found["443 ssl"], "server_name") == ["www.example.test example.test"]
 
