@@ -76,9 +76,9 @@ def body_without_room(variables: Variables) -> Iterator[str]:
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)
     # One that cannot be read is named elsewhere.
-    room = math.inf if mib is None else mib / 2 * 2**20
+    room = math.inf if mib is None else mib / 4 * 2**20
     if int(variables["stack_body_bytes"]) > room:
         yield (
-            f"stack_body_bytes is {variables['stack_body_bytes']}, but nginx has room for {room:.0f}, half of its "
+            f"stack_body_bytes is {variables['stack_body_bytes']}, but nginx has room for {room:.0f}, a quarter of its "
             f"stack_nginx_memory of {memory}: allowed is less, or more memory for nginx"
         )

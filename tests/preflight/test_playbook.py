@@ -55,7 +55,7 @@ def test_playbook_looks_at_the_machine_when_the_input_is_in_order(tmp_path: Path
         tmp_path, stack_port=free_port(), stack_services=[service(replicas="{{ 25 * 2 }}", memory="100g")]
     )
     assert run.returncode != 0, run.stdout
-    assert "nginx 64m, 50 x 100g of app are 5120064 MiB, but this machine has " in run.stdout + run.stderr
+    assert "nginx 128m, 50 x 100g of app are 5120128 MiB, but this machine has " in run.stdout + run.stderr
 
 
 def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:

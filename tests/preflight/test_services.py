@@ -39,6 +39,7 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
             for value in ("lots", "128", 128, "0m", "5m", "6143k", None)
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
+        *(("internet", value, "true or false") for value in ("maybe", 2, None, "")),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
@@ -54,6 +55,7 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
         *(("replicas", value) for value in (1, 50, "3")),
         *(("memory", value) for value in ("64m", "1g", "256M", "6m", "6144k")),
         *(("cpus", value) for value in ("0.5", 0.25, 2)),
+        *(("internet", value) for value in (True, False, "yes", "false")),
         *(("name", value) for value in ("a", "app-2", "a" * 31)),
     ],
 )

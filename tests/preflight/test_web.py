@@ -69,7 +69,7 @@ def test_a_policy_stays_inside_its_quotes(policy: str) -> None:
     assert problem.startswith("stack_content_security_policy is ")
 
 
-@pytest.mark.parametrize(("size", "memory", "refused"), [(2**25, "64m", 0), (2**25 + 1, "64m", 1), ("9", "?", 0)])
+@pytest.mark.parametrize(("size", "memory", "refused"), [(2**25, "128m", 0), (2**25 + 1, "128m", 1), ("9", "?", 0)])
 def test_a_body_has_to_fit(size: int | str, memory: str, refused: int) -> None:
     """What is allowed and has no room would be an error of the server; a memory that is none is named elsewhere."""
     given = {"stack_body_bytes": size, "stack_nginx_memory": memory}

@@ -73,6 +73,12 @@ def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
     assert values(conf([APP]), "worker_processes") == ["2"]
 
 
+@pytest.mark.parametrize(("memory", "connections"), [("128m", "1024"), ("1g", "4096"), ("6m", "64")])
+def test_connections_are_as_many_as_there_is_memory_for(conf: Conf, memory: str, connections: str) -> None:
+    """Full of connections, nginx must not be ended by the kernel; two workers share them."""
+    assert values(conf([APP], stack_nginx_memory=memory), "worker_connections") == [connections]
+
+
 @both
 def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
     """The header comes first, every block is closed, and nothing of the template is left."""
@@ -104,7 +110,8 @@ def test_one_location_per_service(conf: Conf, services: list[dict[str, Any]]) ->
     server = served(conf(services))
     assert re.findall(r"location (/.*?) \{", server) == [service["path"] for service in services]
     for service in services:
-        assert values(block(server, f"location {service['path']}"), "proxy_pass") == [f"http://{service['name']}$pool"]
+        pools = [f"http://{service['name']}", f"http://{service['name']}.once"]
+        assert values(block(server, f"location {service['path']}"), "proxy_pass") == pools
 
 
 @both
@@ -153,11 +160,11 @@ def cases(text: str, head: str) -> dict[str, str]:
 def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -> None:
     """HTTP/1.1 and an empty Connection header are what keep-alive needs; a POST gets a connection of its own."""
     text = conf([APP])
-    pools, headers = cases(text, "map $request_method $pool"), cases(text, "map $pool $upstream_connection")
+    headers = cases(text, "map $request_method $upstream_connection")
     assert values(text, "proxy_http_version") == ["1.1"]
     assert "Connection $upstream_connection" in values(text, "proxy_set_header")
-    assert pools == {"default": ".once", "GET": '""', "HEAD": '""', "OPTIONS": '""'}
-    assert headers == {"default": "close", '""': '""'}
+    assert headers == {"default": "close", "GET": '""', "HEAD": '""', "OPTIONS": '""'}
+    assert values(block(text, "limit_except GET HEAD OPTIONS"), "proxy_pass") == ["http://app.once"]
     assert "keepalive" not in block(text, "upstream app.once")
 
 
@@ -269,7 +276,7 @@ def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services:
     paths = [service["path"] for service in services]
     assert re.findall(r"location (/.*?) \{", found["443 ssl"]) == paths
     plain = found["80 default_server"]
-    assert values(plain, "proxy_pass") == ["http://app$pool"]
+    assert values(plain, "proxy_pass") == ["http://app"]
     assert "proxy_pass" in block(plain, "location = /healthz")
     assert values(found["443 ssl"], "server_name") == ["www.example.test example.test"]
 

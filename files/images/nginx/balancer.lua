@@ -317,6 +317,19 @@ function _M.done()
   end
 end
 
+--- Says that there is no answer now: with the page of the maintenance, if there is one, whatever the method.
+function _M.unavailable()
+  ngx.req.discard_body()
+  local file = io.open(folder .. "maintenance.html", "rb")
+  if not file then
+    return ngx.exit(ngx.HTTP_SERVICE_UNAVAILABLE)
+  end
+  ngx.status = ngx.HTTP_SERVICE_UNAVAILABLE
+  ngx.header.content_type = "text/html; charset=utf-8"
+  ngx.print(file:read("*a"))
+  file:close()
+end
+
 --- The running configuration and what is known of every replica, as JSON; 503 while a service has no ready replica.
 function _M.status()
   local report = { config_sha1 = config_sha1, services = {} }

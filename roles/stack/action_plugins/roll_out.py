@@ -140,7 +140,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             self._try_nginx(release)
         if running_nginx_is_blind(services):
             self._say("nginx: the new one takes the old one's place first, to reach the services in their new networks")
-            self._compose(["nginx"])
+            self._renew_nginx(services["nginx"])
         self._replace_all(release)
         if late:
             self._try_nginx(release)
@@ -151,14 +151,23 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         releases = self._look(None)["releases"] if self._exists() else []
         return str(releases[0]["id"]) if releases else ""
 
-    def _compose(self, services: Sequence[str] = ()) -> None:
+    def _renew_nginx(self, nginx: Service) -> None:
+        """Put a new nginx in the place of the old one, and leave the services that it depends on as they are.
+
+        Not with ``--no-deps``: Compose would count it as another configuration, and replace it once more at the end.
+        """
+        self._do("retire", replicas=[one["id"] for one in nginx["replicas"]])
+        self._compose(["nginx"], recreate="never")
+
+    def _compose(self, services: Sequence[str] = (), recreate: str = "auto") -> None:
         """Have Compose start what is missing and remove what is left over; or only bring these services up."""
         given = {
             "project_src": self._task.args["directory"],
             "state": "present",
             "pull": "never",
             "remove_orphans": not services,
-            "dependencies": not services,
+            "dependencies": not services or recreate == "never",
+            "recreate": recreate,
             "services": list(services),
             "wait": True,
             "wait_timeout": int(self._task.args["seconds"]),
@@ -248,7 +257,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         nginx_is_back = all(one["fresh"] for one in state["services"]["nginx"]["replicas"])
         if not nginx_is_back and not new_nginx_is_blind(state["services"]):
             # First, because while it is broken nobody is answered.
-            self._compose(["nginx"])
+            self._renew_nginx(state["services"]["nginx"])
         for service in set(state["services"]) - {"nginx"}:
             replicas = state["services"][service]["replicas"]
             broken = [one["id"] for one in replicas if not one["fresh"] and not (one["running"] and one["ready"])]
