@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from testinfra.host import Host
@@ -27,6 +27,7 @@ CONFIG = {
     }
 }
 HOSTS = "/etc/hosts"
+MARK = "# of a test"
 
 
 class Authority:
@@ -71,24 +72,15 @@ class Authority:
         """Stop it."""
         self._sudo(f"systemctl stop {UNIT}")
 
-    def point(self, names: Sequence[str], address: str) -> None:
+    def point(self, places: Mapping[str, str]) -> None:
         """Have names lead somewhere, as the instance and so the authority see them.
 
         Args:
-            names: DNS names.
-            address: Where to.
+            places: Addresses by name; what was said before is forgotten.
         """
-        self.forget(names)
-        self._sudo(f"sh -c 'echo {address} {' '.join(names)} >> {HOSTS}'")
-
-    def forget(self, names: Sequence[str]) -> None:
-        """Have names lead nowhere again.
-
-        Args:
-            names: As given to ``point``.
-        """
+        lines = "".join(f"\n{address} {name} {MARK}" for name, address in places.items())
         # In place: it is a mount in a container.
-        self._sudo(f"sh -c 'kept=$(grep -v {names[0]} {HOSTS}); echo \"$kept\" > {HOSTS}'")
+        self._sudo(f'sh -c \'kept=$(grep -v "{MARK}" {HOSTS}); echo "$kept{lines}" > {HOSTS}\'')
 
     def _sudo(self, command: str) -> str:
         with self.host.sudo():

@@ -63,3 +63,16 @@ def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:
     run = run_playbook(tmp_path, stack_port=free_port())
     assert run.returncode == 0, run.stdout + run.stderr
     assert "ok=1" in run.stdout
+
+
+def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None:
+    """With the defaults of the role filled in, and before an authority or nginx finds out."""
+    run = run_playbook(tmp_path, stack_port=free_port(), certificate_mode="acme", certificate_email="jane")
+    said = run.stdout + run.stderr
+    assert run.returncode != 0, said
+    for sentence in (
+        "- stack_host_names[1] is '127.0.0.1': with certificate_mode acme allowed are DNS names",
+        "- certificate_email is 'jane': allowed is an address such as jane@example.com",
+    ):
+        assert sentence in said
+    assert "changed=0" in run.stdout
