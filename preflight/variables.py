@@ -57,9 +57,6 @@ WHOLE_NUMBERS = {
 TIMES_OF_DAY = {"host_reboot_time"}
 """Variables that are a time of day, or empty."""
 
-TIMES_OF_DAY = {"host_reboot_time"}
-"""Variables that are a time of day, or empty."""
-
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
     """Read the argument specs of all roles.

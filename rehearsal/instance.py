@@ -284,7 +284,8 @@ class Machine:
                 self.start()
             elif code is not None:
                 raise InstanceError(f"the container ended with exit code {code}; {self._last_words()}")
-            elif ssh_answers(self.address) and not self._exec_fails(BOOTED):
+            # Last, because sshd soon refuses who asks it five times a second and never logs in.
+            elif not self._exec_fails(BOOTED) and ssh_answers(self.address):
                 return
             time.sleep(POLL)
         LOG.warning("%s: boot has not ended after %.0f s", self.instance_id, BOOT_LIMIT)

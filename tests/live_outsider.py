@@ -10,14 +10,17 @@ from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 SCAN = """
-import errno, json, select, socket, sys, time
+import errno, json, resource, select, socket, sys, time
 address, ranges, patience, source = json.loads(sys.argv[1])
 ports = [port for first, last in ranges for port in range(first, last + 1)]
 family, _, _, _, place = socket.getaddrinfo(address, 0, type=socket.SOCK_STREAM)[0]
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+batch = min(most - 50, 10000)
 found = []
-for first in range(0, len(ports), 10000):
+for first in range(0, len(ports), batch):
     asked, poll = {}, select.epoll()
-    for port in ports[first : first + 10000]:
+    for port in ports[first : first + batch]:
         one = socket.socket(family)
         one.setblocking(False)
         if source:
@@ -36,7 +39,7 @@ for first in range(0, len(ports), 10000):
         one.close()
 print(json.dumps(sorted(found)))
 """
-"""Python for any machine: asks TCP ports for an answer, 10,000 at a time, and prints those that gave one."""
+"""Python for any machine: asks TCP ports for an answer, at most 10,000 at a time, and prints those that gave one."""
 
 PATIENCE_S = 2
 """How long a port may take to answer; what a packet filter drops costs all of it."""
