@@ -176,17 +176,19 @@ def deployed(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
     host.check_output(
         f"systemd-run --unit=canaries --property=StandardOutput=append:{CANARIES}/seen sh -c {shlex.quote(watch)}"
     )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("ANSIBLE_HOME", str(left / "home"))
-        patch.setenv("ANSIBLE_LOCAL_TEMP", str(left / "local"))
-        patch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
-        patch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(left / "facts"))
-        patch.setenv("TMPDIR", str(left / "tmp"))
-        outcome = deploy(tmp_path_factory.mktemp("vault"), secret, plain, "-vvv", "--diff")
-    host.check_output("systemctl stop canaries")
-    assert outcome.ok, outcome.said[-4000:]
-    yield Deployed(host, outcome.said, secret, plain, left)
-    host.check_output(f"rm --recursive {CANARIES}")
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setenv("ANSIBLE_HOME", str(left / "home"))
+            patch.setenv("ANSIBLE_LOCAL_TEMP", str(left / "local"))
+            patch.setenv("ANSIBLE_CACHE_PLUGIN", "jsonfile")
+            patch.setenv("ANSIBLE_CACHE_PLUGIN_CONNECTION", str(left / "facts"))
+            patch.setenv("TMPDIR", str(left / "tmp"))
+            outcome = deploy(tmp_path_factory.mktemp("vault"), secret, plain, "-vvv", "--diff")
+        assert outcome.ok, outcome.said[-4000:]
+        host.check_output("systemctl stop canaries")
+        yield Deployed(host, outcome.said, secret, plain, left)
+    finally:
+        host.run(f"systemctl stop canaries; rm --recursive {CANARIES}")
 
 
 def visits(stack: Stack, cookie: str) -> tuple[str, int, str]:
