@@ -6,11 +6,13 @@ import asyncio
 import json
 import random
 import re
+import resource
 import socket
 import time
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from itertools import count
 
@@ -34,6 +36,7 @@ BODY_LIMIT = 1048576
 CLIENT_S = 10
 CUT_WITHIN_S = CLIENT_S + 3
 SLOW = 400
+MANY = 3000
 MOST_P99_S = 0.1
 QUIET_S = 0.4
 """A server that sends nothing for so long waits for more."""
@@ -368,6 +371,21 @@ def test_slow_clients_are_cut_and_not_felt(stack: Stack) -> None:
     assert max(lasted) <= CUT_WITHIN_S
     assert report.failures() == {}
     assert report.latency.p99 <= MOST_P99_S
+
+
+@pytest.mark.usefixtures("unharmed")
+def test_headers_that_do_not_end_fill_no_memory(stack: Stack) -> None:
+    """As many buffers as nginx gives, on more connections than it has; a worker that the kernel ends cuts everybody."""
+    began = b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 7600 + b"\r\n") * 3 + b"X: " + b"a" * 4000
+    most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    with ExitStack() as opened:
+        for _ in range(MANY):
+            connection = opened.enter_context(socket.create_connection((stack.address, 80), timeout=5))
+            with suppress(ConnectionError):
+                connection.sendall(began)
+        time.sleep(1)
+    stack.wait_for("it answers as before", lambda: len(stack.ask(30)) == stack.replicas)
 
 
 @pytest.fixture(scope="module")
