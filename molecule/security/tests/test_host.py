@@ -23,11 +23,12 @@ GUESSES = 10
 
 WANTED = {
     "allowagentforwarding": "no",
+    "allowtcpforwarding": "no",
     "hostbasedauthentication": "no",
     "kbdinteractiveauthentication": "no",
     "logingracetime": "30",
     "loglevel": "VERBOSE",
-    "maxauthtries": "4",
+    "maxauthtries": "3",
     "passwordauthentication": "no",
     "permitemptypasswords": "no",
     "permitrootlogin": "no",
