@@ -17,7 +17,7 @@ from tests.live_stack import Stack
 LOGIN = "admin"
 """Of Debian's machine images."""
 GUESSER = "guesser"
-PASSWORD = "correct-horse"  # noqa: S105 - of a user who exists for one test
+PASSWORD = uuid4().hex
 ASK = "/run/outside-ask"
 GUESSES = 10
 
