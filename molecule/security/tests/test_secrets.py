@@ -23,7 +23,7 @@ from testinfra.host import Host
 
 from tests.live_app import services
 from tests.live_playbook import Outcome, playbook
-from tests.live_stack import Stack, assert_nothing_lost
+from tests.live_stack import Stack
 from tests.project import ROOT
 
 CANARIES = "/root/canaries"
@@ -255,7 +255,10 @@ def test_changed_secret_goes_live_and_back(deployed: Deployed, stack: Stack, tmp
         outcome = deploy(tmp_path / "vault", canary(), deployed.plain)
     assert outcome.ok, outcome.said
     assert visits(stack, cookie)[1] == 1, "the old key is still believed"
-    assert_nothing_lost(load)
+    # How many could be sent is the machine's business; molecule/rollout counts them.
+    report = load.report()
+    assert report.failures() == {}, report.examples
+    assert report.ok > 0
     back = playbook("playbooks/rollback.yml")
     assert back.ok, back.said
     assert visits(stack, cookie)[1] == 2
