@@ -411,7 +411,6 @@ def strict(stack: Stack) -> Iterator[Stack]:
         (f"Host: {NAME.upper()}:8080", 200),
         ("Host: evil.test", 421),
         (f"Host: {NAME}.evil.test", 421),
-        ("Host:", 421),
     ],
 )
 def test_only_our_names_are_answered(strict: Stack, host_header: str, status: int) -> None:
@@ -425,6 +424,7 @@ def test_an_absolute_uri_is_a_name_too(strict: Stack) -> None:
     assert _get(strict, "http://evil.test/whoami", f"Host: {NAME}").status == 421
     assert _get(strict, f"http://{NAME}/whoami", f"Host: {NAME}").status == 200
     assert _get(strict, "/whoami", f"Host: {strict.address}").status == 421
+    assert _get(strict, "/whoami", "Host:").status == 400
 
 
 def test_the_policy_is_ours_to_choose(strict: Stack) -> None:
@@ -447,7 +447,8 @@ def test_a_flood_is_answered_with_429(strict: Stack) -> None:
     refused = next(one for one in answers if one.status == 429)
     print(statuses)
     assert set(statuses) == {200, 429}
-    assert statuses[429] > statuses[200] >= FEW
+    # What was asked just before counts as well.
+    assert statuses[429] > statuses[200] >= FEW / 2
     assert header(refused, "Retry-After") == ["1"]
     assert refused.body.startswith(b"Too many requests")
     time.sleep(1.5)
