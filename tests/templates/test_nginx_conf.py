@@ -339,6 +339,7 @@ def test_browsers_are_told_to_stay_with_https(conf: Conf, variables: dict[str, A
 
 
 def test_room_for_long_names_is_made_before_the_first_map(conf: Conf) -> None:
-    """Nginx refuses to be told later."""
-    text = conf([APP], stack_host_names=["a.example"])
-    assert 0 < text.index("map_hash_bucket_size 512;") < text.index(" map $")
+    """Nginx calls it a duplicate after one, and does not start."""
+    text = conf([APP], **TLS)
+    assert values(text, "map_hash_bucket_size") == values(text, "server_names_hash_bucket_size") == ["512"]
+    assert text.index("map_hash_bucket_size") < text.index("\n    map ")
