@@ -342,3 +342,4 @@ def test_room_for_long_names_is_made_before_the_first_map(conf: Conf) -> None:
     """Nginx refuses to be told later."""
     text = conf([APP], stack_host_names=["a.example"])
     assert 0 < text.index("map_hash_bucket_size 512;") < text.index(" map $")
+    assert values(text, "server_names_hash_bucket_size") == ["512"]

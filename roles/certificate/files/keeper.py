@@ -402,7 +402,7 @@ class Keeper:
         command = ["certbot", "certonly", "--non-interactive", "--agree-tos", "--email", self.settings.email, *folders]
         command += ["--server", self.settings.acme_directory, "--webroot", "--webroot-path", str(self.webroot)]
         command += ["--cert-name", "stack", "--renew-with-new-domains", "--key-type", "ecdsa"]
-        command += ["--force-renewal" if anew else "--keep-until-expiring", *domains]
+        command += ["--max-log-backups", "10", "--force-renewal" if anew else "--keep-until-expiring", *domains]
         trusted = {"REQUESTS_CA_BUNDLE": self.settings.authorities} if self.settings.authorities else {}
         try:
             run(command, trusted)
