@@ -336,3 +336,9 @@ def test_browsers_are_told_to_stay_with_https(conf: Conf, variables: dict[str, A
     text = conf([APP], **TLS, **variables)
     assert block(text, "map $https $add_strict_transport_security").strip() == f'on "{expected}";'
     assert text.count("Strict-Transport-Security") == 1
+
+
+def test_room_for_long_names_is_made_before_the_first_map(conf: Conf) -> None:
+    """Nginx refuses to be told later."""
+    text = conf([APP], stack_host_names=["a.example"])
+    assert 0 < text.index("map_hash_bucket_size 512;") < text.index(" map $")
