@@ -411,7 +411,7 @@ def strict(stack: Stack) -> Iterator[Stack]:
         (f"Host: {NAME.upper()}:8080", 200),
         ("Host: evil.test", 421),
         (f"Host: {NAME}.evil.test", 421),
-        ("Host:", 421),
+        ("Host:", 400),
     ],
 )
 def test_only_our_names_are_answered(strict: Stack, host_header: str, status: int) -> None:
@@ -447,7 +447,8 @@ def test_a_flood_is_answered_with_429(strict: Stack) -> None:
     refused = next(one for one in answers if one.status == 429)
     print(statuses)
     assert set(statuses) == {200, 429}
-    assert statuses[429] > statuses[200] >= FEW
+    # What was asked just before counts as well.
+    assert statuses[429] > statuses[200] >= FEW / 2
     assert header(refused, "Retry-After") == ["1"]
     assert refused.body.startswith(b"Too many requests")
     time.sleep(1.5)
