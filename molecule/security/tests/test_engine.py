@@ -84,7 +84,8 @@ def test_2_7_the_engine_does_not_listen_on_the_network(host: Host) -> None:
     sockets = host.check_output("ss --listening --tcp --numeric --processes --no-header").splitlines()
     held = {line.split()[3].rpartition(":")[2] for line in sockets if "dockerd" in line}
     # Without a proxy it keeps the ports of containers taken itself.
-    published = re.findall(r":(\d+)->", host.check_output("docker ps --format json"))
+    running = [json.loads(line) for line in host.check_output("docker ps --format json").splitlines()]
+    published = re.findall(r":(\d+)->", " ".join(one["Ports"] for one in running))
     assert held == set(published)
 
 
