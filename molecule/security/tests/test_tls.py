@@ -19,7 +19,7 @@ from testinfra.host import Host
 
 from loadgen import Load
 from tests.live_authority import Authority
-from tests.live_playbook import Outcome, playbook, scenario_variables
+from tests.live_playbook import Outcome, playbook
 from tests.live_stack import Stack
 from tests.project import ROOT, load_mapping
 
@@ -124,11 +124,9 @@ def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
         "certificate_acme_authorities": str(authority.own),
     }
     site = Site(stack, authority, folder / "hosts", variables)
-    closed = scenario_variables().get("certificate_mode", "none") == "none"
-    # The security group opens port 443.
-    for path in [*(["playbooks/provision.yml"] if closed else []), "playbooks/deploy.yml"]:
-        outcome = site.playbook(path)
-        assert outcome.ok, outcome.said
+    # All of it, because security group and firewall open port 443.
+    outcome = site.playbook("site.yml")
+    assert outcome.ok, outcome.said
     yield site
     authority.stop()
     authority.point({})
