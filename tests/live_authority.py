@@ -64,6 +64,8 @@ class Authority:
         """Start it, with a new root certificate."""
         # Without the pauses before each check that make clients wait.
         settings = "--setenv PEBBLE_VA_NOSLEEP=1"
+        # One of a run that was killed has another key.
+        self._sudo(f"systemctl stop {UNIT} || true")
         self._sudo(f"systemd-run --unit {UNIT} {settings} pebble -config {FOLDER}/config.json")
         ask = f"curl --silent --show-error --retry 20 --retry-connrefused --retry-delay 1 --cacert {FOLDER}/cert.pem"
         self.root.write_text(self._sudo(f"{ask} https://localhost:{MANAGEMENT_PORT}/roots/0"))
