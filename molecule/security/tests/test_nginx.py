@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import random
 import re
@@ -21,6 +20,7 @@ from testinfra.host import Host
 
 from tests.live_playbook import playbook
 from tests.live_stack import Stack
+from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
 HEADERS = (
     "X-Content-Type-Options",
@@ -33,9 +33,6 @@ NAME = "www.example.test"
 FEW = 50
 """Requests per second, and at a time, that one address may send where the tests set the limits."""
 BODY_LIMIT = 1048576
-CLIENT_S = 10
-CUT_WITHIN_S = CLIENT_S + 3
-SLOW = 400
 MANY = 3000
 MOST_P99_S = 0.1
 QUIET_S = 0.4
@@ -329,45 +326,14 @@ def test_a_large_body_is_refused_at_once(stack: Stack) -> None:
     assert (refused.status, refused.body) == (413, b"The body of a request may have at most 1048576 bytes.\n")
 
 
-async def _slow(address: str, began: bytes, drop: bytes) -> float:
-    """Send the beginning of a request, then a byte now and then; gives the seconds until the server has had enough."""
-    reader, writer = await asyncio.open_connection(address, 80)
-    since = time.monotonic()
-    try:
-        writer.write(began)
-        ended = asyncio.ensure_future(reader.read())
-        while not ended.done() and time.monotonic() - since < 2 * CUT_WITHIN_S:
-            if drop:
-                writer.write(drop)
-            await asyncio.wait([ended], timeout=1)
-        ended.cancel()
-    except ConnectionError:
-        pass
-    finally:
-        writer.close()
-    return time.monotonic() - since
-
-
-def _crowd(address: str) -> list[float]:
-    headers = b"GET / HTTP/1.1\r\nHost: a\r\n"
-    body = _post("Content-Length: 1000") + b"x"
-
-    async def all_at_once() -> list[float]:
-        slow_headers = [_slow(address, headers, b"X") for _ in range(SLOW)]
-        slow_bodies = [_slow(address, body, b"") for _ in range(SLOW)]
-        return await asyncio.gather(*slow_headers, *slow_bodies)
-
-    return asyncio.run(all_at_once())
-
-
 @pytest.mark.usefixtures("unharmed")
 def test_slow_clients_are_cut_and_not_felt(stack: Stack) -> None:
     """Each of them holds a connection of nginx for ten seconds, and never a replica."""
     with ThreadPoolExecutor(1) as pool, stack.under_load() as load:
-        lasted = pool.submit(_crowd, stack.address).result()
+        lasted = pool.submit(slow_crowd, stack.address, "a").result()
     report = load.report()
     print(f"cut after {min(lasted):.1f} to {max(lasted):.1f} s; p99 of the others {report.latency.p99 * 1000:.0f} ms")
-    assert len(lasted) == 2 * SLOW
+    assert len(lasted) == CROWD
     assert max(lasted) <= CUT_WITHIN_S
     assert report.failures() == {}
     assert report.latency.p99 <= MOST_P99_S

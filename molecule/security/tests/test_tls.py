@@ -10,6 +10,7 @@ import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,7 @@ from tests.live_authority import Authority
 from tests.live_playbook import Outcome, playbook
 from tests.live_stack import Stack
 from tests.project import ROOT, load_mapping
+from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
 NAMES = ["www.fleet.test", "fleet.test"]
 NAME = NAMES[0]
@@ -240,6 +242,23 @@ def test_timer_renews_without_a_controller(site: Site) -> None:
     assert done.stdout.startswith("enabled\nactive\n")
     assert "nothing to do, valid until" in done.stdout
     assert site.serial() == before
+
+
+def test_slow_clients_are_cut_and_fail_nobody(site: Site) -> None:
+    """A handshake costs nginx much more than it costs them, and they keep what it opened."""
+    url, trusted = f"https://{NAME}", str(site.authority.root)
+    trust = ssl.create_default_context(cafile=trusted)
+    address = site.stack.address
+    with (
+        ThreadPoolExecutor(1) as pool,
+        Load(url, rate=RATE, clients=CLIENTS, address=address, authorities=trusted) as load,
+    ):
+        lasted = pool.submit(slow_crowd, address, NAME, trust).result()
+    report = load.report()
+    print(f"cut after {min(lasted):.1f} to {max(lasted):.1f} s; p99 of the others {report.latency.p99 * 1000:.0f} ms")
+    assert len(lasted) == CROWD
+    assert max(lasted) <= CUT_WITHIN_S
+    assert report.failures() == {}, report.examples
 
 
 def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> None:
