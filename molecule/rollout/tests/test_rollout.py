@@ -78,13 +78,20 @@ def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, ho
     assert set(stack.ask(30)) == before
 
 
-def test_rollback_brings_the_release_before_without_a_lost_request(stack: Stack) -> None:
+def _activated(host: Host, stack: Stack) -> list[str]:
+    """List the kept releases, the live one first, then the one before it."""
+    return str(host.check_output(f"cd {stack.directory}/releases && ls -t */activated")).splitlines()
+
+
+def test_rollback_brings_the_release_before_without_a_lost_request(host: Host, stack: Stack) -> None:
     """The way back has to be as safe as the way forward, and needs no build."""
-    before = _releases(stack)
+    before, kept = _releases(stack), _activated(host, stack)
+    assert len(kept) > 2, "with one other release to choose from there is no wrong one"
     with stack.under_load() as load:
         back = _playbook("rollback")
         assert back.returncode == 0, back.stdout
     assert_nothing_lost(load)
+    assert _activated(host, stack)[0] == kept[1]
     assert _releases(stack) != before
     assert len(stack.containers("app")) == stack.replicas
 
