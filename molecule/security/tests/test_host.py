@@ -54,18 +54,6 @@ OLD = (
 
 
 @pytest.fixture(scope="module")
-def outsider(host: Host) -> Iterator[Outsider]:
-    """Give a machine outside: sshd makes who fails wait, and that must not be the controller.
-
-    Args:
-        host: The instance.
-    """
-    outsider = Outsider(host)
-    yield outsider
-    outsider.leave()
-
-
-@pytest.fixture(scope="module")
 def key(host: Host, outsider: Outsider) -> Iterator[None]:
     """Let the outsider's key in, as the login and, if that were possible, as root.
 

@@ -21,18 +21,6 @@ METADATA = "169.254.169.254"
 
 
 @pytest.fixture(scope="module")
-def outsider(host: Host) -> Iterator[Outsider]:
-    """Give a machine outside.
-
-    Args:
-        host: The instance.
-    """
-    outsider = Outsider(host)
-    yield outsider
-    outsider.leave()
-
-
-@pytest.fixture(scope="module")
 def public(stack: Stack) -> set[int]:
     """Tell what is meant to be public: where nginx is published.
 
