@@ -22,6 +22,9 @@ from tests.live_playbook import playbook
 from tests.live_stack import Stack
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
+# Two deploys, and ten seconds of slow clients.
+pytestmark = pytest.mark.long
+
 HEADERS = (
     "X-Content-Type-Options",
     "X-Frame-Options",

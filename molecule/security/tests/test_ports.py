@@ -12,6 +12,9 @@ from testinfra.host import Host
 from tests.live_outsider import NETWORK, STRANGER, Outsider, scan
 from tests.live_stack import Stack
 
+# Every port, twice.
+pytestmark = pytest.mark.long
+
 EVERY_PORT = range(1, 65536)
 SSH_PORT = 22
 WEB_PORTS = {80, 443}

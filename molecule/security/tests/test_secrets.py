@@ -26,6 +26,9 @@ from tests.live_playbook import Outcome, playbook
 from tests.live_stack import Stack
 from tests.project import ROOT
 
+# Three deploys, and a search of the whole disk.
+pytestmark = pytest.mark.long
+
 CANARIES = "/root/canaries"
 """What is looked for, and what was seen of it meanwhile."""
 

@@ -25,6 +25,9 @@ from tests.live_stack import Stack
 from tests.project import ROOT, load_mapping
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
+# site.yml and two deploys.
+pytestmark = pytest.mark.long
+
 NAMES = ["www.fleet.test", "fleet.test"]
 NAME = NAMES[0]
 STRANGER = "evil.test"
