@@ -20,7 +20,8 @@ AUDIT_LOCKS = [ROOT / "audit/tools.txt", ROOT / "audit/checkov.txt"]
 
 # Put together from parts, so that this file does not contain what it forbids.
 REGISTRIES = [
-    ".".join(parts) for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"))
+    ".".join(parts)
+    for parts in (("pypi", "org"), ("pythonhosted", "org"), ("npmjs", "org"), ("npmjs", "com"), ("debian", "org"))
 ]
 # /home/admin is the login of Debian's machine image, on every instance the same.
 DEVELOPER_PATH = re.compile(r"(?<![\w./-])/(?:(?:work|farm)/|(?:home|Users)/(?!admin\b)[a-z][\w.-]*)")
