@@ -184,23 +184,6 @@ def _uncovered(certificate: x509.Certificate, names: Iterable[str]) -> Iterator[
             yield f"it is not for {name}, which stack_host_names has, but for {said}"
 
 
-def closed_https_port(variables: Variables) -> Iterator[str]:
-    """Check that the security group lets requests through to nginx over HTTPS.
-
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence when it does not.
-    """
-    opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
-    if variables["certificate_mode"] != "none" and int(variables["stack_https_port"]) not in opened:
-        yield (
-            f"stack_https_port is {variables['stack_https_port']}, but ec2_public_ports is {opened}: nobody could "
-            "reach it; allowed is one of these ports, or to add it to them"
-        )
-
-
 def strange_names(variables: Variables, ours: Collection[str], ask: Resolver = resolve) -> Iterator[str]:
     """Check that the names lead to this stack, because an authority will see whether they do.
 

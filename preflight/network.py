@@ -120,18 +120,20 @@ def bad_public_ports(variables: Variables) -> Iterator[str]:
         )
 
 
-def closed_port(variables: Variables) -> Iterator[str]:
+def closed_ports(variables: Variables) -> Iterator[str]:
     """Check that the security group lets requests through to nginx.
 
     Args:
         variables: Values by name, already checked one by one.
 
     Yields:
-        A sentence when it does not.
+        A sentence for each port of nginx that it does not open.
     """
     opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
-    if int(variables["stack_port"]) not in opened:
-        yield (
-            f"stack_port is {variables['stack_port']}, but ec2_public_ports is {opened}: nobody could reach nginx; "
-            "allowed is one of these ports, or to add it to them"
-        )
+    published = ["stack_port"] if variables["certificate_mode"] == "none" else ["stack_port", "stack_https_port"]
+    for name in published:
+        if int(variables[name]) not in opened:
+            yield (
+                f"{name} is {variables[name]}, but ec2_public_ports is {opened}: nobody could reach nginx; "
+                "allowed is one of these ports, or to add it to them"
+            )

@@ -21,11 +21,11 @@ from ansible.utils.vars import load_extra_vars
 sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.account import AccountError, identify, inventory_region, other_region
-from preflight.certificate import bad_certificate, closed_https_port, strange_names
+from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import ec2_problems
 from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
-from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_port
+from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports
 from preflight.receipts import fingerprint, proof
 from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled
@@ -116,8 +116,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         machines = [task_vars["hostvars"][name] for name in task_vars["groups"].get("app", [])]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
         problems = [
-            *closed_port(ec2),
-            *closed_https_port(ec2),
+            *closed_ports(ec2),
             *strange_names(ec2, addresses),
             *other_region(ec2, who),
             *ec2_problems(ec2),

@@ -216,15 +216,6 @@ def test_encrypted_key_is_refused(pair: Pair) -> None:
     assert "it is encrypted" in refused(pair(password=b"secret"))
 
 
-def test_port_of_https_has_to_be_open() -> None:
-    """Everything would be green, and nobody could reach it."""
-    closed = DEFAULTS | ACME | {"ec2_public_ports": [80]}
-    (problem,) = certificate.closed_https_port(closed)
-    assert problem.startswith("stack_https_port is 443, but ec2_public_ports is [80]: nobody could reach it; ")
-    assert list(certificate.closed_https_port(closed | {"ec2_public_ports": "80,443"})) == []
-    assert list(certificate.closed_https_port(closed | {"certificate_mode": "none"})) == []
-
-
 def strange(found: set[str], ours: list[str], **changes: Any) -> list[str]:
     """Check where the names lead, when each leads to some addresses."""
     return list(certificate.strange_names(DEFAULTS | ACME | changes, ours, lambda _: found))

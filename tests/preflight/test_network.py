@@ -7,6 +7,7 @@ import pytest
 from preflight import network
 
 WORLD = "which opens SSH to the whole internet"
+PLAIN = {"certificate_mode": "none", "stack_port": 80, "stack_https_port": 443}
 
 
 def ssh(cidrs: object, **more: Any) -> list[str]:
@@ -81,9 +82,18 @@ def test_good_vpc_is_allowed(cidr: str | None) -> None:
 
 def test_port_of_nginx_has_to_be_open() -> None:
     """Everything would be green, and nobody could reach it."""
-    (problem,) = network.closed_port({"stack_port": "8080", "ec2_public_ports": [80, "443"]})
+    (problem,) = network.closed_ports(PLAIN | {"stack_port": "8080", "ec2_public_ports": [80, "443"]})
     assert problem == (
         "stack_port is 8080, but ec2_public_ports is [80, 443]: nobody could reach nginx; "
         "allowed is one of these ports, or to add it to them"
     )
-    assert list(network.closed_port({"stack_port": 80, "ec2_public_ports": "80,443"})) == []
+    assert list(network.closed_ports(PLAIN | {"ec2_public_ports": "80,443"})) == []
+
+
+def test_port_of_https_has_to_be_open_where_there_is_a_certificate() -> None:
+    """Everything would be green, and nobody could reach it."""
+    secure = PLAIN | {"certificate_mode": "acme"}
+    (problem,) = network.closed_ports(secure | {"ec2_public_ports": [80]})
+    assert problem.startswith("stack_https_port is 443, but ec2_public_ports is [80]: nobody could reach nginx; ")
+    assert list(network.closed_ports(secure | {"ec2_public_ports": "80,443"})) == []
+    assert list(network.closed_ports(PLAIN | {"ec2_public_ports": [80]})) == []
