@@ -12,9 +12,6 @@ from testinfra.host import Host
 from tests.live_outsider import NETWORK, STRANGER, Outsider, scan
 from tests.live_stack import Stack
 
-# Every port, twice.
-pytestmark = pytest.mark.long
-
 EVERY_PORT = range(1, 65536)
 SSH_PORT = 22
 WEB_PORTS = {80, 443}
@@ -81,6 +78,7 @@ def test_a_port_published_by_hand_stays_closed(host: Host, outsider: Outsider, s
     assert outsider.open_ports(stack.address, [BY_HAND_PORT]) == set()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("by_hand")
 def test_containers_are_not_reached_round_the_machine(host: Host, outsider: Outsider) -> None:
     """A neighbour on the same network can name the machine as its router, and go to a container."""
@@ -98,6 +96,7 @@ def test_ssh_answers_only_the_listed_addresses(outsider: Outsider, stack: Stack,
     assert outsider.open_ports(stack.address, asked, STRANGER) == public
 
 
+@pytest.mark.long
 def test_ipv6_is_no_way_round(host: Host, outsider: Outsider) -> None:
     """Whoever forgets it leaves a second front door open: sshd listens on both."""
     wanted = f"ip -6 -json address show dev {NETWORK} scope link"
@@ -108,6 +107,7 @@ def test_ipv6_is_no_way_round(host: Host, outsider: Outsider) -> None:
     assert outsider.open_ports(place, asked, "") == set()
 
 
+@pytest.mark.long
 def test_a_container_reaches_of_the_machine_only_what_is_public(host: Host, stack: Stack, public: set[int]) -> None:
     """What breaks into a container must not get on to sshd, and not to the credentials of the machine's role."""
     asked = [*WEB_PORTS, SSH_PORT]
@@ -117,6 +117,7 @@ def test_a_container_reaches_of_the_machine_only_what_is_public(host: Host, stac
     assert _scan_from_a_container(host, stack, METADATA, 80) == set()
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("by_hand")
 def test_the_same_ports_answer_after_the_engine_restarted(
     host: Host, outsider: Outsider, stack: Stack, public: set[int]
