@@ -25,6 +25,10 @@ from tests.live_app import INVENTORY, services
 from tests.live_stack import Stack
 from tests.project import ROOT
 
+METHODS = {"GET": 0.5, "POST": 0.5}
+MORE_THAN_ENOUGH = 5000
+"""Requests per second that nothing here can answer: every client then asks again as soon as it was answered."""
+SIDE_PORT = 8090
 SHORTEST_S = 20
 """Seconds that a load lasts at least."""
 RUN_TIMEOUT_S = 900
@@ -262,8 +266,53 @@ class Lab:
         """A client of the EC2 API."""
         return boto3.client("ec2", region_name=self.stack.region)
 
+    def throughput(self, url: str, clients: int, seconds: float, authorities: str = "") -> float:
+        """Measure how many requests per second are answered when every client asks as soon as it was answered.
+
+        Args:
+            url: Of the server.
+            clients: Keep-alive connections.
+            seconds: How long.
+            authorities: File with the certificates to trust.
+
+        Returns:
+            Requests per second.
+        """
+        with Load(
+            url, rate=MORE_THAN_ENOUGH, clients=clients, methods=METHODS, timeout=2, authorities=authorities
+        ) as load:
+            time.sleep(seconds)
+        report = load.report()
+        return report.ok / max(seen.last for seen in report.containers.values())
+
+    @contextmanager
+    def beside_nginx(self, conf: str, port: int = SIDE_PORT) -> Iterator[str]:
+        """Run a second nginx for the same replicas, without what hardens containers.
+
+        Args:
+            conf: Its nginx.conf, which listens on port 80.
+            port: Where it is published.
+
+        Yields:
+            Its URL.
+        """
+        (nginx,) = self.stack.inspect("nginx")
+        (network,) = self.stack.inspect("app")[0]["NetworkSettings"]["Networks"]
+        (front,) = {*nginx["NetworkSettings"]["Networks"]} - {network}
+        folder = "/tmp/faults-nginx"  # noqa: S108 (on the instance)
+        self.write(f"{folder}/nginx.conf", conf)
+        self.open_port(port)
+        create = f"docker create --name beside-nginx --network {front} --publish {port}:80 --tmpfs /tmp:mode=1777"
+        image = nginx["Config"]["Image"]
+        side = self.host.check_output(f"{create} --volume {folder}:/etc/nginx/stack:ro {image}").strip()
+        self.host.check_output(f"docker network connect {network} {side} && docker start {side}")
+        try:
+            yield f"http://{self.stack.address}:{port}/"
+        finally:
+            self.host.check_output(f"docker rm --force {side}; rm -r {folder}")
+
     def open_port(self, port: int) -> None:
-        """Open a port of the instance's security group to this machine.
+        """Open a port to this machine: in the instance's security group, and in its firewall until that is loaded anew.
 
         Args:
             port: TCP port.
@@ -274,6 +323,7 @@ class Lab:
         known = self.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
         if not any(rule.get("FromPort") == port for rule in known):
             self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[own])
+        self.host.check_output(f"nft add element inet flask_fleet public {{ {port} }}")
 
 
 def machine(stack: Stack) -> dict[str, Any]:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import partial
 
 from loadgen import Load, Report
-from tests.faults.lab import Lab
+from tests.faults.lab import METHODS, Lab
 from tests.faults.rows import Book
 
 REQUESTS = 3000
@@ -18,13 +16,9 @@ SLOW_S = 0.02
 ROUNDS = 3
 ROUND_S = 6
 CLIENTS = 12
-SIDE_PORT = 8090
-MORE_THAN_ENOUGH = 5000
-"""Requests per second that nothing here can answer: every client then asks again as soon as it was answered."""
 OVERLOAD = 3
 OVERLOAD_S = 20
 CROWD = 200
-METHODS = {"GET": 0.5, "POST": 0.5}
 
 ROUND_ROBIN = """\
 include /etc/nginx/modules-enabled/*.conf;
@@ -71,34 +65,14 @@ def _all_answer(lab: Lab, number: int) -> bool:
     return len(lab.stack.ask(50)) == number
 
 
-def _throughput(url: str, clients: int, seconds: float) -> float:
-    """Measure how many requests per second are answered when every client asks as soon as it was answered."""
-    with Load(url, rate=MORE_THAN_ENOUGH, clients=clients, methods=METHODS, timeout=2) as load:
-        time.sleep(seconds)
-    report = load.report()
-    return report.ok / max(seen.last for seen in report.containers.values())
-
-
-@contextmanager
-def _round_robin(lab: Lab) -> Iterator[str]:
-    """Run a second nginx, with a plain list of the replicas, beside the first one."""
-    (nginx,) = lab.stack.inspect("nginx")
+def _round_robin(lab: Lab) -> str:
+    """Write the configuration of an nginx that knows a plain list of the replicas."""
     replicas = lab.stack.inspect("app")
     (network,) = replicas[0]["NetworkSettings"]["Networks"]
-    (front,) = {*nginx["NetworkSettings"]["Networks"]} - {network}
     addresses = [one["NetworkSettings"]["Networks"][network]["IPAddress"] for one in replicas]
     (port,) = (name.partition("=")[2] for name in replicas[0]["Config"]["Env"] if name.startswith("PORT="))
     servers = "\n".join(f"        server {address}:{port};" for address in sorted(addresses))
-    folder = "/tmp/faults-nginx"  # noqa: S108 (on the instance)
-    lab.write(f"{folder}/nginx.conf", ROUND_ROBIN.replace("SERVERS", servers))
-    lab.open_port(SIDE_PORT)
-    create = f"docker create --rm --network {front} --publish {SIDE_PORT}:80 --tmpfs /tmp:mode=1777"
-    side = lab.host.check_output(f"{create} --volume {folder}:/etc/nginx/stack:ro {nginx['Config']['Image']}").strip()
-    lab.host.check_output(f"docker network connect {network} {side} && docker start {side}")
-    try:
-        yield f"http://{lab.stack.address}:{SIDE_PORT}/"
-    finally:
-        lab.host.check_output(f"docker rm --force {side}; rm -r {folder}")
+    return ROUND_ROBIN.replace("SERVERS", servers)
 
 
 def test_slow_replica(faulty: Lab, book: Book) -> None:
@@ -107,10 +81,10 @@ def test_slow_replica(faulty: Lab, book: Book) -> None:
         slow = faulty.ids()[0]
         faulty.host.check_output(f"docker exec {slow} sh -c 'echo {SLOW_S} > /dev/shm/slow'")
         ours, plain = [], []
-        with _round_robin(faulty) as url:
+        with faulty.beside_nginx(_round_robin(faulty)) as url:
             for _ in range(ROUNDS):
-                ours.append(_throughput(faulty.url, CLIENTS, ROUND_S))
-                plain.append(_throughput(url, CLIENTS, ROUND_S))
+                ours.append(faulty.throughput(faulty.url, CLIENTS, ROUND_S))
+                plain.append(faulty.throughput(url, CLIENTS, ROUND_S))
         faulty.host.check_output(f"docker exec {slow} rm /dev/shm/slow")
         row.figure("requests/s", ", ".join(f"{rate:.0f}" for rate in ours))
         row.figure("requests/s, round robin", ", ".join(f"{rate:.0f}" for rate in plain))
@@ -125,7 +99,7 @@ def _unexpected(report: Report) -> int:
 def test_overload(lab: Lab, book: Book) -> None:
     """Who cannot be served is told so at once, and the others do not suffer for long."""
     with book.row(f"overload at {OVERLOAD} x capacity for {OVERLOAD_S} s") as row:
-        capacity = _throughput(lab.url, CLIENTS, ROUND_S)
+        capacity = lab.throughput(lab.url, CLIENTS, ROUND_S)
         with Load(lab.url, rate=OVERLOAD * capacity, clients=CROWD, methods=METHODS) as load:
             time.sleep(OVERLOAD_S)
         with Load(lab.url, rate=capacity / 4, clients=8, methods=METHODS) as calm:

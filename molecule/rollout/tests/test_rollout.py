@@ -114,6 +114,23 @@ def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
     assert_nothing_lost(load)
 
 
+def test_a_new_nginx_takes_over_without_a_lost_request(host: Host, stack: Stack) -> None:
+    """Updates of nginx and its base come every month; the port can have only one owner, and nobody may notice."""
+    before = stack.containers("nginx")
+    with stack.under_load() as load:
+        deployed = _playbook("deploy", "--extra-vars", "stack_nginx_memory=144m")
+        assert deployed.returncode == 0, deployed.stdout
+    assert_nothing_lost(load)
+    assert "another new one serves while the old one" in deployed.stdout
+    after = stack.containers("nginx")
+    assert len(after) == 1
+    assert after != before
+    assert (
+        host.check_output("docker ps --all --quiet --filter name=stand-in; nft list tables | grep stand_in || true")
+        == ""
+    )
+
+
 def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
     """A stopped replica announces itself: nginx looks away before the server ends."""
     victim = stack.containers("app")[0]

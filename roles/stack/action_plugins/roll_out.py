@@ -1,8 +1,8 @@
 """Ansible action: replaces the replicas of the release before, a few at a time, and shows each step as it happens.
 
 Start new, wait until it is healthy and nginx sends requests to it, then drain and remove an old one. A new nginx is
-tried first, beside the one that serves, and takes its place last. When anything fails, what was already replaced is put
-back, and the release before goes on serving.
+tried first, beside the one that serves, and takes its place last, while another of its kind serves in between. When
+anything fails, what was already replaced is put back, and the release before goes on serving.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 from ansible.errors import AnsibleActionFail
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
+
+BESIDE = "another new one serves while the old one finishes what it has and is replaced"
+ALONE = "is replaced now, which takes about a second without answers: only root, with nft, can have another one serve"
 
 Replica = Mapping[str, Any]
 Service = Mapping[str, Any]
@@ -57,6 +60,30 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
     # One that takes no traffic is missed by nobody.
     first = min(old, key=lambda one: (one["ready"], one["since"]))
     return Step("retire", replicas=(first["id"],))
+
+
+def runs(service: Service) -> bool:
+    """Tell whether anything of a service runs.
+
+    Args:
+        service: What ``stack_machine`` says of it.
+
+    Returns:
+        Whether it does.
+    """
+    return any(one["running"] for one in service["replicas"])
+
+
+def is_fresh(service: Service) -> bool:
+    """Tell whether nothing of a service has to be replaced.
+
+    Args:
+        service: What ``stack_machine`` says of it.
+
+    Returns:
+        Whether that is so; also when nothing of it is there.
+    """
+    return all(one["fresh"] for one in service["replicas"])
 
 
 def meets(networks: Collection[str], replicas: Sequence[Replica]) -> bool:
@@ -134,30 +161,46 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result | {"changed": True}
 
     def _change(self, release: str) -> None:
-        services = self._look(release)["services"]
+        state = self._look(release)
+        services = state["services"]
         late = new_nginx_is_blind(services)
+        if state["stand_in"] and runs(services["nginx"]):
+            # Of a run that was interrupted. Where nothing else serves, it stays to the end.
+            self._do("stand_down")
         if not late:
             self._try_nginx(release)
         if running_nginx_is_blind(services):
             self._say("nginx: the new one takes the old one's place first, to reach the services in their new networks")
-            self._renew_nginx(services["nginx"])
+            self._renew_nginx(self._look(release))
         self._replace_all(release)
         if late:
             self._try_nginx(release)
-        self._compose()
+        self._finish(release)
 
     def _last_that_worked(self) -> str:
         # Not the live one: that may be one whose deploy was killed.
         releases = self._look(None)["releases"] if self._exists() else []
         return str(releases[0]["id"]) if releases else ""
 
-    def _renew_nginx(self, nginx: Service) -> None:
-        """Put a new nginx in the place of the old one, and leave the services that it depends on as they are.
+    def _finish(self, release: str) -> None:
+        state = self._look(release)
+        if not is_fresh(state["services"]["nginx"]):
+            self._renew_nginx(state)
+        self._compose()
+        if state["stand_in"]:
+            self._do("stand_down")
 
-        Not with ``--no-deps``: Compose would count it as another configuration, and replace it once more at the end.
-        """
+    def _renew_nginx(self, state: Mapping[str, Any]) -> None:
+        """Put a new nginx in the place of the old one, and leave the services that it depends on as they are."""
+        nginx = state["services"]["nginx"]
+        if runs(nginx) and not state["stand_in"]:
+            serves = self._do("stand_in", seconds=int(self._task.args["seconds"]))["serves"]
+            self._say(f"nginx: {BESIDE if serves else ALONE}")
         self._do("retire", replicas=[one["id"] for one in nginx["replicas"]])
+        # Not with `--no-deps`: Compose would count it as another configuration, and replace it once more at the end.
         self._compose(["nginx"], recreate="never")
+        self._do("stand_down")
+        self._say("nginx: the new one serves")
 
     def _compose(self, services: Sequence[str] = (), recreate: str = "auto") -> None:
         """Have Compose start what is missing and remove what is left over; or only bring these services up."""
@@ -205,7 +248,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _try_nginx(self, release: str) -> None:
         """Try an nginx of another image or other settings; a changed nginx.conf is only reloaded."""
         services = self._look(release)["services"]
-        if all(one["fresh"] for one in services["nginx"]["replicas"]):
+        if is_fresh(services["nginx"]) or not runs(services["nginx"]):
             return
         new = [name for name, service in services.items() if not service["replicas"]]
         if new:
@@ -254,14 +297,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _put_back(self, release: str) -> None:
         self._do("activate", release=release)
         state = self._look(release)
-        nginx_is_back = all(one["fresh"] for one in state["services"]["nginx"]["replicas"])
-        if not nginx_is_back and not new_nginx_is_blind(state["services"]):
+        if not is_fresh(state["services"]["nginx"]) and not new_nginx_is_blind(state["services"]):
             # First, because while it is broken nobody is answered.
-            self._renew_nginx(state["services"]["nginx"])
+            self._renew_nginx(state)
         for service in set(state["services"]) - {"nginx"}:
             replicas = state["services"][service]["replicas"]
             broken = [one["id"] for one in replicas if not one["fresh"] and not (one["running"] and one["ready"])]
             if broken:
                 self._do("remove", replicas=broken)
         self._replace_all(release)
-        self._compose()
+        self._finish(release)

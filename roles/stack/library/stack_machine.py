@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -27,12 +28,27 @@ options:
     description:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
         further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
-        C(try_nginx) tries a new nginx beside the one that serves; C(retire) drains and removes one; C(remove) removes
-        one at once; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle)
-        notes that a release works and removes old ones with their images; C(status) tells a person what runs.
+        C(try_nginx) tries a new nginx beside the one that serves; C(stand_in) has a new one serve beside it, so that it
+        can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(remove) removes one at once;
+        C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a
+        release works and removes old ones with their images; C(status) tells a person what runs.
     type: str
     required: true
-    choices: [look, activate, start, wait, try_nginx, retire, remove, lock, locked, unlock, settle, status]
+    choices:
+      - look
+      - activate
+      - start
+      - wait
+      - try_nginx
+      - stand_in
+      - stand_down
+      - retire
+      - remove
+      - lock
+      - locked
+      - unlock
+      - settle
+      - status
   service:
     description: Name of the service, for C(start).
     type: str
@@ -45,8 +61,8 @@ options:
     elements: str
     default: []
   seconds:
-    description: How long to wait, for C(wait) and C(try_nginx); after how long a lock is stale, for C(lock)
-      and C(locked).
+    description: How long to wait, for C(wait), C(try_nginx) and C(stand_in); after how long a lock is stale, for
+      C(lock) and C(locked).
     type: int
     default: 120
   release:
@@ -89,7 +105,7 @@ text:
 """
 
 ACTIONS = [
-    *("look", "activate", "start", "wait", "try_nginx", "retire", "remove"),
+    *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "remove"),
     *("lock", "locked", "unlock", "settle", "status"),
 ]
 READING = {"look", "locked", "status"}
@@ -100,6 +116,7 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
+EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
 LOG_LINES = 20
 POLL_S = 0.25
@@ -202,6 +219,18 @@ class Machine:
         where = ["--project-directory", str(self.directory), "--file", str(file or self.directory / "compose.yml")]
         return run(["docker", "compose", *where, *arguments])
 
+    def config(self, file: Path | None = None) -> dict[str, Any]:
+        """Read compose.yml as Compose understands it.
+
+        Args:
+            file: Another compose.yml than the live one.
+
+        Returns:
+            The project.
+        """
+        project: dict[str, Any] = json.loads(self.compose("config", "--format", "json", file=file))
+        return project
+
     def inspect(self, replicas: Sequence[str]) -> list[dict[str, Any]]:
         """Inspect containers.
 
@@ -219,7 +248,7 @@ class Machine:
         return found
 
     def containers(self, project: str) -> list[dict[str, Any]]:
-        """List the project's containers, dead ones too.
+        """List the project's containers, dead ones too, but not those of ``docker compose run``.
 
         Args:
             project: Name of the Compose project.
@@ -227,8 +256,9 @@ class Machine:
         Returns:
             The engine's answer for each.
         """
-        label = f"label=com.docker.compose.project={project}"
-        return self.inspect(run(["docker", "ps", "--all", "--quiet", "--no-trunc", "--filter", label]).split())
+        labels = [f"label=com.docker.compose.project={project}", "label=com.docker.compose.oneoff=False"]
+        filters = [word for label in labels for word in ("--filter", label)]
+        return self.inspect(run(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).split())
 
     def hold(self, project: str, on_trial: Collection[str]) -> None:
         """Have nginx send requests only to the containers that run now and are not on trial.
@@ -307,14 +337,14 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
 
     Returns:
         The services with their wanted number, networks and containers, the releases that are kept, the running
-        configuration of nginx, and whether all of it is as it should be.
+        configuration of nginx, whether something stands in for nginx, and whether all of it is as it should be.
     """
     live = digest(machine.directory, list(RENDERED.values()))
     folder = machine.directory / "releases" / release if release else machine.directory
     file = folder / "compose.yml"
     if not file.exists():
         raise StepError(f"there is no {file}")
-    config = json.loads(machine.compose("config", "--format", "json", file=file))
+    config = machine.config(file)
     lines = machine.compose("config", "--hash", "*", file=file).splitlines()
     hashes = dict(line.split() for line in lines)
     balancer = machine.balancer() if live else {}
@@ -342,6 +372,7 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         for service in services.values()
     )
     releases = kept_releases(machine.directory)
+    stand_in_is_there = bool(machine.inspect([stand_in_name(config)])) or is_diverted(config)
     # A run that was killed may have left all running, but without the mark, or with its lock.
     settled = live in {one["id"] for one in releases} and not (machine.directory / LOCK).exists()
     return {
@@ -349,7 +380,11 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         "services": services,
         "releases": releases,
         "nginx_current": balancer.get("config_sha1") == wanted_sha1,
-        "converged": as_wanted and settled and not strangers and (release is None or live == release),
+        "stand_in": stand_in_is_there,
+        "converged": as_wanted
+        and settled
+        and not (strangers or stand_in_is_there)
+        and (release is None or live == release),
     }
 
 
@@ -406,7 +441,7 @@ def start(machine: Machine, service: str, count: int) -> dict[str, Any]:
         Ids of the new containers.
     """
     label = f"label=com.docker.compose.service={service}"
-    project = json.loads(machine.compose("config", "--format", "json"))["name"]
+    project = machine.config()["name"]
     listing = ["docker", "ps", "-aq", "--filter", label, "--filter", f"label=com.docker.compose.project={project}"]
     before = set(run(listing).split())
     machine.hold(project, ())
@@ -553,14 +588,144 @@ def try_nginx(machine: Machine, seconds: int) -> dict[str, Any]:
     Raises:
         StepError: It did not become healthy; the message has the reason and its last log lines.
     """
-    name = json.loads(machine.compose("config", "--format", "json"))["name"] + "-nginx-trial"
+    name = start_beside(machine, machine.config(), seconds)
+    run(["docker", "rm", "--force", name])
+    return {"changed": False}
+
+
+def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
+    """Start nginx of the live release beside the one that serves, and lead new connections to it.
+
+    Two containers cannot publish one port, so the kernel is told to send what comes for that port to this one, before
+    the engine's own rules are asked. Connections that are open stay where they are.
+
+    Args:
+        machine: The stack.
+        seconds: How long it may take.
+
+    Returns:
+        Ansible's result, and whether it serves: only root, with nft, can have it so.
+
+    Raises:
+        StepError: It did not become healthy; the message has the reason and its last log lines.
+    """
+    config = machine.config()
+    if os.geteuid() or not shutil.which("nft"):
+        return {"changed": False, "serves": False}
+    ports = config["services"]["nginx"]["ports"]
+    # The engine lets packets in only where a port is published; which one does not matter, and nobody is told.
+    publish = [word for port in ports for word in ("--publish", f"127.0.0.1::{port['target']}")]
+    (container,) = machine.inspect([start_beside(machine, config, seconds, *publish)])
+    address = container["NetworkSettings"]["Networks"][config["networks"]["default"]["name"]]["IPAddress"]
+    run(["nft", diversion(table_of(config), ports, address)])
+    return {"changed": True, "serves": True}
+
+
+def stand_down(machine: Machine) -> dict[str, Any]:
+    """Lead new connections to nginx itself again, let the one that stood in finish what it has, and remove it.
+
+    Args:
+        machine: The stack.
+
+    Returns:
+        Ansible's result.
+    """
+    config = machine.config()
+    if is_diverted(config):
+        run(["nft", f"delete table ip {table_of(config)}"])
+    if machine.inspect([stand_in_name(config)]):
+        retire([stand_in_name(config)], gently=True)
+    return {"changed": True}
+
+
+def stand_in_name(config: Mapping[str, Any]) -> str:
+    """Name the container that is tried beside nginx, or serves while nginx is replaced.
+
+    Args:
+        config: The project, as Compose understands it.
+
+    Returns:
+        The name.
+    """
+    return f"{config['name']}-nginx-stand-in"
+
+
+def start_beside(machine: Machine, config: Mapping[str, Any], seconds: int, *options: str) -> str:
+    """Start another nginx of the live release and wait until it is healthy.
+
+    Args:
+        machine: The stack.
+        config: The project, as Compose understands it.
+        seconds: How long it may take.
+        options: Of ``docker compose run``.
+
+    Returns:
+        Name of the container.
+
+    Raises:
+        StepError: It did not become healthy, and is gone; the message has the reason and its last log lines.
+    """
+    name = stand_in_name(config)
     # One that an interrupted run left behind.
     run(["docker", "rm", "--force", name])
     try:
-        machine.compose("run", "--detach", "--no-deps", "--name", name, "nginx")
-        return wait(machine, [name], seconds)
-    finally:
+        machine.compose("run", "--detach", "--no-deps", "--name", name, *options, "nginx")
+        wait(machine, [name], seconds)
+    except StepError:
         run(["docker", "rm", "--force", name])
+        raise
+    return name
+
+
+def table_of(config: Mapping[str, Any]) -> str:
+    """Name the table of nftables that leads to the one that stands in.
+
+    Args:
+        config: The project, as Compose understands it.
+
+    Returns:
+        The name.
+    """
+    return f"{config['name']}.stand_in"
+
+
+def is_diverted(config: Mapping[str, Any]) -> bool:
+    """Tell whether connections are led to the one that stands in.
+
+    Args:
+        config: The project, as Compose understands it.
+
+    Returns:
+        Whether the table is there, also when the container is not.
+    """
+    if os.geteuid() or not shutil.which("nft"):
+        return False
+    asked = ["nft", "list", "table", "ip", table_of(config)]
+    return not subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode
+
+
+def diversion(table: str, ports: Iterable[Mapping[str, Any]], address: str) -> str:
+    """Write the rules that lead new connections for published ports elsewhere.
+
+    Args:
+        table: Name of a table that may be there already.
+        ports: What is published, as Compose understands it.
+        address: Of the container that shall get the connections.
+
+    Returns:
+        One transaction for nft.
+    """
+    rules = "; ".join(
+        f"fib daddr type local {'' if port['host_ip'] == EVERY_ADDRESS else 'ip daddr ' + port['host_ip']}"
+        f" tcp dport {port['published']} dnat to {address}:{port['target']}"
+        for port in ports
+    )
+    # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which has
+    # to see the port that was asked for.
+    chains = " ".join(
+        f"chain {hook} {{ type nat hook {hook} priority -105; {rules}; }}" for hook in ("prerouting", "output")
+    )
+    return f"add table ip {table}; delete table ip {table}; table ip {table} {{ {chains} }}"
 
 
 def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
@@ -657,7 +822,7 @@ def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
         The services as Compose understands them.
     """
     file = machine.directory / "releases" / release / "compose.yml"
-    return list(json.loads(machine.compose("config", "--format", "json", file=file))["services"].values())
+    return list(machine.config(file)["services"].values())
 
 
 def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
@@ -701,7 +866,7 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     if old:
         # An image that a stopped container still needs stays; that is no reason to fail.
         subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
-    project = json.loads(machine.compose("config", "--format", "json"))["name"]
+    project = machine.config()["name"]
     run(["docker", "network", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}"])
     return {"changed": True}
 
@@ -766,6 +931,8 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "start": lambda: start(machine, params["service"], params["count"]),
         "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
         "try_nginx": lambda: try_nginx(machine, params["seconds"]),
+        "stand_in": lambda: stand_in(machine, params["seconds"]),
+        "stand_down": lambda: stand_down(machine),
         "retire": lambda: retire(params["replicas"], gently=True),
         "remove": lambda: retire(params["replicas"], gently=False),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),

@@ -1,0 +1,140 @@
+"""What security costs: the stack beside one as people write it first, and HTTPS beside HTTP."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.lab import SIDE_PORT, Lab
+from tests.faults.rows import Book, Row
+from tests.live_playbook import playbook
+from tests.project import ROOT, load_mapping
+
+ROUNDS = 10
+ROUND_S = 6
+CLIENTS = 12
+HANDSHAKES_S = 10
+PLAIN = "/tmp/plain"  # noqa: S108 (on the instance)
+SERVED = load_mapping(ROOT / "roles/certificate/defaults/main.yml")["certificate_directory"] + "/served/live"
+
+LINES = re.compile(
+    r"^\s*(add_header|limit_req|limit_conn|large_client_header_buffers|client_(header|body)_timeout|send_timeout|"
+    r"client_max_body_size|server_tokens|proxy_hide_header|proxy_set_header \S+ \"\").*;\n",
+    re.MULTILINE,
+)
+"""Of nginx.conf, what is there for security alone."""
+KEYS = ["cap_drop", "memswap_limit", "read_only", "security_opt", "tmpfs", "ulimits"]
+"""Of a service in compose.yml, likewise."""
+
+
+@dataclass
+class Side:
+    """One of two that are compared.
+
+    Attributes:
+        name: For the table.
+        url: Where it answers.
+        nginx: Full id of the container.
+        authorities: File with the certificates to trust.
+        first: A command on the instance before each round.
+        rates: Requests per second, by round.
+        cpu: CPU time of nginx for a request in microseconds, by round.
+    """
+
+    name: str
+    url: str
+    nginx: str
+    authorities: str = ""
+    first: str = "true"
+    rates: list[float] = field(default_factory=list)
+    cpu: list[float] = field(default_factory=list)
+
+    def measure(self, lab: Lab) -> None:
+        """Measure one round."""
+        lab.host.check_output(self.first)
+        before = lab.inside("cpu", self.nginx)["seconds"]
+        rate = lab.throughput(self.url, CLIENTS, ROUND_S, self.authorities)
+        used = lab.inside("cpu", self.nginx)["seconds"] - before
+        self.rates.append(rate)
+        self.cpu.append(used / (rate * ROUND_S) * 1e6)
+
+
+def _compare(lab: Lab, row: Row, side: Side, other: Side) -> float:
+    """Measure both in turn, note what came out, and give the throughput of one ÷ that of the other."""
+    for number in range(ROUNDS):
+        for one in (side, other) if number % 2 else (other, side):
+            one.measure(lab)
+    for one in (side, other):
+        row.figure(f"requests/s, {one.name}", ", ".join(f"{rate:.0f}" for rate in one.rates))
+        row.figure(f"CPU of nginx for a request, {one.name} (µs)", sum(one.cpu) / ROUNDS)
+    return sum(side.rates) / sum(other.rates)
+
+
+@contextmanager
+def _plain_stack(lab: Lab) -> Iterator[str]:
+    """Run the same images beside the stack, without what hardens it; give the full id of its nginx."""
+    folder = lab.stack.directory
+    stack = json.loads(lab.host.check_output(f"cd {folder} && docker compose config --format json"))
+    networks = [network["name"] for network in stack["networks"].values()]
+    for service in stack["services"].values():
+        for key in KEYS:
+            service.pop(key, None)
+        service["networks"] = {"default": None}
+    nginx = stack["services"]["nginx"]
+    nginx["ports"][0]["published"] = str(SIDE_PORT)
+    nginx["volumes"][0]["source"] = f"{PLAIN}/nginx"
+    conf = LINES.sub("", lab.host.check_output(f"cat {folder}/nginx/nginx.conf"))
+    for network in networks:
+        conf = conf.replace(f'"{network}"', '"plain_default"')
+    lab.write(f"{PLAIN}/nginx/nginx.conf", conf)
+    lab.write(f"{PLAIN}/compose.json", json.dumps(stack | {"name": "plain", "networks": {"default": {}}}))
+    compose = f"docker compose --file {PLAIN}/compose.json"
+    lab.open_port(SIDE_PORT)
+    lab.host.check_output(f"{compose} up --detach --wait")
+    try:
+        yield lab.host.check_output(f"{compose} ps --quiet --no-trunc nginx").strip()
+    finally:
+        lab.host.check_output(f"{compose} down; rm -r {PLAIN}; systemctl restart firewall")
+
+
+def test_hardening(lab: Lab, book: Book) -> None:
+    """What is safe by default must not be a reason to switch it off."""
+    with book.row("hardened beside plain: nginx.conf, containers, networks, firewall") as row:
+        (nginx,) = lab.stack.inspect("nginx")
+        with _plain_stack(lab) as plain_nginx:
+            ours = Side("hardened", lab.url, nginx["Id"], first="systemctl start firewall")
+            url = f"http://{lab.stack.address}:{SIDE_PORT}/"
+            plain = Side("plain", url, plain_nginx, first="systemctl stop firewall")
+            ratio = _compare(lab, row, ours, plain)
+        row.least("throughput ÷ plain's", ratio, 0.97)
+
+
+def _handshakes(address: str, kind: str) -> float:
+    """Count the handshakes per second of one client, each with a connection of its own."""
+    command = ["openssl", "s_time", "-connect", f"{address}:443", f"-{kind}", "-time", str(HANDSHAKES_S)]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (counted,) = re.findall(r"^(\d+) connections in \d+ real seconds", said, re.MULTILINE)
+    return int(counted) / HANDSHAKES_S
+
+
+def test_https(lab: Lab, book: Book, tmp_path: Path) -> None:
+    """The same configuration with a certificate and without."""
+    with book.row("HTTPS beside HTTP") as row:
+        conf = lab.host.check_output(f"cat {lab.stack.directory}/nginx/nginx.conf")
+        deployed = playbook("site.yml", "--extra-vars", "certificate_mode=self_signed")
+        assert deployed.ok, deployed.said
+        trusted = tmp_path / "certificate.pem"
+        trusted.write_text(lab.host.check_output(f"cat {SERVED}/fullchain.pem") + "\n")
+        (nginx,) = lab.stack.inspect("nginx")
+        with lab.beside_nginx(conf) as url:
+            side = lab.host.check_output("docker ps --quiet --no-trunc --filter name=beside-nginx").strip()
+            https = Side("HTTPS", f"https://{lab.stack.address}/", nginx["Id"], str(trusted))
+            ratio = _compare(lab, row, https, Side("HTTP", url, side))
+        row.figure("HTTPS ÷ HTTP, kept connections", ratio)
+        row.figure("handshakes/s of one client, new", _handshakes(lab.stack.address, "new"))
+        row.figure("handshakes/s of one client, resumed", _handshakes(lab.stack.address, "reuse"))
