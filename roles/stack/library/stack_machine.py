@@ -720,8 +720,8 @@ def diversion(table: str, ports: Iterable[Mapping[str, Any]], address: str) -> s
         f" tcp dport {port['published']} dnat to {address}:{port['target']}"
         for port in ports
     )
-    # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which has
-    # to see the port that was asked for.
+    # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which
+    # has to see the port that was asked for.
     chains = " ".join(
         f"chain {hook} {{ type nat hook {hook} priority -105; {rules}; }}" for hook in ("prerouting", "output")
     )
