@@ -704,7 +704,7 @@ def is_diverted(config: Mapping[str, Any]) -> bool:
     return not subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode
 
 
-def diversion(table: str, ports: Iterable[Mapping[str, Any]], address: str) -> str:
+def diversion(table: str, ports: Sequence[Mapping[str, Any]], address: str) -> str:
     """Write the rules that lead new connections for published ports elsewhere.
 
     Args:
@@ -715,17 +715,16 @@ def diversion(table: str, ports: Iterable[Mapping[str, Any]], address: str) -> s
     Returns:
         One transaction for nft.
     """
-    rules = "; ".join(
-        f"fib daddr type local {'' if port['host_ip'] == EVERY_ADDRESS else 'ip daddr ' + port['host_ip']}"
-        f" tcp dport {port['published']} dnat to {address}:{port['target']}"
-        for port in ports
-    )
-    # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which
-    # has to see the port that was asked for.
-    chains = " ".join(
-        f"chain {hook} {{ type nat hook {hook} priority -105; {rules}; }}" for hook in ("prerouting", "output")
-    )
-    return f"add table ip {table}; delete table ip {table}; table ip {table} {{ {chains} }}"
+    lines = [f"add table ip {table}", f"delete table ip {table}", f"add table ip {table}"]
+    for chain in ("prerouting", "output"):
+        # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which
+        # has to see the port that was asked for.
+        lines.append(f"add chain ip {table} {chain} {{ type nat hook {chain} priority -105; }}")
+        for port in ports:
+            asked = "" if port["host_ip"] == EVERY_ADDRESS else f"ip daddr {port['host_ip']} "
+            led = f"tcp dport {port['published']} dnat to {address}:{port['target']}"
+            lines.append(f"add rule ip {table} {chain} fib daddr type local {asked}{led}")
+    return "\n".join(lines)
 
 
 def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
