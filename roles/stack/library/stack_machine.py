@@ -717,8 +717,8 @@ def diversion(table: str, ports: Sequence[Mapping[str, Any]], address: str) -> s
     """
     lines = [f"add table ip {table}", f"delete table ip {table}", f"add table ip {table}"]
     for chain in ("prerouting", "output"):
-        # Before the engine's rules, at -100, because the first that matches counts; after the firewall's, at -110, which
-        # has to see the port that was asked for.
+        # Before the engine's rules, at -100, because the first that matches counts; after those of the firewall, at
+        # -110, which have to see the port that was asked for.
         lines.append(f"add chain ip {table} {chain} {{ type nat hook {chain} priority -105; }}")
         for port in ports:
             asked = "" if port["host_ip"] == EVERY_ADDRESS else f"ip daddr {port['host_ip']} "
