@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import socket
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from pathlib import Path
 
 from tests.faults.interruption import Interruption, Point, Ssh, points, ways
 from tests.faults.lab import Lab, Run, extra, play
-from tests.faults.rows import Book
+from tests.faults.rows import Book, Row
 from tests.live_app import edit, services
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
@@ -29,26 +31,24 @@ GROWTH = {"disk (MiB)": 5, "memory of nginx (MiB)": 2, "memory of dockerd (MiB)"
 class Rerun:
     """A deploy that was interrupted, and the one that comes after it."""
 
-    def __init__(self, lab: Lab, app: Path, folder: Path) -> None:
+    def __init__(self, lab: Lab, folder: Path, change: Callable[[int], list[str]]) -> None:
         """Note how a machine looks on which nothing was interrupted.
 
         Args:
             lab: The instance.
-            app: A copy of the sample app.
             folder: For logs.
+            change: Makes the version of a number; returns the arguments that deploy it.
         """
-        self.lab, self.app, self.folder = lab, app, folder
+        self.lab, self.folder, self.change = lab, folder, change
         self.ssh = Ssh(lab.stack.instance_id)
         self.number = 0
-        # Two are enough to be replaced one by one, and take less time than three.
-        self.arguments = extra(stack_services=services(app, replicas=2))
-        self.points = points(self._new_version(), self.arguments)
+        self.points = points(*self._new_version())
         self.clean = lab.leftovers()
+        self.replicas = lab.ids()
 
-    def _new_version(self) -> Path:
-        edit(self.app / "hello/templates/index.html", "from Flask", f"from Flask {self.number}")
+    def _new_version(self) -> tuple[Path, list[str]]:
         self.number += 1
-        return self.folder / f"{self.number}.log"
+        return self.folder / f"{self.number}.log", self.change(self.number)
 
     def interrupt(self, point: Point, way: Interruption) -> list[str]:
         """Interrupt a deploy, run it again, and look.
@@ -60,18 +60,18 @@ class Rerun:
         Returns:
             What was not as it should be.
         """
-        log = self._new_version()
+        log, arguments = self._new_version()
         with self.ssh.mended():
-            status = way.run(point, log, self.arguments)
-        again = play("deploy", *self.arguments)
+            status = way.run(point, log, arguments)
+        again = play("deploy", *arguments)
         wrong = []
         if status == 0:
             wrong.append("the run was not interrupted")
         if again.status != 0:
             wrong.append(f"the rerun fails: {_reason(again)}")
             self.lab.settle()
-            assert play("deploy", *self.arguments).status == 0
-        elif len(self.lab.ids()) != 2 or not self.lab.nginx_is_current():
+            assert play("deploy", *arguments).status == 0
+        elif len(self.lab.ids()) != len(self.replicas) or not self.lab.nginx_is_current():
             wrong.append("the rerun does not converge")
         left = self.lab.leftovers()
         wrong += [f"left behind, {name}: {left[name]}" for name in left if left[name] != self.clean[name]]
@@ -86,28 +86,50 @@ def _reason(run: Run) -> str:
 def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
     """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary, nine in each of the three ways."""
     part, shift = TURN % TURNS, TURN // TURNS
+
+    def change(number: int) -> list[str]:
+        edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
+        # Two are enough to be replaced one by one, and take less time than three.
+        return extra(stack_services=services(app, replicas=2))
+
     with book.row(f"deploy interrupted at one of {TURNS * EVERY} task boundaries, then run again") as row:
-        rerun = Rerun(lab, app, tmp_path)
+        rerun = Rerun(lab, tmp_path, change)
         all_ways, chosen = ways(rerun.ssh), rerun.points[part :: TURNS * EVERY]
-        wrong: list[str] = []
-        with lab.load() as load:
-            lost = 0
-            for number, point in enumerate(chosen):
-                way = all_ways[(number + part + shift) % len(all_ways)]
-                found = rerun.interrupt(point, way)
-                failed = sum(load.report().failures().values())
-                if failed > lost:
-                    found.append(f"{failed - lost} requests failed")
-                    lost = failed
-                wrong += [f"{way.name} {point.name}: {one}" for one in found]
-        row.load(load.report())
-        row.most("interruptions after which something was wrong", len(wrong), 0)
-        row.figure(
-            "interruptions",
-            f"{len(chosen)}, the boundaries {part + 1}, {part + 1 + TURNS * EVERY}, … of {len(rerun.points)}",
+        _interrupt(
+            row,
+            rerun,
+            [(point, all_ways[(number + part + shift) % len(all_ways)]) for number, point in enumerate(chosen)],
         )
-        for number, one in enumerate(wrong, 1):
-            row.figure(f"wrong {number}", one)
+        row.figure("boundaries", f"{part + 1}, {part + 1 + TURNS * EVERY}, … of {len(rerun.points)}")
+
+
+def test_replacement_of_nginx_interrupted(lab: Lab, book: Book, tmp_path: Path) -> None:
+    """After each step of it, in each way; most of all while another one stands in."""
+    with book.row("replacement of nginx interrupted after each of its steps, then run again") as row:
+        rerun = Rerun(lab, tmp_path, lambda number: extra(stack_nginx_memory=f"{128 + number}m"))
+        steps = [point for point in rerun.points if point.step]
+        _interrupt(row, rerun, list(product(steps, ways(rerun.ssh))))
+
+
+def _interrupt(row: Row, rerun: Rerun, chosen: Sequence[tuple[Point, Interruption]]) -> None:
+    """Interrupt deploys under load, and note what became of it."""
+    wrong: list[str] = []
+    with rerun.lab.load() as load:
+        lost = 0
+        for point, way in chosen:
+            found = rerun.interrupt(point, way)
+            report = load.report()
+            failed = sum(report.failures().values()) - report.resets_reused
+            if failed > lost:
+                found.append(f"{failed - lost} requests failed")
+                lost = failed
+            wrong += [f"{way.name} {point.name}: {one}" for one in found]
+    row.load(load.report(), get=None, post=None)
+    row.most("interruptions after which something was wrong", len(wrong), 0)
+    row.figure("kept connections closed between two requests", load.report().resets_reused)
+    row.figure("interruptions", len(chosen))
+    for number, one in enumerate(wrong, 1):
+        row.figure(f"wrong {number}", one)
 
 
 def test_races(lab: Lab, book: Book) -> None:

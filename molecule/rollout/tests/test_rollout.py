@@ -12,7 +12,7 @@ from testinfra.host import Host
 
 from tests.live_app import edit, services
 from tests.live_playbook import playbook
-from tests.live_stack import Stack, assert_nothing_lost
+from tests.live_stack import Stack, assert_no_request_cut, assert_nothing_lost
 
 Playbook = Callable[..., subprocess.CompletedProcess[str]]
 
@@ -120,7 +120,7 @@ def test_a_new_nginx_takes_over_without_a_lost_request(host: Host, stack: Stack)
     with stack.under_load() as load:
         deployed = _playbook("deploy", "--extra-vars", "stack_nginx_memory=144m")
         assert deployed.returncode == 0, deployed.stdout
-    assert_nothing_lost(load)
+    assert_no_request_cut(load)
     assert "another new one serves while the old one" in deployed.stdout
     after = stack.containers("nginx")
     assert len(after) == 1
