@@ -21,6 +21,7 @@ from roles.stack.library.stack_machine import (
     Machine,
     activate,
     digest,
+    diversion,
     forget_secrets,
     kept_releases,
     lock,
@@ -185,3 +186,14 @@ def test_secrets_stay_as_long_as_a_release_that_needs_them(tmp_path: Path) -> No
     assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["app-kept", "app-live"]
     forget_secrets(tmp_path, [nginx])
     assert list((tmp_path / "secrets").iterdir()) == []
+
+
+@pytest.mark.parametrize(("host_ip", "asked"), [("0.0.0.0", ""), ("127.0.0.1", "ip daddr 127.0.0.1 ")])  # noqa: S104
+def test_only_what_is_published_is_led_to_who_stands_in(host_ip: str, asked: str) -> None:
+    """Another program may have the port at another address of the machine."""
+    port = {"host_ip": host_ip, "published": "7151", "target": 80}
+    rules = [line for line in diversion("t", [port], "172.19.0.3").splitlines() if line.startswith("add rule")]
+    assert rules == [
+        f"add rule ip t {chain} fib daddr type local {asked}tcp dport 7151 dnat to 172.19.0.3:80"
+        for chain in ("prerouting", "output")
+    ]
