@@ -278,6 +278,8 @@ def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services:
     plain = found["80 default_server"]
     assert values(plain, "proxy_pass") == ["http://app"]
     assert "proxy_pass" in block(plain, "location = /healthz")
+    # As over HTTPS, when no replica is ready: who watches takes a 500 for a broken program.
+    assert values(plain, "error_page") == ["500 503 =503 @unavailable"]
     assert values(found["443 ssl"], "server_name") == ["www.example.test example.test"]
 
 
