@@ -49,7 +49,8 @@ class Outcome:
 
 
 def _variables_file() -> Path:
-    return Path(os.environ["MOLECULE_SCENARIO_DIRECTORY"]) / "vars/inventory.yml"
+    # By hand there is no scenario, and what the inventory says is all.
+    return Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "vars/inventory.yml"
 
 
 def scenario_variables() -> dict[str, Any]:

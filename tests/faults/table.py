@@ -14,8 +14,9 @@ HEAD = """\
 
 Made by `python -m tests.faults.table docs/faults/*.jsonl`; how to repeat it: [testing.md](testing.md). Each event
 happens while 8 keep-alive clients send GET and POST, half and half, for at least 20 seconds, at a constant rate that
-does not wait for answers. A request counts as failed when its answer is 500 or above or 429, or when it is reset,
-refused or not answered within 10 seconds.
+does not wait for answers. Where two sides are compared, 12 clients ask each in turn, as fast as they are answered. A
+request counts as failed when its answer is 500 or above or 429, or when it is reset, refused or not answered within
+10 seconds.
 """
 
 
