@@ -20,9 +20,11 @@ from testinfra.host import Host
 
 from loadgen import Load
 from tests.live_authority import Authority
+from tests.live_outsider import Outsider
 from tests.live_playbook import Outcome, playbook
 from tests.live_stack import Stack, assert_no_request_cut
 from tests.project import ROOT, load_mapping
+from tests.self_signed import self_signed
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
 # site.yml and two deploys.
@@ -40,6 +42,9 @@ SSLYZE = ROOT / "molecule/security/sslyze.txt"
 TIMEOUT_S = 10
 RATE = 50
 CLIENTS = 4
+MOST_PER_ADDRESS = 200
+"""Requests per second."""
+FLOOD_S = 15
 
 
 @dataclass
@@ -70,9 +75,11 @@ class Site:
         """Give the words before a command that make the names known to it, and to nobody else on this machine."""
         return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self.hosts)]
 
-    def connect(self, sni: str | None = NAME, offers: tuple[str, ...] = ("http/1.1",)) -> ssl.SSLSocket:
-        """Shake hands, trusting only the authority."""
-        context = ssl.create_default_context(cafile=str(self.authority.root))
+    def connect(
+        self, sni: str | None = NAME, offers: tuple[str, ...] = ("http/1.1",), trusted: Path | None = None
+    ) -> ssl.SSLSocket:
+        """Shake hands, trusting only the authority, or this certificate."""
+        context = ssl.create_default_context(cafile=str(trusted or self.authority.root))
         context.check_hostname = sni is not None
         context.set_alpn_protocols(list(offers))
         plain = socket.create_connection((self.stack.address, 443), TIMEOUT_S)
@@ -127,6 +134,7 @@ def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
         "certificate_email": "jane@fleet.test",
         "certificate_acme_directory": authority.directory,
         "certificate_acme_authorities": str(authority.own),
+        "stack_requests_per_address": MOST_PER_ADDRESS,
     }
     site = Site(stack, authority, folder / "hosts", variables)
     # All of it, because security group and firewall open port 443.
@@ -264,6 +272,24 @@ def test_slow_clients_are_cut_and_fail_nobody(site: Site) -> None:
     assert report.failures() == {}, report.examples
 
 
+def test_flood_from_one_address_fails_nobody_else(site: Site, outsider: Outsider) -> None:
+    """As fast as it can, with 10 requests under way on each of 50 connections; on the machine's only CPU, too."""
+    site.stack.host.check_output("apt-get install --yes --no-install-recommends nghttp2-client")
+    url, trusted = f"https://{NAME}", str(site.authority.root)
+    flood = f"nice h2load --clients=50 --max-concurrent-streams=10 --duration={FLOOD_S}"
+    with Load(url, rate=RATE, clients=CLIENTS, address=site.stack.address, authorities=trusted) as load:
+        done = outsider.run(f"{flood} --connect-to={site.stack.address}:443 {url}/whoami")
+    counted = re.search(r"^status codes: (\d+) 2xx, 0 3xx, (\d+) 4xx, 0 5xx", done.stdout, re.MULTILINE)
+    assert counted, done.stdout + done.stderr
+    answered, refused = int(counted[1]), int(counted[2])
+    report = load.report()
+    print(f"{refused} of {answered + refused} refused; p99 of the others {report.latency.p99 * 1000:.0f} ms")
+    # A second's requests as a burst, and those of each second.
+    assert answered <= MOST_PER_ADDRESS * (FLOOD_S + 2)
+    assert refused > answered
+    assert report.failures() == {}, report.examples
+
+
 def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> None:
     """The file on the disk is no proof; a handshake is. A reload may close a kept connection, but cuts no request."""
     before = site.serial()
@@ -317,3 +343,18 @@ def test_authority_that_is_away_takes_nothing_away(site: Site) -> None:
     assert "gave no certificate: nginx goes on with what it has, valid until" in failed.stderr
     # The authority came back with another root: only that it is the same certificate can be said.
     assert site.live_serial() == before
+
+
+def test_pem_of_ones_own_is_served(site: Site, tmp_path: Path) -> None:
+    """From an authority that has no ACME, such as a company's; the last test here, because it ends the mode acme."""
+    pem = self_signed(tmp_path, NAME)
+    given = {
+        "certificate_mode": "pem",
+        "stack_host_names": [NAME],
+        "certificate_pem": str(pem),
+        "certificate_key": str(pem.with_suffix(".key")),
+    }
+    deployed = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(given))
+    assert deployed.ok, deployed.said
+    with site.connect(trusted=pem) as connection:
+        assert connection.getpeercert(binary_form=True) == ssl.PEM_cert_to_DER_cert(pem.read_text())

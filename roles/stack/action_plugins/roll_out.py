@@ -18,7 +18,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 BESIDE = "another new one serves while the old one finishes what it has and is replaced"
-ALONE = "is replaced now, which takes about a second without answers: only root, with nft, can have another one serve"
+ALONE = (
+    "is replaced now, about a second without answers; another can serve where root has nft, on an instance for example"
+)
 
 Replica = Mapping[str, Any]
 Service = Mapping[str, Any]

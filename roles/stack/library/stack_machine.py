@@ -7,6 +7,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -604,7 +605,7 @@ def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
         seconds: How long it may take.
 
     Returns:
-        Ansible's result, and whether it serves: only root, with nft, can have it so.
+        Ansible's result, and whether it serves: that takes root, nft, and an engine without the userland proxy.
 
     Raises:
         StepError: It did not become healthy; the message has the reason and its last log lines.
@@ -618,6 +619,9 @@ def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
     (container,) = machine.inspect([start_beside(machine, config, seconds, *publish)])
     address = container["NetworkSettings"]["Networks"][config["networks"]["default"]["name"]]["IPAddress"]
     run(["nft", diversion(table_of(config), ports, address)])
+    if not connects(ports[0]):
+        # As on an engine with the userland proxy, which leaves the kernel no way from the loopback to a container.
+        return stand_down(machine) | {"serves": False}
     return {"changed": True, "serves": True}
 
 
@@ -636,6 +640,23 @@ def stand_down(machine: Machine) -> dict[str, Any]:
     if machine.inspect([stand_in_name(config)]):
         retire([stand_in_name(config)], gently=True)
     return {"changed": True}
+
+
+def connects(port: Mapping[str, Any]) -> bool:
+    """Tell whether somebody on this machine gets a connection to a published port.
+
+    Args:
+        port: What is published, as Compose understands it.
+
+    Returns:
+        Whether it was there within a second.
+    """
+    host = "127.0.0.1" if port["host_ip"] == EVERY_ADDRESS else port["host_ip"]
+    try:
+        socket.create_connection((host, int(port["published"])), timeout=1).close()
+    except OSError:
+        return False
+    return True
 
 
 def stand_in_name(config: Mapping[str, Any]) -> str:
