@@ -611,7 +611,7 @@ def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
         StepError: It did not become healthy; the message has the reason and its last log lines.
     """
     config = machine.config()
-    if os.geteuid() or not shutil.which("nft"):
+    if not can_divert():
         return {"changed": False, "serves": False}
     ports = config["services"]["nginx"]["ports"]
     # The engine lets packets in only where a port is published; which one does not matter, and nobody is told.
@@ -710,6 +710,15 @@ def table_of(config: Mapping[str, Any]) -> str:
     return f"{config['name']}.stand_in"
 
 
+def can_divert() -> bool:
+    """Tell whether this process may change where the kernel sends connections.
+
+    Returns:
+        Whether it is root's, and nft is there.
+    """
+    return os.geteuid() == 0 and shutil.which("nft") is not None
+
+
 def is_diverted(config: Mapping[str, Any]) -> bool:
     """Tell whether connections are led to the one that stands in.
 
@@ -719,10 +728,8 @@ def is_diverted(config: Mapping[str, Any]) -> bool:
     Returns:
         Whether the table is there, also when the container is not.
     """
-    if os.geteuid() or not shutil.which("nft"):
-        return False
     asked = ["nft", "list", "table", "ip", table_of(config)]
-    return not subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode
+    return can_divert() and not subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode
 
 
 def diversion(table: str, ports: Sequence[Mapping[str, Any]], address: str) -> str:
