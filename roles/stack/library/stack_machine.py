@@ -618,7 +618,7 @@ def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
     publish = [word for port in ports for word in ("--publish", f"127.0.0.1::{port['target']}")]
     (container,) = machine.inspect([start_beside(machine, config, seconds, *publish)])
     address = container["NetworkSettings"]["Networks"][config["networks"]["default"]["name"]]["IPAddress"]
-    run(["nft", diversion(table_of(config), ports, address)])
+    run(["nft", diversion(stand_in_name(config), ports, address)])
     if not connects(ports[0]):
         # As on an engine with the userland proxy, which leaves the kernel no way from the loopback to a container.
         return stand_down(machine) | {"serves": False}
@@ -635,11 +635,13 @@ def stand_down(machine: Machine) -> dict[str, Any]:
         Ansible's result.
     """
     config = machine.config()
-    if is_diverted(config):
-        run(["nft", f"delete table ip {table_of(config)}"])
-    if machine.inspect([stand_in_name(config)]):
-        retire([stand_in_name(config)], gently=True)
-    return {"changed": True}
+    name, diverted = stand_in_name(config), is_diverted(config)
+    if diverted:
+        run(["nft", f"delete table ip {name}"])
+    left = machine.inspect([name])
+    if left:
+        retire([name], gently=True)
+    return {"changed": diverted or bool(left)}
 
 
 def connects(port: Mapping[str, Any]) -> bool:
@@ -660,7 +662,7 @@ def connects(port: Mapping[str, Any]) -> bool:
 
 
 def stand_in_name(config: Mapping[str, Any]) -> str:
-    """Name the container that is tried beside nginx, or serves while nginx is replaced.
+    """Name the container that is tried beside nginx, or stands in for it, and the table of nftables that leads to it.
 
     Args:
         config: The project, as Compose understands it.
@@ -698,18 +700,6 @@ def start_beside(machine: Machine, config: Mapping[str, Any], seconds: int, *opt
     return name
 
 
-def table_of(config: Mapping[str, Any]) -> str:
-    """Name the table of nftables that leads to the one that stands in.
-
-    Args:
-        config: The project, as Compose understands it.
-
-    Returns:
-        The name.
-    """
-    return f"{config['name']}.stand_in"
-
-
 def can_divert() -> bool:
     """Tell whether this process may change where the kernel sends connections.
 
@@ -728,7 +718,7 @@ def is_diverted(config: Mapping[str, Any]) -> bool:
     Returns:
         Whether the table is there, also when the container is not.
     """
-    asked = ["nft", "list", "table", "ip", table_of(config)]
+    asked = ["nft", "list", "table", "ip", stand_in_name(config)]
     return can_divert() and not subprocess.run(asked, capture_output=True, check=False, timeout=60).returncode
 
 
