@@ -74,7 +74,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 
 
 @pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, how: str) -> None:
+def test_a_broken_version_leaves_the_old_one_serving(host: Host, stack: Stack, app: Path, how: str) -> None:
     """People deploy mistakes. The run fails and says why; nobody else notices."""
     before = {replica.id for replica in stack.containers("app")}
     BROKEN[how](app)
@@ -86,6 +86,7 @@ def test_a_broken_version_leaves_the_old_one_serving(stack: Stack, app: Path, ho
     assert_nothing_lost(load)
     assert {replica.id for replica in stack.containers("app")} == before
     assert set(stack.ask(30)) == before
+    assert host.check_output(f"cd {stack.directory}/releases && ls | wc -l") == str(len(_activated(host, stack)))
 
 
 def _activated(host: Host, stack: Stack) -> list[str]:

@@ -32,7 +32,7 @@ options:
         C(try_nginx) tries a new nginx beside the one that serves; C(stand_in) has a new one serve beside it, so that it
         can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(remove) removes one at once;
         C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a
-        release works and removes old ones with their images; C(status) tells a person what runs.
+        release works, and removes like C(prune) what no kept release needs; C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -49,12 +49,14 @@ options:
       - locked
       - unlock
       - settle
+      - prune
       - status
   service:
     description: Name of the service, for C(start).
     type: str
   count:
-    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle).
+    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle)
+      and C(prune).
     type: int
   replicas:
     description: Container ids, for C(wait), C(retire) and C(remove).
@@ -107,7 +109,7 @@ text:
 
 ACTIONS = [
     *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "remove"),
-    *("lock", "locked", "unlock", "settle", "status"),
+    *("lock", "locked", "unlock", "settle", "prune", "status"),
 ]
 READING = {"look", "locked", "status"}
 """The actions that change nothing."""
@@ -857,7 +859,7 @@ def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> No
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove what no kept one needs: old ones, their secrets, images and networks.
+    """Note that a release works; remove what no kept one needs.
 
     Args:
         machine: The stack.
@@ -868,12 +870,24 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     Returns:
         Ansible's result.
     """
-    folder = machine.directory / "releases"
-    write(folder / release / "activated", f"{who}\n")
+    write(machine.directory / "releases" / release / "activated", f"{who}\n")
+    return prune(machine, count)
+
+
+def prune(machine: Machine, count: int) -> dict[str, Any]:
+    """Remove what no kept release needs: those that are old or never worked, their secrets, images and networks.
+
+    Args:
+        machine: The stack.
+        count: How many releases to keep, of those that worked.
+
+    Returns:
+        Ansible's result.
+    """
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
     services = [service for release in kept for service in services_of(machine, release)]
     images = {service["image"] for service in services}
-    for path in folder.iterdir():
+    for path in (machine.directory / "releases").iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
     forget_secrets(machine.directory, services)
@@ -956,6 +970,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "locked": lambda: locked(machine, params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
+        "prune": lambda: prune(machine, params["count"]),
         "status": lambda: status(machine),
     }
     return actions[params["action"]]()
