@@ -143,13 +143,16 @@ class Stack:
         with self.connect() as connection:
             return Counter(self.whoami(connection) for _ in range(requests))
 
-    def under_load(self) -> Load:
+    def under_load(self, rate: float = RATE) -> Load:
         """Keep clients asking, half of them with GET and half with POST, while a block runs.
+
+        Args:
+            rate: Requests per second.
 
         Returns:
             A context manager; its report says what came of every request.
         """
-        return Load(f"http://{self.address}/", rate=RATE, clients=CLIENTS, methods={"GET": 0.5, "POST": 0.5})
+        return Load(f"http://{self.address}/", rate=rate, clients=CLIENTS, methods={"GET": 0.5, "POST": 0.5})
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; a refused connection counts as not yet.
