@@ -198,7 +198,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if runs(nginx) and not state["stand_in"]:
             serves = self._do("stand_in", seconds=int(self._task.args["seconds"]))["serves"]
             self._say(f"nginx: {BESIDE if serves else ALONE}")
-        self._do("retire", replicas=[one["id"] for one in nginx["replicas"]])
+        self._do("retire_nginx", replicas=[one["id"] for one in nginx["replicas"]])
         # Not with `--no-deps`: Compose would count it as another configuration, and replace it once more at the end.
         self._compose(["nginx"], recreate="never")
         self._do("stand_down")

@@ -30,9 +30,10 @@ options:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
         further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
         C(try_nginx) tries a new nginx beside the one that serves; C(stand_in) has a new one serve beside it, so that it
-        can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(remove) removes one at once;
-        C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a
-        release works, and removes like C(prune) what no kept release needs; C(status) tells a person what runs.
+        can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(retire_nginx) removes nginx
+        after its clients went on over other connections; C(remove) removes one at once; C(lock) and C(unlock) keep two
+        deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a release works, and removes like
+        C(prune) what no kept release needs; C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -44,6 +45,7 @@ options:
       - stand_in
       - stand_down
       - retire
+      - retire_nginx
       - remove
       - lock
       - locked
@@ -59,7 +61,7 @@ options:
       and C(prune).
     type: int
   replicas:
-    description: Container ids, for C(wait), C(retire) and C(remove).
+    description: Container ids, for C(wait), C(retire), C(retire_nginx) and C(remove).
     type: list
     elements: str
     default: []
@@ -108,7 +110,7 @@ text:
 """
 
 ACTIONS = [
-    *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "remove"),
+    *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "retire_nginx", "remove"),
     *("lock", "locked", "unlock", "settle", "prune", "status"),
 ]
 READING = {"look", "locked", "status"}
@@ -119,6 +121,8 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
+CLOSING_S = 60
+"""How long nginx, before it ends, asks clients to go on over new connections, if it does not end after all."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
 LOG_LINES = 20
@@ -642,7 +646,7 @@ def stand_down(machine: Machine) -> dict[str, Any]:
         run(["nft", f"delete table ip {name}"])
     left = machine.inspect([name])
     if left:
-        retire([name], gently=True)
+        retire_nginx([name])
     return {"changed": diverted or bool(left)}
 
 
@@ -745,6 +749,22 @@ def diversion(table: str, ports: Sequence[Mapping[str, Any]], address: str) -> s
             led = f"tcp dport {port['published']} dnat to {address}:{port['target']}"
             lines.append(f"add rule ip {table} {chain} fib daddr type local {asked}{led}")
     return "\n".join(lines)
+
+
+def retire_nginx(containers: Sequence[str]) -> dict[str, Any]:
+    """Have the clients of nginx go on over new connections, which are led elsewhere by now, and remove it.
+
+    Args:
+        containers: Their ids or names.
+
+    Returns:
+        Ansible's result.
+    """
+    for container in containers:
+        # An nginx of an older release cannot do this.
+        command = ["docker", "exec", container, "let-go", str(CLOSING_S)]
+        subprocess.run(command, capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    return retire(containers, gently=True)
 
 
 def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
@@ -965,6 +985,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "stand_in": lambda: stand_in(machine, params["seconds"]),
         "stand_down": lambda: stand_down(machine),
         "retire": lambda: retire(params["replicas"], gently=True),
+        "retire_nginx": lambda: retire_nginx(params["replicas"]),
         "remove": lambda: retire(params["replicas"], gently=False),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
         "locked": lambda: locked(machine, params["seconds"]),
