@@ -188,18 +188,3 @@ def assert_nothing_lost(load: Load) -> None:
     )
     assert report.failures() == {}, report.examples
     assert report.ok == report.planned > 0
-
-
-def assert_no_request_cut(load: Load) -> None:
-    """Assert that every request of a load was answered well, but where nginx had just closed the kept connection.
-
-    An nginx that ends, or reads another configuration, closes the connections that wait for their next request. One
-    that is sent in this very moment is reset before anything was done for it.
-
-    Args:
-        load: After its block.
-    """
-    report = load.report()
-    print(f"{report.ok} of {report.planned} in {report.elapsed:.1f} s, p99 {report.latency.p99 * 1000:.0f} ms")
-    assert sum(report.failures().values()) == report.resets_reused <= load.plan.clients, report.examples
-    assert report.planned == report.sent > 0
