@@ -18,6 +18,8 @@ from tests.project import ROOT
 
 STEP = re.compile(r"^  i-[0-9a-f]+: ", re.MULTILINE)
 """What ``roll_out`` says of each of its steps."""
+PATIENCE_S = 240
+"""Longer than a deploy takes on a busy machine, in seconds."""
 POLL_S = 0.05
 SSH_FILTER = ["INPUT", "--protocol", "tcp", "--dport", "22", "--jump", "REJECT", "--reject-with", "tcp-reset"]
 
@@ -166,7 +168,13 @@ class Interruption:
             time.sleep(POLL_S)
         if point.step and process.poll() is None:
             self._at_step(process.pid)
-        return process.wait(timeout=RUN_TIMEOUT_S)
+        try:
+            return process.wait(timeout=PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            # ansible-core waits for ever when a worker was ended while it held the queue of results, and a person who
+            # pressed Ctrl-C does so again.
+            os.killpg(process.pid, signal.SIGINT)
+            return process.wait(timeout=RUN_TIMEOUT_S)
 
 
 def ways(ssh: Ssh) -> list[Interruption]:
