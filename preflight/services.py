@@ -12,7 +12,7 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
 from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
 from preflight.secrets import environment_problems, secret_problems
-from preflight.variables import Variables, did_you_mean, whole_number
+from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
@@ -29,6 +29,17 @@ SMALLEST_MIB = 6
 SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 
 
+NUMBERS = {
+    "replicas": (1, MOST_REPLICAS),
+    "body_bytes": WHOLE_NUMBERS["stack_body_bytes"],
+    # An hour is a long time for a WebSocket to say nothing.
+    "timeout_seconds": (1, 3600),
+}
+"""Smallest and largest value of what is a whole number."""
+
+FLAGS = ("internet", "streaming")
+
+
 def _positive_number(value: object) -> bool:
     try:
         return 0 < float(str(value)) < math.inf
@@ -37,22 +48,18 @@ def _positive_number(value: object) -> bool:
 
 
 def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
-    replicas = service.get("replicas", 1)
-    if not 1 <= (whole_number(replicas) or 0) <= MOST_REPLICAS:
-        yield f"replicas is {replicas!r}: allowed is a whole number from 1 to {MOST_REPLICAS}"
-    if service.get("server") not in servers:
-        yield f"server is {service.get('server')!r}: allowed is {' or '.join(servers)}"
+    for key, (least, most) in NUMBERS.items():
+        if key in service and not least <= (whole_number(service[key]) or 0) <= most:
+            yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
+    if "server" in service and service["server"] not in servers:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
         yield f"cpus is {service['cpus']!r}: allowed is a number above 0, such as 0.5"
-    if not re.fullmatch(r"/[\w./~-]*", str(service.get("path", "")), re.ASCII):
-        yield (
-            f"path is {service.get('path')!r}: allowed is a path that begins with /, "
-            "of letters, digits and the characters . _ ~ - /"
-        )
-    if str(service.get("internet", "no")).lower() not in {*map(str, BOOLEANS)}:
-        yield f"internet is {service['internet']!r}: allowed is true or false"
+    for key in FLAGS:
+        if str(service.get(key, "no")).lower() not in {*map(str, BOOLEANS)}:
+            yield f"{key} is {service[key]!r}: allowed is true or false"
     context = project / str(service.get("context", ""))
     if not context.is_dir():
         yield f"context is {service.get('context')!r}: there is no folder {context}"
@@ -90,12 +97,9 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
             yield f"{where}: {key} is no key of a service{did_you_mean(key, allowed)}"
         for problem in _service_problems(service, project, allowed["server"]["choices"]):
             yield f"{where}: {problem}"
-    for key in ("name", "path"):
-        values = [service.get(key) for service in services]
-        for value in sorted({str(value) for value in values if values.count(value) > 1}):
-            yield f"stack_services: two services have the {key} {value}"
-    if all(service.get("path") != "/" for service in services):
-        yield "stack_services: no service has the path /"
+    names = [str(service.get("name")) for service in services]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"stack_services: two services have the name {name}"
 
 
 def scaled(services: object, variables: Variables) -> object:

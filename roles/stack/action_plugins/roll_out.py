@@ -154,6 +154,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             return result | {"changed": True}
         before = self._last_that_worked()
+        self._bring_static(release)
         self._do("activate", release=release)
         try:
             self._change(release)
@@ -183,6 +184,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Not the live one: that may be one whose deploy was killed.
         releases = self._look(None)["releases"] if self._exists() else []
         return str(releases[0]["id"]) if releases else ""
+
+    def _bring_static(self, release: str) -> None:
+        """Have nginx find the static files of a release, before a page can ask for them."""
+        for name, service in self._look(release)["services"].items():
+            if service["static"]:
+                given = {"service": name, "image": service["image"], "folder": service["static"]}
+                path = f"{self._task.args['directory']}/static"
+                self._run("static_files", {"action": "bring", "path": path, **given})
 
     def _finish(self, release: str) -> None:
         state = self._look(release)
@@ -309,3 +318,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 self._do("remove", replicas=broken)
         self._replace_all(release)
         self._finish(release)
+        # Last, because the replicas are needed more.
+        self._bring_static(release)

@@ -96,9 +96,13 @@ EXAMPLES = """
 
 RETURN = """
 services:
-  description: For each service its wanted number of replicas, its networks and its containers.
+  description: For each service its wanted number of replicas, networks, image, static files and containers.
   type: dict
   returned: with action look
+static:
+  description: For each service with static files the images that are kept.
+  type: dict
+  returned: with action settle
 text:
   description: What runs, for a person.
   type: str
@@ -119,6 +123,8 @@ HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
+STATIC_LABEL = "flask-fleet.static"
+"""Of a service with static files: the folder that has them in its image."""
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -337,8 +343,9 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         release: Id of the release that should run; the live one when None.
 
     Returns:
-        The services with their wanted number, networks and containers, the releases that are kept, the running
-        configuration of nginx, whether something stands in for nginx, and whether all of it is as it should be.
+        The services with their wanted number, networks, image, the folder in it that nginx serves, and containers; the
+        releases that are kept, the running configuration of nginx, whether something stands in for nginx, and whether
+        all of it is as it should be.
     """
     live = digest(machine.directory, list(RENDERED.values()))
     folder = machine.directory / "releases" / release if release else machine.directory
@@ -353,6 +360,8 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         name: {
             "wanted": service.get("deploy", {}).get("replicas", 1),
             "networks": sorted(config["networks"][network]["name"] for network in service["networks"]),
+            "image": service["image"],
+            "static": service.get("labels", {}).get(STATIC_LABEL, ""),
             "replicas": [],
         }
         for name, service in config["services"].items()
@@ -828,7 +837,7 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     return {"changed": True}
 
 
-def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
+def services_of(machine: Machine, release: str) -> dict[str, dict[str, Any]]:
     """List what a release runs.
 
     Args:
@@ -836,10 +845,11 @@ def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
         release: Id of the release.
 
     Returns:
-        The services as Compose understands them.
+        The services by name, as Compose understands them.
     """
     file = machine.directory / "releases" / release / "compose.yml"
-    return list(machine.config(file)["services"].values())
+    services: dict[str, dict[str, Any]] = machine.config(file)["services"]
+    return services
 
 
 def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
@@ -866,12 +876,13 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
         count: How many releases to keep.
 
     Returns:
-        Ansible's result.
+        Ansible's result, and for each service with static files the images that are kept.
     """
     folder = machine.directory / "releases"
     write(folder / release / "activated", f"{who}\n")
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
-    services = [service for release in kept for service in services_of(machine, release)]
+    named = [one for release in kept for one in services_of(machine, release).items()]
+    services = [service for _, service in named]
     images = {service["image"] for service in services}
     for path in folder.iterdir():
         if path.name not in kept:
@@ -885,7 +896,11 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
         subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
     project = machine.config()["name"]
     run(["docker", "network", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}"])
-    return {"changed": True}
+    static: dict[str, list[str]] = {}
+    for name, service in named:
+        if STATIC_LABEL in service.get("labels", {}):
+            static.setdefault(name, []).append(service["image"])
+    return {"changed": True, "static": static}
 
 
 def usage() -> dict[str, list[str]]:
