@@ -925,7 +925,7 @@ def status(machine: Machine) -> dict[str, Any]:
     """
     state, used = look(machine, None), usage()
     live = next((one for one in state["releases"] if one["id"] == state["live"]), {"activated": "?", "by": "?"})
-    rows = [("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "share")]
+    rows = [("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "share", "id")]
     for name, service in sorted(state["services"].items()):
         total = sum(one["served"] for one in service["replicas"])
         for one in sorted(service["replicas"], key=lambda replica: str(replica["name"])):
@@ -937,7 +937,7 @@ def status(machine: Machine) -> dict[str, Any]:
             # The engine goes on calling it healthy: a server that has several processes starts the ended one anew.
             memory += ", RAN OUT" if one["out_of_memory"] else ""
             ready, restarts = balanced if is_replica else ("-", balanced[1])
-            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic))
+            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic, one["id"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]
