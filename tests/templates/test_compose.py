@@ -9,6 +9,7 @@ import yaml
 
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
+from roles.stack.library.stack_machine import STATIC_LABEL
 from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
@@ -197,6 +198,17 @@ def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> Non
     content = compose([APP])["services"]
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro"]
     assert [name for name, service in content.items() if name != "nginx" and "volumes" in service] == []
+
+
+def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, render: Renderer) -> None:
+    """Read-only, for the services that have some; the label tells the roll-out which folder of the image that is."""
+    static = {"path": "/static/", "folder": "hello/static"}
+    content = compose([APP | {"static": static}, API])["services"]
+    assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
+    assert content["app"]["labels"] == {STATIC_LABEL: "hello/static"}
+    assert "labels" not in content["api-2"]
+    conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, stack_services=[APP | {"static": static}])
+    assert "alias /srv/static/app/;" in conf
 
 
 @both
