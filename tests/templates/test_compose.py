@@ -9,7 +9,7 @@ import yaml
 
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
-from roles.stack.library.stack_machine import STATIC_LABEL
+from roles.stack.library.stack_machine import SERVER_LABEL, STATIC_LABEL
 from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
@@ -205,10 +205,16 @@ def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, r
     static = {"path": "/static/", "folder": "hello/static"}
     content = compose([APP | {"static": static}, API])["services"]
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
-    assert content["app"]["labels"] == {STATIC_LABEL: "hello/static"}
-    assert "labels" not in content["api-2"]
+    assert content["app"]["labels"][STATIC_LABEL] == "hello/static"
+    assert STATIC_LABEL not in content["api-2"]["labels"]
     conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, stack_services=[APP | {"static": static}])
     assert "alias /srv/static/app/;" in conf
+
+
+def test_the_roll_out_can_see_which_server_a_replica_has(compose: Compose) -> None:
+    """Also of one of a release before: nginx must speak what all of them understand."""
+    content = compose([APP | {"server": "uwsgi"}, {key: API[key] for key in API if key != "server"}])["services"]
+    assert [content[name]["labels"][SERVER_LABEL] for name in ("app", "api-2")] == ["uwsgi", "gunicorn"]
 
 
 @both

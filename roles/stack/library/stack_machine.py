@@ -123,6 +123,8 @@ HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
+SERVER_LABEL = "flask-fleet.server"
+"""Of a service: its application server."""
 STATIC_LABEL = "flask-fleet.static"
 """Of a service with static files: the folder that has them in its image."""
 LOG_LINES = 20
@@ -313,8 +315,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, networks, whether it is fresh, runs and takes traffic, its health, restarts, whether the
-        kernel ended a process in it for want of memory, and start time.
+        Its id, name, image, networks, application server, whether it is fresh, runs and takes traffic, its health,
+        restarts, whether the kernel ended a process in it for want of memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -324,6 +326,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "name": container["Name"].lstrip("/"),
         "image": container["Config"]["Image"],
         "networks": sorted(container["NetworkSettings"]["Networks"]),
+        "server": labels.get(SERVER_LABEL, ""),
         "fresh": labels["com.docker.compose.config-hash"] == config_hash,
         "running": state["Running"] and not state["Restarting"],
         "health": state.get("Health", {}).get("Status", "none"),
@@ -343,9 +346,9 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         release: Id of the release that should run; the live one when None.
 
     Returns:
-        The services with their wanted number, networks, image, the folder in it that nginx serves, and containers; the
-        releases that are kept, the running configuration of nginx, whether something stands in for nginx, and whether
-        all of it is as it should be.
+        The services with their wanted number, networks, image, application server, the folder that nginx serves, and
+        containers; the releases that are kept, the running configuration of nginx, whether something stands in for
+        nginx, and whether all of it is as it should be.
     """
     live = digest(machine.directory, list(RENDERED.values()))
     folder = machine.directory / "releases" / release if release else machine.directory
@@ -361,6 +364,7 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
             "wanted": service.get("deploy", {}).get("replicas", 1),
             "networks": sorted(config["networks"][network]["name"] for network in service["networks"]),
             "image": service["image"],
+            "server": service.get("labels", {}).get(SERVER_LABEL, ""),
             "static": service.get("labels", {}).get(STATIC_LABEL, ""),
             "replicas": [],
         }
