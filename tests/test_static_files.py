@@ -228,7 +228,7 @@ def test_files_are_copied_from_a_container_that_never_runs(tmp_path: Path, docke
     (tmp_path / "static/app").mkdir(parents=True)
     assert bring(tmp_path / "static", "app", "mine/app:1", "hello/static")
     assert set(served(tmp_path / "static")) == {"site.css", "site.css.gz"}
-    mark = f"flask-fleet.static-copy={tmp_path}/static/app"
+    mark = f"flask-fleet.static-copy={tmp_path}/static"
     assert calls(docker) == [
         f"ps --all --quiet --filter label={mark}",
         "rm --force left-behind",

@@ -438,10 +438,10 @@ def test_static_files_are_served_without_the_app(conf: Conf) -> None:
     server = served(conf(SEVERAL))
     files = locations(server)["/static/"]
     assert values(files, "alias") == ["/srv/static/app/"]
-    assert values(files, "try_files") == ["$uri @app"]
+    assert values(files, "try_files") == ["$uri @app.app"]
     assert values(files, "gzip_static") == ["on"]
     assert "_pass" not in files
-    fallback = block(server, "location @app")
+    fallback = block(server, "location @app.app")
     assert leads_to(fallback) == "app"
     # It is an answer of the app, whatever its address.
     assert 'set $static "";' in fallback

@@ -72,7 +72,7 @@ LEAST_COMPRESSED = 1024
 FILE_MODE = 0o644
 COMMAND_TIMEOUT_S = 900
 MARK = "flask-fleet.static-copy"
-"""Label of a container that only lends its files."""
+"""Label of a container that only lends its files; its value is the folder that they are for."""
 
 
 class CopyError(Exception):
@@ -272,6 +272,16 @@ def compress(folder: Path, names: Collection[str], changed: Collection[str], new
     return ours
 
 
+def remove_left_behind(root: Path) -> None:
+    """Remove the container of a run that was killed.
+
+    Args:
+        root: Folder of all services' files.
+    """
+    for left in run("docker", "ps", "--all", "--quiet", "--filter", f"label={MARK}={root}").split():
+        run("docker", "rm", "--force", left)
+
+
 def bring(root: Path, service: str, image: str, folder: str) -> bool:
     """Add the static files of an image to those that nginx serves.
 
@@ -287,12 +297,9 @@ def bring(root: Path, service: str, image: str, folder: str) -> bool:
     Raises:
         CopyError: The image has no such folder, or something in it that is no file.
     """
-    mark = f"{MARK}={root}/{service}"
-    # One that a killed run left behind.
-    for left in run("docker", "ps", "--all", "--quiet", "--filter", f"label={mark}").split():
-        run("docker", "rm", "--force", left)
+    remove_left_behind(root)
     # It is never started.
-    container = run("docker", "create", "--network", "none", "--label", mark, image, "true")
+    container = run("docker", "create", "--network", "none", "--label", f"{MARK}={root}", image, "true")
     try:
         working = run("docker", "inspect", "--format", "{{.Config.WorkingDir}}", container)
         source = str(PurePosixPath(working or "/", folder))
@@ -384,6 +391,7 @@ def main() -> None:
     root = Path(given["path"])
     try:
         if given["action"] == "forget":
+            remove_left_behind(root)
             changed = forget(root, given["keep"])
         else:
             (root / given["service"]).mkdir(parents=True, exist_ok=True)
