@@ -123,15 +123,15 @@ HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
-SERVER_LABEL = "flask-fleet.server"
-"""Of a service: its application server."""
-STATIC_LABEL = "flask-fleet.static"
-"""Of a service with static files: the folder that has them in its image."""
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
 RENDERED = {"compose.yml": "compose.yml", "nginx.conf": "nginx/nginx.conf"}
 """Where the files of a release go when it becomes the live one."""
+SERVER_LABEL = "flask-fleet.server"
+"""Of a service: its application server."""
+STATIC_LABEL = "flask-fleet.static"
+"""Of a service with static files: the folder that has them in its image."""
 
 
 class StepError(Exception):
