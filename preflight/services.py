@@ -50,16 +50,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
     replicas = service.get("replicas", 1)
     if not 1 <= (whole_number(replicas) or 0) <= MOST_REPLICAS:
         yield f"replicas is {replicas!r}: allowed is a whole number from 1 to {MOST_REPLICAS}"
-    if service.get("server", USUAL["server"]) not in servers:
-        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
-    if not 1 <= (whole_number(service.get("timeout_seconds", 1)) or 0) <= MOST_TIMEOUT_SECONDS:
-        yield (
-            f"timeout_seconds is {service['timeout_seconds']!r}: "
-            f"allowed is a whole number from 1 to {MOST_TIMEOUT_SECONDS}"
-        )
-    command = service.get("command", [""])
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-        yield f"command is {command!r}: allowed is a list of texts, such as [gunicorn, --threads, '8', 'shop:app']"
+    yield from _server_problems(service, servers)
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
@@ -79,6 +70,20 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         taken = {*STACK_ENVIRONMENT, *(service.get("environment") or ())}
         for name in sorted(taken & {str(name) for name in secrets}):
             yield f"the secret {name} has the name of an environment variable that is set: allowed is another name"
+
+
+def _server_problems(service: Mapping[str, Any], servers: list[str]) -> Iterator[str]:
+    """Say what is wrong with how the application is served."""
+    if service.get("server", USUAL["server"]) not in servers:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
+    if not 1 <= (whole_number(service.get("timeout_seconds", 1)) or 0) <= MOST_TIMEOUT_SECONDS:
+        yield (
+            f"timeout_seconds is {service['timeout_seconds']!r}: "
+            f"allowed is a whole number from 1 to {MOST_TIMEOUT_SECONDS}"
+        )
+    command = service.get("command", [""])
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        yield f"command is {command!r}: allowed is a list of texts, such as [gunicorn, --threads, '8', 'shop:app']"
 
 
 def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:

@@ -15,6 +15,8 @@ PIP = (
     *("install", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"),
 )
 LOCKS = Path("/opt/fleet/servers")
+VENV = Path("/opt/venv")
+REST = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
 OTHER_FILES = re.compile(r"^\s*(?:-[rce]|--requirement|--constraint|--editable|\.|/|[\w.-]+/|file:)", re.MULTILINE)
 """What in a requirements.txt leads to other files of the folder."""
 
@@ -79,11 +81,8 @@ def lacking(lock: str, is_installed: Callable[[str], bool]) -> str:
 
 
 def _is_installed(name: str) -> bool:
-    return any(True for _ in metadata.distributions(name=name, path=_site_packages()))
-
-
-def _site_packages() -> list[str]:
-    return [str(path) for path in Path("/opt/venv/lib").glob("python3*/site-packages")]
+    folders = [str(path) for path in VENV.glob("lib/python3*/site-packages")]
+    return any(True for _ in metadata.distributions(name=name, path=folders))
 
 
 def steps(folder: Path, server: str) -> Iterator[list[str]]:
@@ -96,17 +95,16 @@ def steps(folder: Path, server: str) -> Iterator[list[str]]:
     Yields:
         Arguments of ``pip install``.
     """
-    done = Path("/opt/venv/installed")
+    done = VENV / "installed"
     if not done.exists() and (server or stands_alone(folder)):
         if arguments := wanted(folder):
             yield arguments
         done.touch()
     # uWSGI is in the image itself.
     if server and (lock := LOCKS / f"{server}.txt").is_file():
-        rest = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
-        rest.write_text(lacking(lock.read_text(encoding="utf-8"), _is_installed), encoding="utf-8")
-        if rest.stat().st_size:
-            yield ["--no-deps", "--require-hashes", "--requirement", str(rest)]
+        REST.write_text(lacking(lock.read_text(encoding="utf-8"), _is_installed), encoding="utf-8")
+        if REST.stat().st_size:
+            yield ["--no-deps", "--require-hashes", "--requirement", str(REST)]
 
 
 def main(arguments: Sequence[str]) -> int:
