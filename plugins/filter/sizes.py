@@ -35,7 +35,7 @@ THREADS_PER_CPU = 4
 THREAD_MIB = 4
 """A thread of the sample app that takes bodies of 1 MiB adds 0.8 to 1.5 MiB, measured; an app does more with them."""
 
-USUAL = {"app": "wsgi:app", "server": "gunicorn", "timeout_seconds": 30}
+USUAL: dict[str, Any] = {"app": "wsgi:app", "server": "gunicorn", "timeout_seconds": 30}
 """What a service has that says nothing else."""
 
 MIB_PER_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}

@@ -146,7 +146,7 @@ def test_idle_connections_are_closed_by_nginx_first(rendered: Callable[..., str]
 def test_time_out_of_a_service_reaches_its_server(
     rendered: Callable[..., str], given: int, gunicorn: int, uwsgi: int
 ) -> None:
-    """gunicorn's is about its loop: one that is too short would end a worker on a busy machine."""
+    """Gunicorn's is about its loop: one that is too short would end a worker on a busy machine."""
     assert settings(rendered("gunicorn", {"timeout_seconds": given}))["timeout"] == gunicorn
     assert int(settings(rendered("uwsgi", {"timeout_seconds": given}))["socket-timeout"]) == uwsgi
 
@@ -181,9 +181,9 @@ class Running:
         """Remember it."""
         self.process, self.port, self.uwsgi_port, self.log = process, port, uwsgi_port, log
 
-    def ask(self, path: str, data: bytes | None = None, **headers: str) -> tuple[int, str]:
+    def ask(self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
         """Ask over HTTP."""
-        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers)  # noqa: S310
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers or {})
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as written above)
                 return answer.status, answer.read().decode()
@@ -290,7 +290,7 @@ def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], se
         "X-Forwarded-Proto": "http, https",
         "X-Forwarded-Host": "one.example, two.example",
     }
-    assert running.ask("/who", **forwarded) == (200, "203.0.113.2 https two.example")
+    assert running.ask("/who", headers=forwarded) == (200, "203.0.113.2 https two.example")
 
 
 @each_server
@@ -298,7 +298,7 @@ def test_log_names_the_request(start: Callable[..., Running], server: str) -> No
     """The same id stands in nginx's log."""
     running = start(server)
     running.wait_until_ready()
-    assert running.ask("/log", **{"X-Request-ID": "0123abcd"}) == (200, "logged")
+    assert running.ask("/log", headers={"X-Request-ID": "0123abcd"}) == (200, "logged")
     assert re.search(r"^\S+T\S+Z WARNING 0123abcd shop: sold out$", running.log.read_text(), re.MULTILINE)
 
 

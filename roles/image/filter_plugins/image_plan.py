@@ -108,8 +108,17 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
     references = {"base": pulled or f"{repository}/base:{base_tag}"}
     plan: list[PlannedImage] = []
     if not pulled:
-        nothing: dict[str, Any] = dict.fromkeys(("context", "dockerfile", "ignore", "parent_reference", "server"), "")
-        plan.append(PlannedImage(name="base", reference=references["base"], **nothing))
+        plan.append(
+            {
+                "name": "base",
+                "reference": references["base"],
+                "context": "",
+                "dockerfile": "",
+                "ignore": "",
+                "parent_reference": "",
+                "server": "",
+            }
+        )
 
     waiting = list(builds)
     while waiting:

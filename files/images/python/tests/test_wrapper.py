@@ -15,12 +15,14 @@ from fleet import logs
 from fleet.logs import request_id
 from fleet.wrapper import Wrapper
 
+LOGGER = logging.getLogger("app")
+
 Start = Callable[..., Any]
 
 
 def answering(status: int, body: str = "the app's own") -> Callable[[dict[str, Any], Start], Iterable[bytes]]:
     """Make an app that gives one answer to everything."""
-    return lambda environ, start: Response(body, status)(environ, start)
+    return Response(body, status)
 
 
 @pytest.fixture
@@ -127,19 +129,19 @@ class Chatty:
 
     def __iter__(self) -> Iterator[bytes]:
         """Begin."""
-        logging.info("begun")
+        LOGGER.info("begun")
         for _ in range(2):
-            logging.info("part")
+            LOGGER.info("part")
             yield b"x"
 
     def close(self) -> None:
         """End."""
-        logging.info("closed")
+        LOGGER.info("closed")
 
 
 def chatty(_environ: dict[str, Any], start: Start) -> Chatty:
     """Log at every step of an answer."""
-    logging.info("called")
+    LOGGER.info("called")
     start("200 OK", [])
     return Chatty()
 
@@ -148,19 +150,21 @@ def test_every_record_of_a_request_has_its_id_and_none_after_it(
     wrapped: Callable[..., Wrapper], recorded: Recorded
 ) -> None:
     """While the answer is made, streamed and closed; the thread then takes another request."""
-    environ = EnvironBuilder(headers={"X-Request-ID": "one"}).get_environ()
+    environ = EnvironBuilder(headers=[("X-Request-ID", "one")]).get_environ()
     body = wrapped(chatty)(environ, lambda *_: None)
-    logging.info("between")
+    LOGGER.info("between")
     assert list(body) == [b"x", b"x"]
     body.close()  # type: ignore[attr-defined]
-    logging.info("after")
+    LOGGER.info("after")
     assert recorded.ids == ["one", "-", "one", "one", "one", "one", "-"]
 
 
 def test_requests_in_other_threads_do_not_mix(wrapped: Callable[..., Wrapper], recorded: Recorded) -> None:
     """Granian may make the parts of an answer in another thread than the one that called the app."""
     app = wrapped(chatty)
-    bodies = [app(EnvironBuilder(headers={"X-Request-ID": name}).get_environ(), lambda *_: None) for name in ("a", "b")]
+    bodies = [
+        app(EnvironBuilder(headers=[("X-Request-ID", name)]).get_environ(), lambda *_: None) for name in ("a", "b")
+    ]
     iterators = [iter(body) for body in bodies]
     recorded.ids.clear()
     for iterator in (*iterators, *iterators):
@@ -192,7 +196,7 @@ def test_rest_of_a_body_is_read(wrapped: Callable[..., Wrapper], read: int) -> N
 
 
 def test_file_is_sent_as_any_other_body(wrapped: Callable[..., Wrapper]) -> None:
-    """gunicorn would send the header alone; it looks for the wrapper itself, so it keeps its own."""
+    """Gunicorn would send the header alone; it looks for the wrapper itself, so it keeps its own."""
     seen: dict[str, Any] = {}
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
