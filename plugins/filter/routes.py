@@ -7,7 +7,14 @@ from typing import Any
 
 Service = Mapping[str, Any]
 
-DEFAULTS = {"host": "", "path": "/", "server": "gunicorn", "streaming": False, "timeout_seconds": 30}
+DEFAULTS = {
+    "app": "wsgi:app",
+    "host": "",
+    "path": "/",
+    "server": "gunicorn",
+    "streaming": False,
+    "timeout_seconds": 30,
+}
 """What a service is that does not say otherwise; no host means any."""
 
 

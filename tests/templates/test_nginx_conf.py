@@ -1,6 +1,5 @@
 """nginx.conf: which requests go where, what a client cannot claim, and when another replica is asked."""
 
-import ast
 import json
 import re
 from collections.abc import Callable
@@ -10,7 +9,7 @@ import pytest
 
 from plugins.filter.routes import DEFAULTS
 from roles.stack.filter_plugins.service_port import service_port
-from tests.project import ROOT
+from tests.project import ROOT, load_mapping
 from tests.templates.render import MANAGED, Renderer
 
 STATIC = {"path": "/static/", "folder": "hello/static"}
@@ -80,15 +79,6 @@ def served(text: str) -> str:
 def is_uwsgi(service: dict[str, Any]) -> bool:
     """Tell whether nginx speaks that protocol to a service."""
     return service.get("server") == "uwsgi"
-
-
-def gunicorn(setting: str) -> int:
-    """Return a number of the sample app's gunicorn.conf.py."""
-    tree = ast.parse((ROOT / "app/gunicorn.conf.py").read_text(encoding="utf-8"))
-    (value,) = (
-        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == setting
-    )
-    return int(ast.literal_eval(value))
 
 
 def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
@@ -339,12 +329,12 @@ def test_unsafe_request_is_never_sent_twice(conf: Conf, services: list[dict[str,
 
 
 def test_both_ends_agree_on_times(conf: Conf) -> None:
-    """An idle connection is closed by nginx first, and a slow request given up by gunicorn first."""
+    """An idle connection is closed by nginx first, and a slow request given up by the server first."""
     text = conf([APP])
     (idle,) = values(block(text, "upstream app"), "keepalive_timeout")
     (reading,) = re.findall(r"read_s = (\d+),", text)
-    assert int(idle.removesuffix("s")) < gunicorn("keepalive")
-    assert int(reading) > gunicorn("timeout") == DEFAULTS["timeout_seconds"]
+    assert int(idle.removesuffix("s")) < load_mapping(ROOT / "roles/stack/vars/main.yml")["__stack_keepalive_seconds"]
+    assert int(reading) > DEFAULTS["timeout_seconds"]
 
 
 def test_only_the_balancers_page_is_beside_the_public_server(conf: Conf) -> None:

@@ -122,7 +122,8 @@ ADMITTED = "nginx/admitted.json"
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
-SECRETS_TARGET = "/run/secrets"
+MOUNTED = {"secrets": "/run/secrets", "servers": "/etc/fleet"}
+"""Folders whose folders are named by their content, and where a replica finds its own of each."""
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
@@ -856,22 +857,23 @@ def services_of(machine: Machine, release: str) -> dict[str, dict[str, Any]]:
     return services
 
 
-def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
-    """Remove the secrets that no release needs any more.
+def forget_mounted(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
+    """Remove the secrets, and the configurations of servers, that no release needs any more.
 
     Args:
         directory: The stack's folder.
         services: What the kept releases run, as Compose understands it.
     """
     mounts = [mount for service in services for mount in service.get("volumes", [])]
-    needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == SECRETS_TARGET}
-    for path in (directory / "secrets").glob("*"):
-        if path.name not in needed:
-            shutil.rmtree(path)
+    for folder, target in MOUNTED.items():
+        needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == target}
+        for path in (directory / folder).glob("*"):
+            if path.name not in needed:
+                shutil.rmtree(path)
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove what no kept one needs: old ones, their secrets, images and networks.
+    """Note that a release works; remove what no kept one needs: old ones, what was mounted, images and networks.
 
     Args:
         machine: The stack.
@@ -891,7 +893,7 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     for path in folder.iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
-    forget_secrets(machine.directory, services)
+    forget_mounted(machine.directory, services)
     repositories = {image.rpartition(":")[0] for image in images}
     listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     old = [image for image in listed if image.rpartition(":")[0] in repositories and image not in images]
