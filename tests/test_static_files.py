@@ -232,7 +232,7 @@ def test_files_are_copied_from_a_container_that_never_runs(tmp_path: Path, docke
     assert calls(docker) == [
         f"ps --all --quiet --filter label={mark}",
         "rm --force left-behind",
-        f"create --network none --label {mark} mine/app:1 true",
+        f"create --pull never --network none --label {mark} mine/app:1 true",
         "inspect --format {{.Config.WorkingDir}} made",
         "cp made:/srv/app/hello/static -",
         "rm --force made",

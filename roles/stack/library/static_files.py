@@ -298,8 +298,9 @@ def bring(root: Path, service: str, image: str, folder: str) -> bool:
         CopyError: The image has no such folder, or something in it that is no file.
     """
     remove_left_behind(root)
-    # It is never started.
-    container = run("docker", "create", "--network", "none", "--label", f"{MARK}={root}", image, "true")
+    # It is never started. A registry that has an image of the same name is not asked.
+    options = ("--pull", "never", "--network", "none", "--label", f"{MARK}={root}")
+    container = run("docker", "create", *options, image, "true")
     try:
         working = run("docker", "inspect", "--format", "{{.Config.WorkingDir}}", container)
         source = str(PurePosixPath(working or "/", folder))
