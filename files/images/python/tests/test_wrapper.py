@@ -106,7 +106,7 @@ class Recorded(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remember one."""
-        self.ids.append(record.request_id)  # type: ignore[attr-defined]
+        self.ids.append(record.fleet_request_id)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -172,6 +172,12 @@ def test_requests_in_other_threads_do_not_mix(wrapped: Callable[..., Wrapper], r
         thread.start()
         thread.join()
     assert recorded.ids == ["a", "a", "b", "b", "a", "b"]
+
+
+def test_app_may_have_an_id_of_its_own(recorded: Recorded) -> None:
+    """Logging raises when a record has the name already, and many apps give their requests ids."""
+    LOGGER.info("sold", extra={"request_id": "mine", "request": "mine"})
+    assert recorded.ids == ["-"]
 
 
 def test_without_an_id_there_is_a_dash(wrapped: Callable[..., Wrapper], recorded: Recorded) -> None:
