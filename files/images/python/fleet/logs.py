@@ -23,8 +23,8 @@ def _formatter() -> logging.Formatter:
 def install() -> None:
     """Give every log record the request's id, and every one from INFO on to stderr.
 
-    An app that sets up its own logging replaces the second; its format may use ``%(fleet_request_id)s``. That is no name
-    that an app would choose, because logging refuses an ``extra`` of a name that a record has already.
+    An app that sets up its own logging replaces the second; its format may use ``%(fleet_request_id)s``. No app would
+    choose that name, and logging refuses an ``extra`` of a name that a record has already.
     """
     make = logging.getLogRecordFactory()
 
