@@ -1,6 +1,7 @@
 """`fleet.wrapper`: what every app gets in front of it."""
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -65,6 +66,13 @@ def test_other_answers_stay_as_they_are(wrapped: Callable[..., Wrapper], method:
     """A 404 that became 200 would be wrong everywhere else."""
     answer = Client(wrapped(answering(404))).open(path, method=method)
     assert (answer.status_code, answer.text) == (404, "the app's own")
+
+
+def test_health_page_names_the_replica(wrapped: Callable[..., Wrapper]) -> None:
+    """The deploy asks there who answers, whatever app it is; no other answer says so."""
+    client = Client(wrapped(answering(404)))
+    named = [client.get(path).headers.get("X-Replica") for path in ("/healthz", "/readyz", "/")]
+    assert named == [socket.gethostname(), None, None]
 
 
 def test_head_is_a_probe_without_a_body(wrapped: Callable[..., Wrapper]) -> None:
