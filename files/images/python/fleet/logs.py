@@ -6,7 +6,7 @@ import logging
 import time
 from contextvars import ContextVar
 
-FORMAT = "%(asctime)s %(levelname)s %(request_id)s %(name)s: %(message)s"
+FORMAT = "%(asctime)s %(levelname)s %(fleet_request_id)s %(name)s: %(message)s"
 
 request_id: ContextVar[str] = ContextVar("request_id", default="-")
 """What nginx calls the request that is being handled here; its access log has it too."""
@@ -23,13 +23,14 @@ def _formatter() -> logging.Formatter:
 def install() -> None:
     """Give every log record the request's id, and every one from INFO on to stderr.
 
-    An app that sets up its own logging replaces the second; its format may use ``%(request_id)s``.
+    An app that sets up its own logging replaces the second; its format may use ``%(fleet_request_id)s``. No app would
+    choose that name, and logging refuses an ``extra`` of a name that a record has already.
     """
     make = logging.getLogRecordFactory()
 
     def with_request_id(*arguments: object, **more: object) -> logging.LogRecord:
         record = make(*arguments, **more)
-        record.request_id = request_id.get()
+        record.fleet_request_id = request_id.get()
         return record
 
     logging.setLogRecordFactory(with_request_id)

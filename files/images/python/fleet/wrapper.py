@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterable, Iterator
 from contextvars import Context, copy_context
 from pathlib import Path
@@ -116,4 +117,7 @@ class Wrapper:
         answer = Response.from_app(self.application, environ, buffered=True)
         if 300 <= answer.status_code < 500:  # noqa: PLR2004 (elsewhere, or not found, or not allowed: it answers)
             answer = Response("ok\n", 200, {"Cache-Control": "no-store"}, mimetype="text/plain")
+        if environ["PATH_INFO"] != self.ready_path:
+            # So that the deploy can see that all of them answer; Docker gives a container its short id as host name.
+            answer.headers["X-Replica"] = socket.gethostname()
         return answer(environ, start_response)

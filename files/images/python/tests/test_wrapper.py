@@ -1,6 +1,7 @@
 """`fleet.wrapper`: what every app gets in front of it."""
 
 import logging
+import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from io import BytesIO
@@ -67,6 +68,13 @@ def test_other_answers_stay_as_they_are(wrapped: Callable[..., Wrapper], method:
     assert (answer.status_code, answer.text) == (404, "the app's own")
 
 
+def test_health_page_names_the_replica(wrapped: Callable[..., Wrapper]) -> None:
+    """The deploy asks there who answers, whatever app it is; no other answer says so."""
+    client = Client(wrapped(answering(404)))
+    named = [client.get(path).headers.get("X-Replica") for path in ("/healthz", "/readyz", "/")]
+    assert named == [socket.gethostname(), None, None]
+
+
 def test_head_is_a_probe_without_a_body(wrapped: Callable[..., Wrapper]) -> None:
     """Some monitors ask so."""
     answer = Client(wrapped(answering(404))).head("/healthz")
@@ -106,7 +114,7 @@ class Recorded(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Remember one."""
-        self.ids.append(record.request_id)  # type: ignore[attr-defined]
+        self.ids.append(record.fleet_request_id)  # type: ignore[attr-defined]
 
 
 @pytest.fixture
@@ -172,6 +180,12 @@ def test_requests_in_other_threads_do_not_mix(wrapped: Callable[..., Wrapper], r
         thread.start()
         thread.join()
     assert recorded.ids == ["a", "a", "b", "b", "a", "b"]
+
+
+def test_app_may_have_an_id_of_its_own(recorded: Recorded) -> None:
+    """Logging raises when a record has the name already, and many apps give their requests ids."""
+    LOGGER.info("sold", extra={"request_id": "mine", "request": "mine"})
+    assert recorded.ids == ["-"]
 
 
 def test_without_an_id_there_is_a_dash(wrapped: Callable[..., Wrapper], recorded: Recorded) -> None:
