@@ -18,7 +18,7 @@ SCENARIOS := default rollout security aws
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule live security faults audit clean
+.PHONY: help rehearse up down destroy test lint unit molecule live security faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -63,6 +63,9 @@ molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 
 live: $(READY) ## The rehearsal itself, with real clients; after molecule, which builds its image
 	@$(call step,live tests of the rehearsal,pytest -m docker tests/rehearsal)
+
+own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
+	@$(call step,other people's apps,pytest -m docker tests/own_apps)
 
 security: $(READY) ## All that attackers try, a quarter of an hour more than make test has for it
 	@$(call step,molecule test of the security,molecule test -s default -s security)

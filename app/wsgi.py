@@ -1,4 +1,4 @@
-"""The application object that a WSGI server imports: `gunicorn wsgi:app`."""
+"""The application object, which a service names as `wsgi:app`."""
 
 from hello import create_app
 

@@ -18,7 +18,7 @@ from audit.floors import Floor, below
 from audit.report import Finding, Outcome, Reason, judge, table
 from tests.project import ROOT, SERVICE, relative
 from tests.templates.render import Renderer
-from tests.templates.test_nginx_conf import TLS
+from tests.templates.test_nginx_conf import SEVERAL, TLS
 
 TOOLS = ROOT / ".cache/audit/tools/bin"
 CHECKOV = ROOT / ".cache/audit/checkov/bin"
@@ -30,9 +30,9 @@ HASH = "sha256:[0-9a-f]{64}"
 
 NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "one service": {"stack_services": [SERVICE]},
-    "two services": {"stack_services": [SERVICE, SERVICE | {"name": "api", "path": "/api"}]},
+    "several services": {"stack_services": SEVERAL, "stack_host_names": TLS["stack_host_names"]},
     "names": {"stack_services": [SERVICE], "stack_host_names": TLS["stack_host_names"]},
-    "acme": {"stack_services": [SERVICE], **TLS},
+    "acme": {"stack_services": SEVERAL, **TLS},
     "self-signed": {"stack_services": [SERVICE], **TLS, "certificate_mode": "self_signed"},
 }
 """Each kind of nginx.conf that can be rendered; whoever adds one to the template adds it here."""

@@ -10,23 +10,43 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
+from plugins.filter.routes import DEFAULTS
 from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
 from preflight.secrets import environment_problems, secret_problems
-from preflight.variables import Variables, did_you_mean, whole_number
+from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
 
-IMAGE_NAMES = {"base", "instance", "nginx", "python"}
+IMAGE_NAMES = {"base", "instance", "nginx", "python", "uwsgi"}
 """Names of files/images/ that a service cannot have."""
 
-STACK_ENVIRONMENT = ("DRAIN_SECONDS", "GUNICORN_CMD_ARGS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "RELEASE")
+STACK_ENVIRONMENT = ("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE")
 """What compose.yml tells every service."""
+
+APP = re.compile(
+    r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
+)
+"""As files/images/python/fleet/loading.py reads it."""
+
+REQUIREMENTS = ("requirements.txt", "pyproject.toml")
+"""What files/flask installs: one of these."""
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
 
 SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
+
+
+NUMBERS = {
+    "replicas": (1, MOST_REPLICAS),
+    "body_bytes": WHOLE_NUMBERS["stack_body_bytes"],
+    # An hour is a long time for a WebSocket to say nothing.
+    "timeout_seconds": (1, 3600),
+}
+"""Smallest and largest value of what is a whole number."""
+
+FLAGS = ("internet", "streaming")
 
 
 def _positive_number(value: object) -> bool:
@@ -37,29 +57,71 @@ def _positive_number(value: object) -> bool:
 
 
 def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
-    replicas = service.get("replicas", 1)
-    if not 1 <= (whole_number(replicas) or 0) <= MOST_REPLICAS:
-        yield f"replicas is {replicas!r}: allowed is a whole number from 1 to {MOST_REPLICAS}"
-    if service.get("server") not in servers:
-        yield f"server is {service.get('server')!r}: allowed is {' or '.join(servers)}"
+    for key, (least, most) in NUMBERS.items():
+        if key in service and not least <= (whole_number(service[key]) or 0) <= most:
+            yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
+    yield from _server_problems(service, servers)
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
         yield f"cpus is {service['cpus']!r}: allowed is a number above 0, such as 0.5"
-    if not re.fullmatch(r"/[\w./~-]*", str(service.get("path", "")), re.ASCII):
-        yield (
-            f"path is {service.get('path')!r}: allowed is a path that begins with /, "
-            "of letters, digits and the characters . _ ~ - /"
-        )
-    if str(service.get("internet", "no")).lower() not in {*map(str, BOOLEANS)}:
-        yield f"internet is {service['internet']!r}: allowed is true or false"
-    context = project / str(service.get("context", ""))
-    if not context.is_dir():
-        yield f"context is {service.get('context')!r}: there is no folder {context}"
-    elif not (context / "Dockerfile").is_file():
-        yield f"context is {service.get('context')!r}: there is no Dockerfile in {context}"
+    for key in FLAGS:
+        if str(service.get(key, "no")).lower() not in {*map(str, BOOLEANS)}:
+            yield f"{key} is {service[key]!r}: allowed is true or false"
+    yield from _app_problems(service, project / str(service.get("context", "")))
     yield from environment_problems(service.get("environment", {}), STACK_ENVIRONMENT)
-    yield from secret_problems(service.get("secrets", {}))
+    secrets = service.get("secrets", {})
+    yield from secret_problems(secrets)
+    if isinstance(secrets, Mapping):
+        taken = {*STACK_ENVIRONMENT, *(service.get("environment") or ())}
+        for name in sorted(taken & {str(name) for name in secrets}):
+            yield f"the secret {name} has the name of an environment variable that is set: allowed is another name"
+
+
+def _server_problems(service: Mapping[str, Any], servers: list[str]) -> Iterator[str]:
+    """Say what is wrong with how the application is served."""
+    if service.get("server", DEFAULTS["server"]) not in servers:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
+    command = service.get("command", [""])
+    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
+        yield f"command is {command!r}: allowed is a list of texts, such as [gunicorn, --threads, '8', 'shop:app']"
+
+
+def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
+    """Say what is wrong with the folder, and with where the application is in it."""
+    app = service.get("app", DEFAULTS["app"])
+    named = APP.fullmatch(str(app))
+    if not named:
+        yield f"app is {app!r}: allowed is module:object, such as wsgi:app or shop:create_app()"
+    is_told = f"context is {service.get('context')!r}"
+    if not context.is_dir():
+        yield f"{is_told}: there is no folder {context}"
+    elif (context / "Dockerfile").is_file():
+        text = (context / "Dockerfile").read_text(encoding="utf-8", errors="replace")
+        if "command" not in service and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
+            yield (
+                f"{is_told}: no line of {context / 'Dockerfile'} is FROM ${{BASE}}, the image that brings the server: "
+                "allowed is such a line, no Dockerfile at all, or a command that starts another server"
+            )
+    elif not any((context / name).is_file() for name in REQUIREMENTS):
+        yield f"{is_told}: in {context} is no Dockerfile, and no {' or '.join(REQUIREMENTS)} to install instead"
+    elif named and "command" not in service and not _is_there(context, named["module"]):
+        yield (
+            f"app is {app!r}: there is no {named['module'].replace('.', '/')}.py in {context}; "
+            "an application that a package brings is imported by a wsgi.py there"
+        )
+
+
+def _is_there(context: Path, module: str) -> bool:
+    """Tell whether a module is a file of a folder, or what a requirement of that name brings."""
+    names = module.split(".")
+    files = [Path(source, *names) for source in ("", "src")]
+    if any((context / file).with_suffix(".py").is_file() or (context / file).is_dir() for file in files):
+        return True
+    requirements = context / "requirements.txt"
+    listed = requirements.read_text(encoding="utf-8", errors="replace") if requirements.is_file() else ""
+    packages = re.findall(r"^[\w.-]+", listed, re.MULTILINE)
+    return names[0].lower() in {re.sub(r"[-.]", "_", name).lower() for name in packages}
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:
@@ -90,12 +152,9 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
             yield f"{where}: {key} is no key of a service{did_you_mean(key, allowed)}"
         for problem in _service_problems(service, project, allowed["server"]["choices"]):
             yield f"{where}: {problem}"
-    for key in ("name", "path"):
-        values = [service.get(key) for service in services]
-        for value in sorted({str(value) for value in values if values.count(value) > 1}):
-            yield f"stack_services: two services have the {key} {value}"
-    if all(service.get("path") != "/" for service in services):
-        yield "stack_services: no service has the path /"
+    names = [str(service.get("name")) for service in services]
+    for name in sorted({name for name in names if names.count(name) > 1}):
+        yield f"stack_services: two services have the name {name}"
 
 
 def scaled(services: object, variables: Variables) -> object:

@@ -31,7 +31,7 @@ def bad_host_names(variables: Variables) -> Iterator[str]:
         return
     for position, name in enumerate(names):
         text = str(name)
-        if not _is_host(text):
+        if not is_host(text):
             yield (
                 f"stack_host_names[{position}] is {text!r}: allowed is a host name in small letters, such as "
                 "www.example.com, an international one in its xn-- form, or an IPv4 address; no port or *"
@@ -40,7 +40,15 @@ def bad_host_names(variables: Variables) -> Iterator[str]:
         yield f"stack_host_names: {twice} is there twice"
 
 
-def _is_host(text: str) -> bool:
+def is_host(text: str) -> bool:
+    """Tell whether somebody can ask for this.
+
+    Args:
+        text: A host name or an address.
+
+    Returns:
+        Whether it is one, as nginx.conf needs it.
+    """
     if text.rpartition(".")[2].isdigit():
         try:
             IPv4Address(text)
@@ -65,20 +73,25 @@ def bad_policy(variables: Variables) -> Iterator[str]:
 
 
 def body_without_room(variables: Variables) -> Iterator[str]:
-    """Compare the largest body with where nginx keeps it until the client has sent all of it.
+    """Compare the largest bodies with where nginx keeps one until the client has sent all of it.
 
     Args:
         variables: Values by name, already checked one by one.
 
     Yields:
-        A sentence when not even one fits.
+        A sentence for each that has no room, not even alone.
     """
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)
     # One that cannot be read is named elsewhere.
     room = math.inf if mib is None else mib / 4 * 2**20
-    if int(variables["stack_body_bytes"]) > room:
-        yield (
-            f"stack_body_bytes is {variables['stack_body_bytes']}, but nginx has room for {room:.0f}, a quarter of its "
-            f"stack_nginx_memory of {memory}: allowed is less, or more memory for nginx"
-        )
+    largest = {"stack_body_bytes": variables["stack_body_bytes"]}
+    for position, service in enumerate(variables["stack_services"]):
+        if "body_bytes" in service:
+            largest[f"stack_services[{position}] ({service['name']}): body_bytes"] = service["body_bytes"]
+    for what, size in largest.items():
+        if int(size) > room:
+            yield (
+                f"{what} is {size}, but nginx has room for {room:.0f}, a quarter of its "
+                f"stack_nginx_memory of {memory}: allowed is less, or more memory for nginx"
+            )

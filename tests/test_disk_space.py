@@ -45,10 +45,20 @@ def test_needs_on_one_file_system_are_added_up(tmp_path: Path) -> None:
     assert len(shortages([need(tmp_path, two_thirds), need(tmp_path / "other", two_thirds)])) == 1
 
 
-PLAN: list[PlannedImage] = [
-    {"name": "python", "reference": "ff/python:2", "context": "p", "parent_reference": "ff/base:1"},
-    {"name": "app", "reference": "ff/app:2", "context": "a", "parent_reference": "ff/python:2"},
-]
+def planned(name: str, context: str, parent: str) -> PlannedImage:
+    """Plan an image with a Dockerfile of its own."""
+    return {
+        "name": name,
+        "reference": f"ff/{name}:2",
+        "context": context,
+        "dockerfile": "",
+        "ignore": "",
+        "parent_reference": parent,
+        "server": "",
+    }
+
+
+PLAN: list[PlannedImage] = [planned("python", "p", "ff/base:1"), planned("app", "a", "ff/python:2")]
 LISTED: list[dict[str, Any]] = [
     {"RepoTags": ["ff/python:1"], "Size": 128 * MB},
     {"RepoTags": ["ff/app:1"], "Size": 135 * MB},

@@ -7,7 +7,14 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from roles.image.filter_plugins.image_plan import Build, PlannedImage, context_files, image_plan, images_to_build
+from roles.image.filter_plugins.image_plan import (
+    Build,
+    PlannedImage,
+    application_builds,
+    context_files,
+    image_plan,
+    images_to_build,
+)
 from tests.project import ROOT
 
 BASE = {"suite": "trixie", "packages": "ca-certificates", "revision": "1"}
@@ -225,7 +232,7 @@ def test_pulled_base_is_not_built(project: Path) -> None:
 
 def test_files_of_a_context(project: Path) -> None:
     """What counts, in full: the ignore file's own rules are the engine's, negation included."""
-    assert context_files(project / "app") == [
+    assert context_files(project / "app", project / "app/.dockerignore") == [
         ".dockerignore",
         "Dockerfile",
         "hello/views.py",
@@ -239,19 +246,21 @@ def test_files_of_a_context(project: Path) -> None:
 def test_dockerfile_counts_even_if_ignored(project: Path) -> None:
     """`*` with exceptions is the usual way to ignore everything else, and the build needs the Dockerfile."""
     (project / "app/.dockerignore").write_text("*\n!wsgi.py\n", encoding="utf-8")
-    assert context_files(project / "app") == [".dockerignore", "Dockerfile", "wsgi.py"]
+    assert context_files(project / "app", project / "app/.dockerignore") == [".dockerignore", "Dockerfile", "wsgi.py"]
 
 
 def test_context_without_ignore_file_is_whole(project: Path) -> None:
     """Nothing is left out unless it is asked for."""
     (project / "app/.dockerignore").unlink()
-    assert {"noise.log", "tests/test_views.py", "hello/views.pyc"} <= set(context_files(project / "app"))
+    assert {"noise.log", "tests/test_views.py", "hello/views.pyc"} <= set(
+        context_files(project / "app", project / "app/.dockerignore")
+    )
 
 
 def test_apps_own_tests_do_not_make_a_new_image() -> None:
     """The sample app's ignore file does what it says."""
-    found = context_files(ROOT / "app")
-    assert {"Dockerfile", "gunicorn.conf.py", "requirements.txt", "wsgi.py", "hello/views.py"} <= set(found)
+    found = context_files(ROOT / "app", ROOT / "app/.dockerignore")
+    assert {"Dockerfile", "requirements.txt", "wsgi.py", "hello/views.py"} <= set(found)
     assert [name for name in found if name.startswith("tests/") or name.endswith(".pyc")] == []
 
 
@@ -295,3 +304,87 @@ def test_pulled_base_is_never_in_the_list(project: Path) -> None:
     """There is no recipe for it; the engine pulls it when it builds the first child."""
     chosen = images_to_build(plan(project, {"pulled": PULLED}), ["app"], [])
     assert [image["name"] for image in chosen] == ["python", "app"]
+
+
+def recipe_plan(project: Path, server: str = "gunicorn") -> PlannedImage:
+    """Plan the image of the app by the recipe, which it needs when it has no Dockerfile."""
+    build: Build = {"name": "app", "context": "app", "parent": "python", "recipe": "recipe", "server": server}
+    python: Build = {"name": "python", "context": "python", "parent": "base"}
+    return image_plan([python, build], str(project), "flask-fleet", BASE)[-1]
+
+
+@pytest.fixture
+def recipe(project: Path) -> Path:
+    """Take the app's Dockerfile and ignore file away, and make a recipe."""
+    (project / "recipe").mkdir()
+    (project / "recipe/Dockerfile").write_text("ARG BASE\nFROM $BASE\nCOPY . .\n", encoding="utf-8")
+    (project / "recipe/dockerignore").write_text("tests\n", encoding="utf-8")
+    for name in ("Dockerfile", ".dockerignore"):
+        (project / "app" / name).unlink()
+    return project / "recipe"
+
+
+def test_folder_without_a_dockerfile_gets_the_recipes(project: Path, recipe: Path) -> None:
+    """With its list of what stays out, unless the folder has one."""
+    planned = recipe_plan(project)
+    assert (planned["dockerfile"], planned["ignore"]) == (str(recipe / "Dockerfile"), str(recipe / "dockerignore"))
+    assert planned["server"] == "gunicorn"
+    (project / "app/.dockerignore").write_text("hello\n", encoding="utf-8")
+    assert recipe_plan(project)["ignore"] == str(project / "app/.dockerignore")
+
+
+def test_own_dockerfile_wins(project: Path, recipe: Path) -> None:
+    """And nothing is left out that the folder does not name: the image is the one that it always was."""
+    (project / "app/Dockerfile").write_text("ARG BASE\nFROM $BASE\n", encoding="utf-8")
+    planned = recipe_plan(project)
+    assert (planned["dockerfile"], planned["server"]) == ("", "")
+    assert planned["reference"] == references(project)["app"]
+    (recipe / "Dockerfile").write_text("FROM scratch\n", encoding="utf-8")
+    assert recipe_plan(project) == planned
+
+
+BY_RECIPE: dict[str, Change] = {
+    "recipe": lambda project: (project / "recipe/Dockerfile").write_text("FROM scratch\n", encoding="utf-8"),
+    "what stays out": lambda project: (project / "recipe/dockerignore").write_text("hello\n", encoding="utf-8"),
+    "the app": lambda project: (project / "app/wsgi.py").write_text("application = 1\n", encoding="utf-8"),
+}
+
+
+@pytest.mark.parametrize("change", BY_RECIPE.values(), ids=BY_RECIPE.keys())
+@pytest.mark.usefixtures("recipe")
+def test_recipe_is_part_of_the_name(project: Path, change: Change) -> None:
+    """A mended recipe has to reach the apps that are built by it."""
+    before = recipe_plan(project)["reference"]
+    assert recipe_plan(project)["reference"] == before
+    change(project)
+    assert recipe_plan(project)["reference"] != before
+
+
+@pytest.mark.usefixtures("recipe")
+def test_server_is_part_of_the_name(project: Path) -> None:
+    """The image holds it."""
+    assert recipe_plan(project)["reference"] != recipe_plan(project, "granian")["reference"]
+
+
+def test_application_is_built_from_what_its_server_needs() -> None:
+    """Debian's packages bring uWSGI; the others come with the app's."""
+    applications = [{"name": name, "context": name} for name in ("a", "b", "c")]
+    builds = application_builds(
+        applications, {"b": "uwsgi", "c": "granian"}, {"gunicorn": "python", "granian": "python", "uwsgi": "uwsgi"}, "r"
+    )
+    assert [(build["name"], build["parent"], build["server"]) for build in builds] == [
+        ("a", "python", "gunicorn"),
+        ("b", "uwsgi", "uwsgi"),
+        ("c", "python", "granian"),
+    ]
+
+
+def test_what_nobody_wants_in_an_image_stays_out(tmp_path: Path) -> None:
+    """Secrets, history and leftovers of a folder that names nothing itself."""
+    kept = {"wsgi.py", "shop/views.py", "shop/static/site.css", "environment.py", "requirements.txt"}
+    left = {".env", ".env.local", ".git/config", ".venv/bin/python", "tests/test_it.py", "node_modules/x.js"}
+    left |= {"shop/__pycache__/views.pyc", "shop/old.pyc", "front/node_modules/y.js", "instance/shop.sqlite"}
+    for name in kept | left:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert set(context_files(tmp_path, ROOT / "files/flask/dockerignore")) == kept

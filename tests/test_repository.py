@@ -15,7 +15,8 @@ from packaging.utils import canonicalize_name
 
 from tests.project import ROOT, load_mapping, relative
 
-LOCKS = [ROOT / "requirements.txt", ROOT / "app/requirements.txt"]
+SERVER_LOCKS = [ROOT / f"files/images/python/servers/{name}.txt" for name in ("gunicorn", "granian")]
+LOCKS = [ROOT / "requirements.txt", ROOT / "app/requirements.txt", *SERVER_LOCKS]
 AUDIT_LOCKS = [ROOT / "audit/tools.txt", ROOT / "audit/checkov.txt"]
 
 # Put together from parts, so that this file does not contain what it forbids.
@@ -154,11 +155,16 @@ def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
     assert locked(lock)
 
 
-def test_locks_agree_on_what_they_share() -> None:
-    """The app's unit tests run in the controller's environment: with the versions that the image has."""
-    controller, app = (locked(lock) for lock in LOCKS)
-    assert {"flask", "gunicorn"} <= controller.keys() & app.keys()
-    assert {name: versions for name, versions in app.items() if not versions <= controller.get(name, versions)} == {}
+@pytest.mark.parametrize(
+    ("lock", "shared"),
+    list(zip(LOCKS[1:], ({"flask", "gunicorn"}, {"gunicorn"}, {"granian"}), strict=True)),
+    ids=["app", "gunicorn", "granian"],
+)
+def test_locks_agree_on_what_they_share(lock: Path, shared: set[str]) -> None:
+    """Unit tests of apps and servers run in the controller's environment: with the versions that the images have."""
+    controller, other = locked(LOCKS[0]), locked(lock)
+    assert shared <= controller.keys() & other.keys()
+    assert {name: versions for name, versions in other.items() if not versions <= controller.get(name, versions)} == {}
 
 
 def test_lock_holds_what_the_project_declares() -> None:

@@ -7,7 +7,14 @@ from typing import Any
 
 import pytest
 
-from roles.stack.action_plugins.roll_out import Step, new_nginx_is_blind, next_step, running_nginx_is_blind
+from roles.stack.action_plugins.roll_out import (
+    Step,
+    changes_to_uwsgi,
+    leaves_uwsgi,
+    new_nginx_is_blind,
+    next_step,
+    running_nginx_is_blind,
+)
 
 
 def replica(number: int, **changed: Any) -> dict[str, Any]:
@@ -95,3 +102,25 @@ def test_nginx_reaches_the_replicas_all_the_time(
     services = {"app": app, "nginx": nginx}
     assert running_nginx_is_blind(services) is running_is_blind
     assert new_nginx_is_blind(services) is new_is_blind
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "last", "first"),
+    [
+        ("gunicorn", "uwsgi", True, False),
+        ("uwsgi", "gunicorn", False, True),
+        ("uwsgi", "granian", False, True),
+        ("granian", "gunicorn", False, False),
+        ("uwsgi", "uwsgi", False, False),
+        # Of a version of this project that knew no other.
+        ("", "gunicorn", False, False),
+        ("", "uwsgi", True, False),
+    ],
+)
+def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, *, last: bool, first: bool) -> None:
+    """While one server takes the other's place, that is HTTP; a service that nothing runs of needs neither."""
+    nginx = {"server": "", "replicas": [replica(0, server="")]}
+    services = {"nginx": nginx, "app": {"server": new, "replicas": [replica(1, server=old), replica(2, server=new)]}}
+    assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (last, first)
+    services["app"]["replicas"] = []
+    assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (False, False)

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from plugins.filter.sizes import LEAST_MEMORY_MIB, MOST_MEMORY_MIB, SYSTEM_MIB, memory_mib, sized
+from plugins.filter.routes import completed
+from plugins.filter.sizes import LEAST_MEMORY_MIB, MOST_MEMORY_MIB, SYSTEM_MIB, memory_mib, sized, threads
 
 APP = {"name": "app", "context": "app", "path": "/", "server": "gunicorn"}
 API = APP | {"name": "api", "path": "/api"}
@@ -52,6 +53,41 @@ def test_services_share_the_machine() -> None:
     assert sizes(T2_MEDIUM, APP | {"replicas": 4, "memory": "768m"}, API) == [[4, "768m", "1"], [1, "256m", "1"]]
     # Everybody serves, however small the machine is.
     assert [replicas for replicas, *_ in sizes(T2_MICRO, APP | {"replicas": 9}, API)] == [9, 1]
+
+
+@pytest.mark.parametrize(
+    ("memory", "cpus", "expected"),
+    [
+        ("128m", "0.5", 4),
+        ("128m", 0.1, 4),
+        ("512m", "1", 4),
+        ("512m", "1.5", 8),
+        ("512m", "2", 8),
+        # 24 MiB beside what an idle replica takes, for 4 MiB each.
+        ("64m", "4", 6),
+        ("48m", "1", 2),
+        ("32m", "1", 1),
+        ("6m", "1", 1),
+    ],
+)
+def test_threads_follow_from_what_a_replica_has(memory: str, cpus: object, expected: int) -> None:
+    """Enough to keep its part of a CPU busy, and no more than its memory bears; one serves in any case."""
+    assert threads(memory, cpus) == expected
+
+
+def test_every_service_is_complete() -> None:
+    """Whoever reads a service finds all that is not said."""
+    (short,) = sized(completed([{"name": "app", "context": "app"}], 0), *T2_MICRO, "64m", 1)
+    assert {key: short[key] for key in ("app", "server", "timeout_seconds", "threads")} == {
+        "app": "wsgi:app",
+        "server": "gunicorn",
+        "timeout_seconds": 30,
+        "threads": 4,
+    }
+    (own,) = sized(
+        completed([APP | {"app": "shop:app", "server": "granian", "timeout_seconds": 5}], 0), *T2_MICRO, "64m", 1
+    )
+    assert [own[key] for key in ("app", "server", "timeout_seconds")] == ["shop:app", "granian", 5]
 
 
 @pytest.mark.parametrize("machine", [T2_NANO, T2_MICRO, T2_MEDIUM, LARGE], ids=str)

@@ -22,7 +22,7 @@ from roles.stack.library.stack_machine import (
     activate,
     digest,
     diversion,
-    forget_secrets,
+    forget_mounted,
     kept_releases,
     lock,
     locked,
@@ -172,20 +172,22 @@ def test_a_folder_without_a_stack_has_no_release(tmp_path: Path) -> None:
     assert digest(tmp_path, ["compose.yml"]) == ""
 
 
-def test_secrets_stay_as_long_as_a_release_that_needs_them(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("folder", "target"), [("secrets", "/run/secrets"), ("servers", "/etc/fleet")])
+def test_what_is_mounted_stays_as_long_as_a_release_that_needs_it(tmp_path: Path, folder: str, target: str) -> None:
     """A rollback without its secrets would start nothing; what nobody needs must not lie about."""
     for name in ("app-old", "app-kept", "app-live"):
-        (tmp_path / "secrets" / name).mkdir(parents=True)
-        (tmp_path / "secrets" / name / "key").write_text("value")
+        (tmp_path / folder / name).mkdir(parents=True)
+        (tmp_path / folder / name / "key").write_text("value")
     nginx = {"volumes": [{"source": str(tmp_path / "nginx"), "target": "/etc/nginx/stack"}]}
     apps = [
-        {"volumes": [{"source": str(tmp_path / "secrets" / name), "target": "/run/secrets"}]}
-        for name in ("app-kept", "app-live")
+        {"volumes": [{"source": str(tmp_path / folder / name), "target": target}]} for name in ("app-kept", "app-live")
     ]
-    forget_secrets(tmp_path, [nginx, *apps, {"volumes": [{"type": "tmpfs", "target": "/x"}]}, {}])
-    assert sorted(path.name for path in (tmp_path / "secrets").iterdir()) == ["app-kept", "app-live"]
-    forget_secrets(tmp_path, [nginx])
-    assert list((tmp_path / "secrets").iterdir()) == []
+    # The same name of another kind keeps nothing.
+    other = {"volumes": [{"source": str(tmp_path / "else" / "app-old"), "target": "/else"}]}
+    forget_mounted(tmp_path, [nginx, *apps, other, {"volumes": [{"type": "tmpfs", "target": "/x"}]}, {}])
+    assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["app-kept", "app-live"]
+    forget_mounted(tmp_path, [nginx])
+    assert list((tmp_path / folder).iterdir()) == []
 
 
 @pytest.mark.parametrize(("host_ip", "asked"), [("0.0.0.0", ""), ("127.0.0.1", "ip daddr 127.0.0.1 ")])  # noqa: S104

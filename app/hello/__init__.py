@@ -8,7 +8,6 @@ from typing import Any
 
 from flask import Flask, request
 from flask.sessions import SecureCookieSessionInterface
-from werkzeug.middleware.proxy_fix import ProxyFix
 
 from hello import assets, views
 
@@ -38,7 +37,6 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
 
     assets.init_app(app)
     app.register_blueprint(views.blueprint)
-    trust_proxies(app, app.config["TRUSTED_PROXIES"])
     return app
 
 
@@ -51,10 +49,8 @@ def settings_from_environment() -> dict[str, Any]:
         # Docker gives a container its short id as host name.
         "CONTAINER_ID": socket.gethostname(),
         "RELEASE": os.environ.get("RELEASE", "dev"),
-        "DRAIN_FILE": os.environ.get("DRAIN_FILE", "/dev/shm/draining"),  # noqa: S108 (only this container sees it)
         "SECRET_KEY": read_secret("secret_key"),
         "SESSION_COOKIE_SAMESITE": "Lax",
-        "TRUSTED_PROXIES": os.environ.get("TRUSTED_PROXIES", "1"),
         # POST /whoami reads the body into memory.
         "MAX_CONTENT_LENGTH": 1024 * 1024,
     }
@@ -68,21 +64,3 @@ def read_secret(name: str) -> str | None:
     """
     file = Path(os.environ.get("SECRETS_FOLDER", "/run/secrets"), name)
     return file.read_text(encoding="utf-8").strip() if file.is_file() else None
-
-
-def trust_proxies(app: Flask, count: int | str) -> None:
-    """Believe the forwarded headers of exactly the proxies that stand in front of the app.
-
-    With a higher count a client could forge its address, with a lower one every client would look like the proxy.
-
-    :param app: the application to wrap
-    :param count: how many proxies add to the X-Forwarded-* headers; 0 for none
-    :raises ValueError: if the count is not a whole number from 0 on
-    """
-    if not str(count).isdecimal():
-        raise ValueError(f"TRUSTED_PROXIES is {count!r}, it must be a whole number: 0, 1, 2, ...")
-    proxies = int(count)
-    if proxies:
-        app.wsgi_app = ProxyFix(  # type: ignore[method-assign]
-            app.wsgi_app, x_for=proxies, x_proto=proxies, x_host=proxies
-        )

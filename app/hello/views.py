@@ -1,7 +1,6 @@
 """The pages and the JSON answers."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from flask import Blueprint, Response, current_app, jsonify, render_template, request, session
@@ -41,13 +40,11 @@ def healthz() -> Response:
 
 
 @blueprint.get("/readyz")
-def readyz() -> ResponseReturnValue:
-    """Tell whether the balancer should send requests here (readiness).
+def readyz() -> Response:
+    """Tell whether the balancer should send requests here (readiness); while a stop is announced, it is not asked.
 
-    :return: 200, or 503 while the container is about to stop
+    :return: always the same JSON
     """
-    if Path(current_app.config["DRAIN_FILE"]).exists():
-        return jsonify(ready=False, reason="draining"), 503
     return jsonify(ready=True)
 
 

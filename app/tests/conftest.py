@@ -1,7 +1,5 @@
 """What all tests of the app share."""
 
-from pathlib import Path
-
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
@@ -10,17 +8,9 @@ from hello import create_app
 
 
 @pytest.fixture
-def drain_file(tmp_path: Path) -> Path:
-    """Name a drain file that does not exist yet."""
-    return tmp_path / "draining"
-
-
-@pytest.fixture
-def app(drain_file: Path) -> Flask:
+def app() -> Flask:
     """Make the app as a replica with a known identity."""
-    return create_app(
-        {"TESTING": True, "CONTAINER_ID": "0123456789ab", "RELEASE": "r42", "DRAIN_FILE": str(drain_file)}
-    )
+    return create_app({"TESTING": True, "CONTAINER_ID": "0123456789ab", "RELEASE": "r42"})
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_without_a_key_there_is_no_session(app: Flask) -> None:
 @pytest.mark.parametrize(("scheme", "secure"), [("http", False), ("https", True)])
 def test_cookie_got_by_https_stays_in_https(scheme: str, secure: bool) -> None:
     """Plain HTTP would show it to everybody on the way; scripts never see it."""
-    cookie = replica(SECRET_KEY=KEY).get("/", headers={"X-Forwarded-Proto": scheme}).headers["Set-Cookie"]
+    cookie = replica(SECRET_KEY=KEY).get("/", base_url=f"{scheme}://localhost").headers["Set-Cookie"]
     assert ("Secure" in cookie) is secure
     assert "HttpOnly" in cookie
     assert "SameSite=Lax" in cookie

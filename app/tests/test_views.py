@@ -2,7 +2,6 @@
 
 import os
 from html.parser import HTMLParser
-from pathlib import Path
 
 import pytest
 from flask.testing import FlaskClient
@@ -72,16 +71,10 @@ def test_healthz_says_ok(client: FlaskClient) -> None:
     assert (response.status_code, response.get_json()) == (200, {"status": "ok"})
 
 
-def test_readiness_follows_the_drain_file(client: FlaskClient, drain_file: Path) -> None:
-    """Ready, not ready while the file exists, ready again; alive all the time."""
-    assert (client.get("/readyz").status_code, client.get("/readyz").get_json()) == (200, {"ready": True})
-    drain_file.touch()
+def test_readyz_says_ready(client: FlaskClient) -> None:
+    """Whether a stop was announced is not the app's to know."""
     response = client.get("/readyz")
-    assert (response.status_code, response.get_json()) == (503, {"ready": False, "reason": "draining"})
-    assert client.get("/healthz").status_code == 200
-    assert client.get("/whoami").status_code == 200
-    drain_file.unlink()
-    assert client.get("/readyz").status_code == 200
+    assert (response.status_code, response.get_json()) == (200, {"ready": True})
 
 
 def test_whoami_describes_the_replica(client: FlaskClient) -> None:

@@ -27,6 +27,7 @@ from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports
 from preflight.receipts import fingerprint, proof
+from preflight.routes import bad_routes
 from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled
 from preflight.variables import (
@@ -94,6 +95,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_public_ports(variables),
             *bad_host_names(variables),
             *bad_policy(variables),
+            *bad_routes(stack["stack_services"], stack["stack_host_names"]),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
             *readable,
             *readable_vaults(inventory),

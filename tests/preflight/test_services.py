@@ -12,7 +12,6 @@ from tests.preflight.input import service, stack
 from tests.project import ROOT
 
 SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
-PATHS = "allowed is a path that begins with /, of letters, digits and the characters . _ ~ - /"
 
 
 @pytest.fixture
@@ -33,13 +32,23 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
     ("key", "value", "allowed"),
     [
         *(("replicas", value, "a whole number from 1 to 50") for value in (0, -1, 51, 1000, "three", True, 2.5, None)),
-        *(("server", value, "gunicorn") for value in ("gunicron", "", None)),
+        *(("server", value, "gunicorn or uwsgi or granian") for value in ("gunicron", "", None)),
+        *(("body_bytes", value, "a whole number from 1024 to 2147483647") for value in (0, 1023, 2**31, "20m", None)),
+        *(("timeout_seconds", value, "a whole number from 1 to 3600") for value in (0, 3601, "long", 1.5, None)),
+        *(
+            ("command", value, "a list of texts, such as [gunicorn, --threads, '8', 'shop:app']")
+            for value in ("gunicorn shop:app", [], ["gunicorn", 8], None)
+        ),
+        *(
+            ("app", value, "module:object, such as wsgi:app or shop:create_app()")
+            for value in ("wsgi", "wsgi:", "wsgi:app:app", "wsgi.py:app()()", "", None, 5)
+        ),
         *(
             ("memory", value, "a size such as 128m or 1g, at least 6m")
             for value in ("lots", "128", 128, "0m", "5m", "6143k", None)
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
-        *(("internet", value, "true or false") for value in ("maybe", 2, None, "")),
+        *((key, value, "true or false") for key in ("internet", "streaming") for value in ("maybe", 2, None, "")),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
@@ -55,20 +64,18 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
         *(("replicas", value) for value in (1, 50, "3")),
         *(("memory", value) for value in ("64m", "1g", "256M", "6m", "6144k")),
         *(("cpus", value) for value in ("0.5", 0.25, 2)),
-        *(("internet", value) for value in (True, False, "yes", "false")),
+        *((key, value) for key in ("internet", "streaming") for value in (True, False, "yes", "false")),
+        *(("server", value) for value in ("gunicorn", "uwsgi", "granian")),
+        *(("body_bytes", value) for value in (1024, "20971520", 2**31 - 1)),
+        *(("timeout_seconds", value) for value in (1, "600", 3600)),
         *(("name", value) for value in ("a", "app-2", "a" * 31)),
+        *(("command", value) for value in (["gunicorn", "shop:app"],)),
+        *(("app", value) for value in ("wsgi:app", "shop.web:create_app()", "shop:Holder.wsgi")),
     ],
 )
 def test_good_value_of_a_service_is_allowed(project: Path, key: str, value: object) -> None:
     """A check that refuses what works is worse than none."""
     assert service_problems(project, service(**{key: value})) == []
-
-
-@pytest.mark.parametrize("path", ["api", "", None, "http://example.org/", "/a b", "/;", "/a {"])
-def test_path_has_to_begin_with_a_slash(project: Path, path: str | None) -> None:
-    """Nginx compares with the beginning of what was asked for, and that is a slash."""
-    problems = service_problems(project, service(), service(name="api", context="api", path=path))
-    assert problems == [f"stack_services[1] (api): path is {path!r}: {PATHS}"]
 
 
 @pytest.mark.parametrize("name", ["App", "1app", "my_app", "-app", "app.de", "", "a" * 32, "app\n", None])
@@ -99,7 +106,7 @@ def test_misspelt_key_of_a_service_is_refused(project: Path, key: str, suggestio
     ]
 
 
-@pytest.mark.parametrize("key", ["context", "name", "server"])
+@pytest.mark.parametrize("key", ["context", "name"])
 def test_missing_key_of_a_service_is_refused(project: Path, key: str) -> None:
     """It is required: the sentence is about the key, not a traceback."""
     incomplete = service()
@@ -114,11 +121,87 @@ def test_context_that_is_no_folder_is_refused(project: Path) -> None:
     assert service_problems(project, service(context="src")) == [expected]
 
 
-def test_context_without_dockerfile_is_refused(project: Path) -> None:
-    """Without a Dockerfile the build fails when the instance already runs."""
+@pytest.fixture
+def bare(project: Path) -> Path:
+    """Take the Dockerfile of the app away, and give it what is installed instead."""
     (project / "app/Dockerfile").unlink()
-    expected = f"stack_services[0] (app): context is 'app': there is no Dockerfile in {project / 'app'}"
-    assert service_problems(project, service()) == [expected]
+    (project / "app/requirements.txt").write_text("Flask~=3.1\nFlask-AppBuilder>=5\n", encoding="utf-8")
+    (project / "app/wsgi.py").write_text("app = None\n", encoding="utf-8")
+    return project / "app"
+
+
+def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None:
+    """With a requirements.txt, or with a pyproject.toml."""
+    assert service_problems(project, service()) == []
+    (bare / "requirements.txt").rename(bare / "pyproject.toml")
+    assert service_problems(project, service()) == []
+
+
+def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) -> None:
+    """The build fails when the instance already runs."""
+    (bare / "requirements.txt").unlink()
+    assert service_problems(project, service()) == [
+        (
+            f"stack_services[0] (app): context is 'app': in {bare} is no Dockerfile, "
+            "and no requirements.txt or pyproject.toml to install instead"
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("file", "app"),
+    [
+        ("shop.py", "shop:app"),
+        ("shop/__init__.py", "shop:create_app()"),
+        ("shop/web.py", "shop.web:app"),
+        ("src/shop/web.py", "shop.web:app"),
+        # Brought by the requirement of that name.
+        ("wsgi.py", "flask_appbuilder:app"),
+    ],
+)
+def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app: str) -> None:
+    """As Python finds it."""
+    (bare / file).parent.mkdir(parents=True, exist_ok=True)
+    (bare / file).touch()
+    assert service_problems(project, service(app=app)) == []
+
+
+@pytest.mark.parametrize(("app", "file"), [("shop:app", "shop.py"), ("shop.web:app", "shop/web.py")])
+def test_missing_module_is_refused(project: Path, bare: Path, app: str, file: str) -> None:
+    """The sentence names the file that was looked for; an image of one's own may have its modules anywhere."""
+    assert service_problems(project, service(app=app)) == [
+        (
+            f"stack_services[0] (app): app is {app!r}: there is no {file} in {bare}; "
+            "an application that a package brings is imported by a wsgi.py there"
+        )
+    ]
+    assert service_problems(project, service(app=app, command=["python3", "-m", "shop"])) == []
+    (bare / "Dockerfile").write_text("ARG BASE\nFROM ${BASE} AS packages\n", encoding="utf-8")
+    assert service_problems(project, service(app=app)) == []
+
+
+@pytest.mark.parametrize("text", ["FROM python:3.13-slim\n", "ARG BASE=x\nFROM $BASED\n", "# FROM $BASE\n"])
+def test_dockerfile_without_the_base_is_refused(project: Path, text: str) -> None:
+    """Nothing in such an image starts a server that can be stopped without losing a request, unless it is said."""
+    file = project / "app/Dockerfile"
+    file.write_text(text, encoding="utf-8")
+    (problem,) = service_problems(project, service())
+    assert problem.startswith(f"stack_services[0] (app): context is 'app': no line of {file} is FROM ${{BASE}}")
+    assert service_problems(project, service(command=["python3", "-m", "shop"])) == []
+
+
+@pytest.mark.parametrize(
+    ("environment", "name"), [({}, "PORT"), ({}, "APP"), ({"DATABASE_URL": "none"}, "DATABASE_URL")]
+)
+def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str, str], name: str) -> None:
+    """In capitals it becomes an environment variable, and one of the two values would be lost."""
+    secrets = {name: "3f9c1d6a5b7e", "other": "3f9c1d6a5b7e"}
+    assert service_problems(project, service(environment=environment, secrets=secrets)) == [
+        (
+            f"stack_services[0] (app): the secret {name} has the name of an environment variable that is set: "
+            "allowed is another name"
+        )
+    ]
 
 
 def test_absolute_context_is_allowed(project: Path, tmp_path: Path) -> None:
@@ -131,20 +214,11 @@ def test_several_services_are_allowed(project: Path) -> None:
     assert service_problems(project, service(), service(name="api", context="api", path="/api")) == []
 
 
-@pytest.mark.parametrize(
-    ("key", "value", "second"),
-    [("name", "app", {"context": "api", "path": "/api"}), ("path", "/", {"name": "api", "context": "api"})],
-)
-def test_duplicate_is_refused(project: Path, key: str, value: str, second: dict[str, Any]) -> None:
-    """Of two equal names Compose would take one; two equal locations are an error that only nginx would find."""
-    assert service_problems(project, service(), service(**second)) == [
-        f"stack_services: two services have the {key} {value}"
+def test_duplicate_name_is_refused(project: Path) -> None:
+    """Of two equal names Compose would take one."""
+    assert service_problems(project, service(), service(context="api", path="/api")) == [
+        "stack_services: two services have the name app"
     ]
-
-
-def test_somebody_has_to_have_the_root(project: Path) -> None:
-    """Without it every request to / is a 404, and the last play cannot see who answers."""
-    assert service_problems(project, service(path="/api")) == ["stack_services: no service has the path /"]
 
 
 def test_every_problem_is_said_at_once(project: Path) -> None:
@@ -194,7 +268,7 @@ def test_limits_of_all_services_count() -> None:
 def test_what_a_service_leaves_to_the_machine_is_in_order(project: Path) -> None:
     """The shortest form that works is the one that is shipped."""
     short = service()
-    for key in ("replicas", "memory", "cpus"):
+    for key in ("replicas", "memory", "cpus", "path", "server"):
         del short[key]
     assert service_problems(project, short) == []
     assert list(no_room(stack(stack_services=[short]), "a t2.micro", 1, 1024)) == []

@@ -72,7 +72,11 @@ def test_a_policy_stays_inside_its_quotes(policy: str) -> None:
 @pytest.mark.parametrize(("size", "memory", "refused"), [(2**25, "128m", 0), (2**25 + 1, "128m", 1), ("9", "?", 0)])
 def test_a_body_has_to_fit(size: int | str, memory: str, refused: int) -> None:
     """What is allowed and has no room would be an error of the server; a memory that is none is named elsewhere."""
-    given = {"stack_body_bytes": size, "stack_nginx_memory": memory}
+    services = [{"name": "app"}, {"name": "api", "body_bytes": size}]
+    given = {"stack_body_bytes": size, "stack_nginx_memory": memory, "stack_services": services}
     problems = list(web.body_without_room(given))
-    assert len(problems) == refused
-    assert all("stack_body_bytes is 33554433, but nginx has room for 33554432" in one for one in problems)
+    assert [problem.partition(" is ")[0] for problem in problems] == [
+        "stack_body_bytes",
+        "stack_services[1] (api): body_bytes",
+    ][: 2 * refused]
+    assert all(" is 33554433, but nginx has room for 33554432" in one for one in problems)

@@ -9,6 +9,7 @@ import yaml
 
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
+from roles.stack.library.stack_machine import SERVER_LABEL, STATIC_LABEL
 from tests.project import SERVICE
 from tests.templates.render import MANAGED, Renderer
 
@@ -115,6 +116,36 @@ def test_every_container_is_confined(compose: Compose, services: list[dict[str, 
         assert name == "nginx" or service["user"] == "10001:10001"
 
 
+@pytest.mark.parametrize(
+    ("server", "program"), [("gunicorn", "gunicorn"), ("uwsgi", "uwsgi-core"), ("granian", "python3")]
+)
+def test_server_is_started_with_its_file(compose: Compose, server: str, program: str) -> None:
+    """The image brings the server, the stack says how it serves."""
+    command = compose([APP | {"server": server}])["services"]["app"]["command"]
+    assert command[0] == program
+    assert [word for word in command if word.startswith("/etc/fleet/")]
+
+
+def test_service_may_have_a_command_of_its_own(compose: Compose) -> None:
+    """Word for word: Compose would put something in the place of $NAME."""
+    words = ["gunicorn", "--threads", "8", "$HOME", "shop:app"]
+    command = compose([APP | {"command": words}])["services"]["app"]["command"]
+    assert [word.replace("$$", "$") for word in command] == words
+    assert command[3] == "$$HOME"
+
+
+def test_service_names_its_application(compose: Compose) -> None:
+    """wsgi:app where it says nothing."""
+    services = compose([APP, API | {"app": "shop:create_app()"}])["services"]
+    assert [services[name]["environment"]["APP"] for name in ("app", "api-2")] == ["wsgi:app", "shop:create_app()"]
+
+
+def test_other_configuration_of_a_server_changes_its_service_alone(compose: Compose) -> None:
+    """Compose replaces a container whose description changed: that is how a new time-out goes live."""
+    old, new = (compose([APP | {"timeout_seconds": value}, API])["services"] for value in (40, 50))
+    assert [name for name in old if old[name] != new[name]] == ["app"]
+
+
 @both
 def test_every_service_has_a_network_of_its_own(compose: Compose, services: list[dict[str, Any]]) -> None:
     """Only nginx is in all of them, and alone in the one that is published; from a service's nobody gets out."""
@@ -196,7 +227,28 @@ def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> Non
     """Ansible replaces the file: a mount of the file alone would show the old one until the container is replaced."""
     content = compose([APP])["services"]
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro"]
-    assert [name for name, service in content.items() if name != "nginx" and "volumes" in service] == []
+    (mount,) = content["app"]["volumes"]
+    assert mount["target"] == "/etc/fleet"
+    assert mount["read_only"] is True
+    assert mount["bind"] == {"create_host_path": False}, "a replica would start without its configuration"
+    assert re.fullmatch(r"./servers/app-[0-9a-f]{12}", mount["source"])
+
+
+def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, render: Renderer) -> None:
+    """Read-only, for the services that have some; the label tells the roll-out which folder of the image that is."""
+    static = {"path": "/static/", "folder": "hello/static"}
+    content = compose([APP | {"static": static}, API])["services"]
+    assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
+    assert content["app"]["labels"][STATIC_LABEL] == "hello/static"
+    assert STATIC_LABEL not in content["api-2"]["labels"]
+    conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, stack_services=[APP | {"static": static}])
+    assert "alias /srv/static/app/;" in conf
+
+
+def test_the_roll_out_can_see_which_server_a_replica_has(compose: Compose) -> None:
+    """Also of one of a release before: nginx must speak what all of them understand."""
+    content = compose([APP | {"server": "uwsgi"}, {key: API[key] for key in API if key != "server"}])["services"]
+    assert [content[name]["labels"][SERVER_LABEL] for name in ("app", "api-2")] == ["uwsgi", "gunicorn"]
 
 
 @both
@@ -242,12 +294,11 @@ def test_every_service_has_a_port_of_its_own(compose: Compose) -> None:
 def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None:
     """A value in the file, an environment variable or a command line would be one in `docker inspect` as well."""
     content = compose([APP | {"secrets": {"secret_key": "the-canary"}}, API])
-    (mount,) = content["services"]["app"]["volumes"]
-    assert mount["target"] == "/run/secrets"
+    (mount,) = [one for one in content["services"]["app"]["volumes"] if one["target"] == "/run/secrets"]
     assert mount["read_only"] is True
     assert mount["bind"] == {"create_host_path": False}, "a replica would start without its secrets"
     assert re.fullmatch(r"./secrets/app-[0-9a-f]{12}", mount["source"])
-    assert "volumes" not in content["services"]["api-2"]
+    assert "/run/secrets" not in str(content["services"]["api-2"])
     assert "the-canary" not in str(content)
 
 

@@ -1,19 +1,30 @@
 """nginx.conf: which requests go where, what a client cannot claim, and when another replica is asked."""
 
-import ast
+import json
 import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
+from plugins.filter.routes import DEFAULTS
 from roles.stack.filter_plugins.service_port import service_port
-from tests.project import ROOT
+from tests.project import ROOT, load_mapping
 from tests.templates.render import MANAGED, Renderer
 
+STATIC = {"path": "/static/", "folder": "hello/static"}
 APP = {"name": "app", "path": "/"}
 API = {"name": "api-2", "path": "/api/"}
-SERVICES = {"one service": [APP], "two services": [APP, API]}
+LIVE = {"name": "live", "path": "/live", "server": "granian", "streaming": True, "timeout_seconds": 120}
+SHOP = {"name": "shop", "host": "example.test", "server": "uwsgi", "body_bytes": 20971520, "streaming": True}
+SEVERAL = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
+"""One of each kind: static files, uwsgi, streaming, and a host of its own."""
+SERVICES = {
+    "one service": [APP],
+    "two services": [APP, API],
+    "three services": [APP, API, LIVE],
+    "four services": SEVERAL,
+}
 FOLDER = "/etc/nginx/stack"
 
 Conf = Callable[..., str]
@@ -33,7 +44,13 @@ both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys(
 def conf(render: Renderer) -> Conf:
     """Render the file."""
     facts = {"processor_nproc": 2}
-    return lambda services, **more: render("stack", "nginx/nginx.conf.j2", facts=facts, stack_services=services, **more)
+    names = {"stack_host_names": ["www.example.test", "example.test"]}
+
+    def rendered(services: list[dict[str, Any]], **more: Any) -> str:
+        given = (names if SHOP in services else {}) | more
+        return render("stack", "nginx/nginx.conf.j2", facts=facts, stack_services=services, **given)
+
+    return rendered
 
 
 def block(text: str, head: str) -> str:
@@ -59,13 +76,9 @@ def served(text: str) -> str:
     return server
 
 
-def gunicorn(setting: str) -> int:
-    """Return a number of the sample app's gunicorn.conf.py."""
-    tree = ast.parse((ROOT / "app/gunicorn.conf.py").read_text(encoding="utf-8"))
-    (value,) = (
-        node.value for node in tree.body if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == setting
-    )
-    return int(ast.literal_eval(value))
+def is_uwsgi(service: dict[str, Any]) -> bool:
+    """Tell whether nginx speaks that protocol to a service."""
+    return service.get("server") == "uwsgi"
 
 
 def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
@@ -93,34 +106,145 @@ def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
 def test_one_upstream_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
     """Each asks the balancer for replicas of its own service."""
     text = conf(services)
-    names = [service["name"] for service in services]
-    both_ways = [upstream for name in names for upstream in (name, f"{name}.once")]
-    assert re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE) == both_ways
-    for name in names:
-        assert f'require("balancer").pick("{name}")' in block(text, f"upstream {name}.once")
-        inside = block(text, f"upstream {name}")
-        assert f'require("balancer").pick("{name}")' in inside
+    pools = {one["name"]: [one["name"]] + [f"{one['name']}.once"] * (not is_uwsgi(one)) for one in services}
+    assert re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE) == [
+        pool for both in pools.values() for pool in both
+    ]
+    for name, (kept, *once) in pools.items():
+        for pool in (kept, *once):
+            assert f'require("balancer").pick("{name}")' in block(text, f"upstream {pool}")
+        inside = block(text, f"upstream {kept}")
+        # Its protocol ends a connection after the answer.
+        assert ("keepalive" in inside) is bool(once)
         # nginx ignores `keepalive` when it stands before the balancing method.
-        assert inside.index("balancer_by_lua_block") < inside.index("keepalive")
+        assert inside.index("balancer_by_lua_block") < inside.find("keepalive") or not once
+
+
+def locations(server: str) -> dict[str, str]:
+    """Return what is inside the locations of a server that paths lead to, by what they match."""
+    heads = re.findall(r"^\s*(location (?:= )?/\S*) \{", server, re.MULTILINE)
+    return {head.removeprefix("location "): block(server, head) for head in heads}
+
+
+def leads_to(location: str) -> str:
+    """Name the service that gets the requests of a location."""
+    (target,) = values(location, "(?:proxy|uwsgi)_pass")
+    (service,) = values(location, r"set \$service")
+    assert target in (f"http://{service}$upstream_pool", service)
+    return service
+
+
+@pytest.mark.parametrize(
+    ("path", "matched"),
+    [("/", ["/"]), ("/api", ["/api/", "= /api"]), ("/api/", ["/api/", "= /api"]), ("/a/b", ["/a/b/", "= /a/b"])],
+)
+def test_paths_are_matched_by_whole_segments(conf: Conf, path: str, matched: list[str]) -> None:
+    """Requests for /apix are not the api's; and nginx would lead /api to /api/ if the first were all there is."""
+    found = locations(served(conf([{"name": "a", "path": path}, *([APP] if path != "/" else [])])))
+    assert [match for match, inside in found.items() if leads_to(inside) == "a"] == matched
+
+
+def test_a_service_without_a_path_has_the_root(conf: Conf) -> None:
+    """The shortest entry that works."""
+    assert {match: leads_to(inside) for match, inside in locations(served(conf([{"name": "app"}]))).items()} == {
+        "/": "app"
+    }
 
 
 @both
-def test_one_location_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
-    """Requests whose path begins with a service's go to it, and nothing that a page links to is taken away."""
-    server = served(conf(services))
-    assert re.findall(r"location (/.*?) \{", server) == [service["path"] for service in services]
-    for service in services:
-        pools = [f"http://{service['name']}", f"http://{service['name']}.once"]
-        assert values(block(server, f"location {service['path']}"), "proxy_pass") == pools
+def test_every_request_has_a_service(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """Whatever the path, in the server for any host; and nothing that a page links to is taken away."""
+    found = locations(served(conf(services)))
+    own = [one for one in services if "host" not in one]
+    assert {leads_to(inside) for inside in found.values() if "alias" not in inside} == {one["name"] for one in own}
+    assert "/" in found
+
+
+def test_a_host_has_a_server_of_its_own(conf: Conf) -> None:
+    """And none of the services of the others; all that is not about services is as everywhere."""
+    text = conf(SEVERAL)
+    mine, others = servers(text)["80"], served(text)
+    assert values(mine, "server_name") == ["example.test"]
+    assert {leads_to(inside) for inside in locations(mine).values()} == {"shop"}
+    assert "shop" not in others
+    for same in ("return 421;", "return 503;", "location @unavailable", "location @too_many", "if ($uri = /healthz)"):
+        assert same in mine
+        assert same in others
+
+
+def test_a_host_has_a_server_of_its_own_behind_https(conf: Conf) -> None:
+    """With the same certificate; its name is not one of those of the rest."""
+    text = conf(SEVERAL, **TLS)
+    of_rest, mine = [part for part in text.split("\n    server {")[1:] if "listen 443 ssl;" in part]
+    assert values(of_rest, "server_name") == ["www.example.test"]
+    assert values(mine, "server_name") == ["example.test"]
+    assert 'example.test "";' in block(text, "map $host $strange_name")
+    # All names have services of their own: nobody can ask for the rest but for its health, over plain HTTP.
+    alone = conf([APP, SHOP], **TLS | {"stack_host_names": ["example.test"]})
+    assert values(alone, "server_name") == ["example.test"]
+    assert "http://app$upstream_pool" in block(servers(alone)["80 default_server"], "location = /healthz")
+
+
+@both
+def test_every_service_has_its_own_limits(conf: Conf, services: list[dict[str, Any]]) -> None:
+    """Who sends too much is told by the number of that service; an error page in a location undoes those above it."""
+    text = conf(services, stack_body_bytes=2000)
+    largest = {service["name"]: service.get("body_bytes", 2000) for service in services}
+    for server in (part for part in text.split("\n    server {")[1:] if "$strange_name" in part):
+        for inside in locations(server).values():
+            (name,) = values(inside, r"set \$service")
+            assert values(inside, "client_max_body_size") == [str(largest[name])]
+            pages = [f"413 @{name}.too_large", "429 @too_many", "500 503 =503 @unavailable"]
+            assert values(inside, "error_page") == pages
+            said = block(server, f"location @{name}.too_large")
+            assert f'return 413 "The body of a request may have at most {largest[name]} bytes.\\n";' in said
+    # Where requests are only led elsewhere, none is refused for a length that a service allows.
+    assert values(text.split("\n    server {")[0], "client_max_body_size") == [str(max(largest.values()))]
+
+
+def test_streaming_is_for_who_asks_for_it(conf: Conf) -> None:
+    """Everybody else's answers are kept for slow clients, so that no thread of the server waits for them."""
+    text = conf(SEVERAL)
+    live, app = locations(served(text))["/live/"], locations(served(text))["/"]
+    (shop,) = locations(servers(text)["80"]).values()
+    assert values(live, "proxy_buffering") == values(shop, "uwsgi_buffering") == ["off"]
+    assert (values(live, "send_timeout"), values(shop, "send_timeout")) == (["120s"], ["30s"])
+    assert "set $streaming yes;" in live
+    assert "set $streaming yes;" in shop
+    assert "streaming" not in app
+    assert "buffering" not in app
+
+
+def test_only_websockets_pass_and_only_where_wanted(conf: Conf) -> None:
+    """Another protocol, such as HTTP/2 without TLS, would carry requests that nobody here looks at."""
+    text = conf([APP])
+    upgrade = cases(text, "map $streaming:$request_method:$http_upgrade $upstream_upgrade")
+    assert upgrade == {"default": '""', '"~*^yes:GET:websocket$"': "websocket"}
+    assert "Upgrade $upstream_upgrade" in values(text, "proxy_set_header")
+    assert 'set $streaming "";' in served(text)
 
 
 @both
 def test_balancer_watches_every_service(conf: Conf, services: list[dict[str, Any]]) -> None:
     """A service that it does not know has no ready replica, ever."""
-    entry = r'\{ name = "(\S+)", network = "(\S+)", port = (\d+), ready_path = "(\S+)" \}'
-    names = [service["name"] for service in services]
-    wanted = [(name, f"flask-fleet_{name}.inside", str(service_port(name)), "/readyz") for name in names]
-    assert re.findall(entry, conf(services)) == wanted
+    text = conf(services)
+    entry = r'name = "(\S+)", network = "(\S+)",\s+uwsgi = (\S+), port = (\d+), ready_path = "(\S+)",'
+    wanted = [
+        (
+            service["name"],
+            f"flask-fleet_{service['name']}.inside",
+            str(is_uwsgi(service)).lower(),
+            "8080" if is_uwsgi(service) else str(service_port(service["name"])),
+            "/readyz",
+        )
+        for service in services
+    ]
+    assert re.findall(entry, text) == wanted
+    # An answer that may pause is not asked for twice.
+    patience = [
+        (str(0 if service.get("streaming") else 8), str(service.get("timeout_seconds", 30) + 5)) for service in services
+    ]
+    assert re.findall(r"retry_s = (\d+), read_s = (\d+),", text) == patience
 
 
 def test_balancer_hashes_the_file_that_runs(conf: Conf) -> None:
@@ -137,6 +261,7 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     assert headers["X-Forwarded-For"] == "$remote_addr"
     assert headers["X-Forwarded-Proto"] == "$scheme"
     assert headers["X-Real-IP"] == "$remote_addr"
+    assert headers["X-Request-ID"] == "$request_id"
     assert headers["X-Forwarded-Host"] == headers["Host"] == "$host"
     others = ("Forwarded", "Proxy", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Ssl")
     assert {headers[name] for name in others} == {'""'}
@@ -144,12 +269,29 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     assert "$http_x_" not in text
 
 
+def test_uwsgi_is_told_the_same(conf: Conf) -> None:
+    """In its own words; a name without a value takes what the client sent away."""
+    text = conf(SEVERAL)
+    params = [value.split() for value in values(text, "uwsgi_param")]
+    told = {name.removeprefix("HTTP_"): value for name, value, *_ in params}
+    headers = dict(value.split(maxsplit=1) for value in values(text, "proxy_set_header"))
+    for name, value in headers.items():
+        assert told[name.upper().replace("-", "_")] == value, name
+    # About a connection that uWSGI does not have; werkzeug would not read a body that came in chunks.
+    assert {told[name] for name in ("TRANSFER_ENCODING", "EXPECT", "TE", "TRAILER", "KEEP_ALIVE")} == {'""'}
+    assert "include /etc/nginx/uwsgi_params;" in text
+    assert [name for name, *_ in params if not name.startswith("HTTP_")] == []
+    for directive in ("hide_header", "connect_timeout", "next_upstream_timeout", "max_temp_file_size"):
+        assert values(text, f"uwsgi_{directive}") == values(text, f"proxy_{directive}") != []
+    assert set(values(text, "uwsgi_next_upstream")[0].split()) == {"error", "timeout", "http_503"}
+    assert "uwsgi_p" not in conf([APP])
+
+
 @both
 def test_no_location_replaces_the_headers(conf: Conf, services: list[dict[str, Any]]) -> None:
     """One proxy_set_header inside a location would undo all those of the server."""
-    for service in services:
-        inside = block(served(conf(services)), f"location {service['path']}")
-        assert values(inside, "proxy_set_header") == []
+    for inside in locations(served(conf(services))).values():
+        assert values(inside, "(?:proxy_set_header|uwsgi_param)") == []
 
 
 def cases(text: str, head: str) -> dict[str, str]:
@@ -160,11 +302,13 @@ def cases(text: str, head: str) -> dict[str, str]:
 def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -> None:
     """HTTP/1.1 and an empty Connection header are what keep-alive needs; a POST gets a connection of its own."""
     text = conf([APP])
-    headers = cases(text, "map $request_method $upstream_connection")
+    headers = cases(text, "map $upstream_upgrade:$request_method $upstream_connection")
     assert values(text, "proxy_http_version") == ["1.1"]
     assert "Connection $upstream_connection" in values(text, "proxy_set_header")
-    assert headers == {"default": "close", "GET": '""', "HEAD": '""', "OPTIONS": '""'}
-    assert values(block(text, "limit_except GET HEAD OPTIONS"), "proxy_pass") == ["http://app.once"]
+    repeatable = {":GET": '""', ":HEAD": '""', ":OPTIONS": '""'}
+    assert headers == {"default": "close", '"~^websocket:"': "upgrade", **repeatable}
+    # One fact, two uses: what is not kept is not taken from those that are.
+    assert cases(text, "map $upstream_connection $upstream_pool") == {"default": ".once", '""': '""'}
     assert "keepalive" not in block(text, "upstream app.once")
 
 
@@ -185,12 +329,12 @@ def test_unsafe_request_is_never_sent_twice(conf: Conf, services: list[dict[str,
 
 
 def test_both_ends_agree_on_times(conf: Conf) -> None:
-    """An idle connection is closed by nginx first, and a slow request given up by gunicorn first."""
+    """An idle connection is closed by nginx first, and a slow request given up by the server first."""
     text = conf([APP])
     (idle,) = values(block(text, "upstream app"), "keepalive_timeout")
     (reading,) = re.findall(r"read_s = (\d+),", text)
-    assert int(idle.removesuffix("s")) < gunicorn("keepalive")
-    assert int(reading) > gunicorn("timeout")
+    assert int(idle.removesuffix("s")) < load_mapping(ROOT / "roles/stack/vars/main.yml")["__stack_keepalive_seconds"]
+    assert int(reading) > DEFAULTS["timeout_seconds"]
 
 
 def test_only_the_balancers_page_is_beside_the_public_server(conf: Conf) -> None:
@@ -211,9 +355,9 @@ def test_nginx_writes_only_where_it_can(conf: Conf) -> None:
 
 def test_a_header_is_added_in_one_place_only(conf: Conf) -> None:
     """One add_header inside a server or location would undo all those above it; so would one proxy_set_header."""
-    text = conf([APP, API])
+    text = conf(SEVERAL)
     outside = text.split("\n    server {")[0]
-    for directive in ("add_header", "proxy_set_header"):
+    for directive in ("add_header", "proxy_set_header", "uwsgi_param"):
         assert values(text, directive) == values(outside, directive) != []
 
 
@@ -221,10 +365,112 @@ def test_an_app_that_sets_a_header_is_left_alone(conf: Conf) -> None:
     """Twice the same header means whatever a browser makes of it: ours is sent only where there is none."""
     text = conf([APP])
     added = dict(value.removesuffix(" always").split() for value in values(text, "add_header"))
+    # This one is nginx's own: the app's would not be found in the log.
+    assert added.pop("X-Request-ID") == "$request_id"
+    assert "X-Request-ID" in values(text, "proxy_hide_header")
     assert len(added) == 7
     for name, variable in added.items():
         own = f"$upstream_http_{name.lower().replace('-', '_')}"
-        assert re.search(rf"map (\$status:)?{re.escape(own)} {re.escape(variable)} \{{", text), name
+        assert re.search(rf"map (\$static:)?(\$status:)?{re.escape(own)} {re.escape(variable)} \{{", text), name
+
+
+def log_line(text: str, **variables: str) -> dict[str, Any]:
+    """Write a line as nginx would, with these variables and empty ones, and read it."""
+    (parts,) = re.findall(r"log_format requests escape=json\s+('.*?');$", text, re.MULTILINE | re.DOTALL)
+    template = "".join(re.findall(r"'([^']*)'", parts))
+    line: dict[str, Any] = json.loads(re.sub(r"\$(\w+)", lambda found: variables.get(found[1], ""), template))
+    return line
+
+
+NUMBERS = {"log_status": "200", "bytes_sent": "9", "request_time": "0.004"}
+
+
+def test_log_has_an_object_per_line(conf: Conf) -> None:
+    """For programs; numbers are numbers, and what went to several replicas is text with a part for each."""
+    assert log_line(conf([APP]), **NUMBERS, request_id="1f", service="app", upstream_addr="a:1, b:1") == {
+        **dict.fromkeys(("time", "host", "client", "method", "uri", "user_agent", "referer"), ""),
+        **dict.fromkeys(("upstream_seconds", "upstream_status"), ""),
+        "request_id": "1f",
+        "service": "app",
+        "upstream": "a:1, b:1",
+        "status": 200,
+        "bytes": 9,
+        "seconds": 0.004,
+    }
+    assert log_line(conf([APP], **TLS), **NUMBERS, ssl_protocol="TLSv1.3")["tls"] == "TLSv1.3"
+    assert "/dev/stdout requests buffer=64k flush=1s" in values(conf([APP]), "access_log")
+
+
+def test_time_in_the_log_has_milliseconds(conf: Conf) -> None:
+    """A second is long: who was first can be seen."""
+    inside = block(conf([APP]), "map $time_iso8601$msec $log_time")
+    (pattern, result) = re.findall(r'"(~\S+)" (\S+);', inside)[0]
+    found = re.match(pattern.removeprefix("~").replace("(?<", "(?P<"), "2026-11-22T02:03:04+00:001795312984.056")
+    assert found
+    written = re.sub(r"\$(\w+)", lambda name: found[name[1]], result)
+    assert written == "2026-11-22T02:03:04.056+00:00"
+
+
+def test_status_in_the_log_is_a_number(conf: Conf) -> None:
+    """Nginx writes 009 for a request of HTTP/0.9, and 000 for one that was never answered."""
+    inside = block(conf([APP]), "map $status $log_status")
+    (pattern,) = re.findall(r'"~(\S+)"', inside)
+    digits = re.compile(pattern.replace("(?<", "(?P<"))
+    for status, number in (("009", "9"), ("000", "0")):
+        found = digits.match(status)
+        assert found
+        assert found["digits"] == number
+    assert not digits.match("200")
+
+
+def test_static_files_are_served_without_the_app(conf: Conf) -> None:
+    """From the folder that compose.yml mounts; what is not there may be a page of the app."""
+    server = served(conf(SEVERAL))
+    files = locations(server)["/static/"]
+    assert values(files, "alias") == ["/srv/static/app/"]
+    assert values(files, "try_files") == ["$uri @app.app"]
+    assert values(files, "gzip_static") == ["on"]
+    assert "_pass" not in files
+    fallback = block(server, "location @app.app")
+    assert leads_to(fallback) == "app"
+    # It is an answer of the app, whatever its address.
+    assert 'set $static "";' in fallback
+    assert [head for head in locations(server) if head.startswith("/static")] == ["/static/"]
+
+
+@pytest.mark.parametrize(
+    ("name", "for_ever"),
+    [
+        *(
+            (name, True)
+            for name in ("site.0123456789ab.css", "a-deadbeef.js", "a.deadbeef.min.js", "a-01234567.js.map")
+        ),
+        *(
+            (name, False)
+            for name in ("site.css", "a.1234567.js", "a.ghijklmn.js", "deadbeef.js", "a.deadbeef", "a.DEADBEEF.b/c")
+        ),
+        # What the query says of the content, nobody here can check: after a rollback it would be wrong for a year.
+        ("site.css?v=0123456789ab", False),
+    ],
+)
+def test_only_names_of_their_content_are_kept_for_ever(conf: Conf, name: str, *, for_ever: bool) -> None:
+    """All others are asked for anew each time, which costs no body while they are the same."""
+    text = conf([APP])
+    inside = block(text, "map $uri $static_cache_control")
+    (pattern,) = re.findall(r'"~(\S+)"\s+"public, max-age=31536000, immutable"', inside)
+    assert bool(re.search(pattern, f"/static/{name}".partition("?")[0])) is for_ever
+    assert re.search(r"default\s+no-cache;", inside)
+
+
+def test_only_files_that_are_there_are_kept(conf: Conf) -> None:
+    """Not the 404 of a file that comes with the next release, nor what the app said."""
+    inside = block(conf([APP]), "map $static:$status:$upstream_http_cache_control $add_cache_control")
+    (pattern,) = re.findall(r'"~(\S+)" \$static_cache_control;', inside)
+    assert [one for one in ("200", "206", "304", "404", "503", "301") if re.search(pattern, f"yes:{one}:")] == [
+        *("200", "206", "304"),
+    ]
+    assert not re.search(pattern, ":200:")
+    assert not re.search(pattern, "yes:200:private")
 
 
 def test_any_name_is_answered_unless_names_are_given(conf: Conf) -> None:
@@ -273,14 +519,20 @@ def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services:
     """What is sent over plain HTTP can be read on the way; only health is answered there."""
     found = servers(conf(services, **TLS))
     assert set(found) == {"443 ssl", "443 ssl default_server", "80 default_server", "127.0.0.1:8081"}
-    paths = [service["path"] for service in services]
-    assert re.findall(r"location (/.*?) \{", found["443 ssl"]) == paths
+    assert {leads_to(inside) for inside in locations(found["443 ssl"]).values()} <= {one["name"] for one in services}
     plain = found["80 default_server"]
-    assert values(plain, "proxy_pass") == ["http://app"]
-    assert "proxy_pass" in block(plain, "location = /healthz")
+    assert values(plain, "(?:proxy|uwsgi)_pass") == ["http://app$upstream_pool"]
+    assert leads_to(block(plain, "location = /healthz")) == "app"
     # As over HTTPS, when no replica is ready: who watches takes a 500 for a broken program.
     assert values(plain, "error_page") == ["500 503 =503 @unavailable"]
-    assert values(found["443 ssl"], "server_name") == ["www.example.test example.test"]
+    names = values(conf(services, **TLS), "server_name")
+    assert " ".join(names) == "www.example.test example.test"
+
+
+def test_health_is_asked_of_uwsgi_over_plain_http_too(conf: Conf) -> None:
+    """Whoever answers at / answers for all."""
+    plain = servers(conf([APP | {"server": "uwsgi"}], **TLS))["80 default_server"]
+    assert values(block(plain, "location = /healthz"), "uwsgi_pass") == ["app"]
 
 
 @pytest.mark.parametrize(("port", "suffix"), [(443, ""), ("8443", ":8443")])

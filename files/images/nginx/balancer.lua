@@ -31,6 +31,28 @@ local in_flight = {}
 local ready_lists = {}
 local turns = 0
 
+local function http_request(path)
+  return "GET " .. path .. " HTTP/1.0\r\nHost: balancer\r\n\r\n"
+end
+
+--- Length of a text as the uwsgi protocol writes it, the lower byte first.
+local function length(text)
+  return string.char(#text % 256, math.floor(#text / 256))
+end
+
+--- The same request in the uwsgi protocol: kind 0, length, 0, then names and values, each after its length.
+local function uwsgi_request(path)
+  local variables = {
+    "REQUEST_METHOD", "GET", "REQUEST_URI", path, "PATH_INFO", path, "QUERY_STRING", "", "SERVER_PROTOCOL", "HTTP/1.0",
+    "HTTP_HOST", "balancer", "SERVER_NAME", "balancer", "SERVER_PORT", "80",
+  }
+  for position, text in ipairs(variables) do
+    variables[position] = length(text) .. text
+  end
+  local packed = table.concat(variables)
+  return "\0" .. length(packed) .. "\0" .. packed
+end
+
 --- Reads one HTTP status code from a replica.
 -- @return status code, or nil and "timeout" when it accepted the connection and gave no answer, or another error
 local function ask(address, service)
@@ -42,7 +64,7 @@ local function ask(address, service)
     return nil, "no connection: " .. err
   end
   local line
-  ok, err = socket:send("GET " .. service.ready_path .. " HTTP/1.0\r\nHost: balancer\r\n\r\n")
+  ok, err = socket:send(service.request)
   if ok then
     line, err = socket:receive("*l")
   end
@@ -180,10 +202,11 @@ end
 
 --- Called once per start or reload, before the workers exist.
 -- @param path the configuration file that is being loaded; its SHA-1 tells later which one runs
--- @param list of {name, network, port, ready_path}; the network is the one that the service shares with nginx
--- @param limits {requests_per_replica, slow_start_s, retry_s, read_s}: how many requests a replica may have in flight;
---   the seconds in which the share of a replica that became ready grows to that of the others; the seconds of silence
---   after which another one is asked, where that is safe, or 0; and those after which a request is given up
+-- @param list of {name, network, port, uwsgi, ready_path, retry_s, read_s}: the network is the one that the service
+--   shares with nginx; uwsgi tells whether it speaks that protocol; then the seconds of silence after which another
+--   replica is asked, where that is safe, or 0, and those after which a request is given up
+-- @param limits {requests_per_replica, slow_start_s}: how many requests a replica may have in flight, and the seconds in
+--   which the share of a replica that became ready grows to that of the others
 function _M.init(path, list, limits)
   local file = assert(io.open(path, "rb"))
   config_sha1 = ngx.sha1_bin(file:read("*a")):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
@@ -193,6 +216,7 @@ function _M.init(path, list, limits)
   generation = shared:incr("generation", 1, 0)
   for _, service in ipairs(list) do
     service.replicas = {}
+    service.request = (service.uwsgi and uwsgi_request or http_request)(service.ready_path)
     services[service.name] = service
   end
 end
@@ -272,11 +296,11 @@ end
 
 --- How long the next replica may be silent. Only the first one has a substitute: a second one that is as slow is no
 -- fault of the replica's, and asking more of them would be load that feeds on itself.
-local function patience(list, tried)
-  if settings.retry_s > 0 and #list > 1 and not next(tried) and REPEATABLE[ngx.req.get_method()] then
-    return settings.retry_s
+local function patience(service, list, tried)
+  if service.retry_s > 0 and #list > 1 and not next(tried) and REPEATABLE[ngx.req.get_method()] then
+    return math.min(service.retry_s, service.read_s)
   end
-  return settings.read_s
+  return service.read_s
 end
 
 --- balancer_by_lua: chooses the replica for this try of this request.
@@ -295,7 +319,7 @@ function _M.pick(name)
   end
   turns = turns + 1
   chosen.turn = turns
-  balancer.set_timeouts(nil, nil, patience(list, tried))
+  balancer.set_timeouts(nil, nil, patience(services[name], list, tried))
   tried[chosen.address] = true
   count(chosen.address, 1)
   assert(balancer.set_current_peer(chosen.address, services[name].port))

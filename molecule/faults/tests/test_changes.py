@@ -19,9 +19,13 @@ PATIENCE_S = 10
 BROKEN: dict[str, Callable[[Path], None]] = {
     "does not build": lambda app: edit(app / "Dockerfile", "USER 10001", "RUN false\nUSER 10001"),
     "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
-    "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
+    "is never healthy": lambda app: edit(
+        app / "Dockerfile",
+        "USER 10001",
+        'USER 10001\nHEALTHCHECK CMD ["healthy", "/nowhere"]',
+    ),
     "answers 500 on readiness": lambda app: edit(
-        app / "hello/views.py", 'if Path(current_app.config["DRAIN_FILE"]).exists():', "if 1 / 0:"
+        app / "hello/views.py", "return jsonify(ready=True)", "return jsonify(ready=1 / 0)"
     ),
 }
 

@@ -65,7 +65,11 @@ def test_two_deploys_in_a_row_lose_no_request(host: Host, stack: Stack, app: Pat
 # Two of the four ways that `make faults` has: one ends by itself, one must be waited for.
 BROKEN: dict[str, Callable[[Path], None]] = {
     "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
-    "is never healthy": lambda app: edit(app / "Dockerfile", '"/healthz"', '"/nowhere"'),
+    "is never healthy": lambda app: edit(
+        app / "Dockerfile",
+        "USER 10001",
+        'USER 10001\nHEALTHCHECK CMD ["healthy", "/nowhere"]',
+    ),
 }
 
 

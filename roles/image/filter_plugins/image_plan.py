@@ -6,7 +6,7 @@ import hashlib
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any, NotRequired, TypedDict
 
 from ansible.errors import AnsibleFilterError
 from docker.utils.build import exclude_paths
@@ -17,32 +17,43 @@ UNKNOWN_BYTES = 256 * 2**20
 
 
 class Build(TypedDict):
-    """An image to have: its name, its folder with a Dockerfile, and the image it is built FROM."""
+    """An image to have: its name, its folder, and the image it is built FROM.
+
+    A folder without a Dockerfile is built by the one of another folder, its ``recipe``, for the application ``server``.
+    """
 
     name: str
     context: str
     parent: str
+    recipe: NotRequired[str]
+    server: NotRequired[str]
 
 
 class PlannedImage(TypedDict):
-    """An image with the reference that its content gives it; ``context`` is empty for the bootstrapped base."""
+    """An image with the reference that its content gives it; ``context`` is empty for the bootstrapped base.
+
+    ``dockerfile`` is empty where the folder has its own; there need be no file ``ignore``.
+    """
 
     name: str
     reference: str
     context: str
+    dockerfile: str
+    ignore: str
     parent_reference: str
+    server: str
 
 
-def context_files(context: Path) -> list[str]:
+def context_files(context: Path, ignore: Path) -> list[str]:
     """List the files that a build of a folder can see.
 
     Args:
-        context: Folder with a Dockerfile and, if wanted, a .dockerignore.
+        context: The folder.
+        ignore: A file that names what is left out, if there is such a file.
 
     Returns:
         Sorted paths relative to the folder, by the engine's own .dockerignore rules.
     """
-    ignore = context / ".dockerignore"
     patterns = ignore.read_text().splitlines() if ignore.is_file() else []
     patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
     found = [path for path in exclude_paths(str(context), patterns) if path]
@@ -56,8 +67,8 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:TAG_LENGTH]
 
 
-def _file_parts(context: Path) -> Iterator[bytes]:
-    for name in context_files(context):
+def _file_parts(context: Path, ignore: Path) -> Iterator[bytes]:
+    for name in context_files(context, ignore):
         path = context / name
         yield name.encode()
         if path.is_symlink():
@@ -65,6 +76,15 @@ def _file_parts(context: Path) -> Iterator[bytes]:
         else:
             executable = bool(path.stat().st_mode & stat.S_IXUSR)
             yield (b"x" if executable else b"-") + path.read_bytes()
+
+
+def _recipe(build: Build, project: Path, context: Path) -> tuple[Path | None, Path]:
+    """Say which Dockerfile is used, if not the folder's own, and which file names what is left out."""
+    ignore = context / ".dockerignore"
+    if "recipe" not in build or (context / "Dockerfile").is_file():
+        return None, ignore
+    recipe = project / build["recipe"]
+    return recipe / "Dockerfile", ignore if ignore.is_file() else recipe / "dockerignore"
 
 
 def image_plan(builds: list[Build], project: str, repository: str, base: dict[str, str]) -> list[PlannedImage]:
@@ -88,7 +108,17 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
     references = {"base": pulled or f"{repository}/base:{base_tag}"}
     plan: list[PlannedImage] = []
     if not pulled:
-        plan.append({"name": "base", "reference": references["base"], "context": "", "parent_reference": ""})
+        plan.append(
+            {
+                "name": "base",
+                "reference": references["base"],
+                "context": "",
+                "dockerfile": "",
+                "ignore": "",
+                "parent_reference": "",
+                "server": "",
+            }
+        )
 
     waiting = list(builds)
     while waiting:
@@ -99,18 +129,47 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
         for build in ready:
             parent = references[build["parent"]]
             context = Path(project, build["context"])
-            reference = f"{repository}/{build['name']}:{_digest([parent.encode(), *_file_parts(context)])}"
+            dockerfile, ignore = _recipe(build, Path(project), context)
+            server = build.get("server", "") if dockerfile else ""
+            recipe = [server.encode(), dockerfile.read_bytes()] if dockerfile else []
+            reference = (
+                f"{repository}/{build['name']}:{_digest([parent.encode(), *recipe, *_file_parts(context, ignore)])}"
+            )
             references[build["name"]] = reference
             plan.append(
                 {
                     "name": build["name"],
                     "reference": reference,
                     "context": str(context),
+                    "dockerfile": str(dockerfile or ""),
+                    "ignore": str(ignore),
                     "parent_reference": parent,
+                    "server": server,
                 }
             )
         waiting = [build for build in waiting if build["name"] not in references]
     return plan
+
+
+def application_builds(
+    applications: list[dict[str, str]], servers: dict[str, str], parents: dict[str, str], recipe: str
+) -> list[Build]:
+    """Say how the images of applications are built.
+
+    Args:
+        applications: Each with its name and its folder as ``context``.
+        servers: The application server of those that do not have gunicorn, by name.
+        parents: What an image is built FROM, by its server.
+        recipe: Folder with the Dockerfile for folders that have none.
+
+    Returns:
+        A build for each.
+    """
+    chosen = [(one, servers.get(one["name"], "gunicorn")) for one in applications]
+    return [
+        {"name": one["name"], "context": one["context"], "parent": parents[server], "recipe": recipe, "server": server}
+        for one, server in chosen
+    ]
 
 
 def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
@@ -160,10 +219,15 @@ def bytes_to_come(plan: list[PlannedImage], absent: list[str], listed: list[dict
 class FilterModule:
     """Ansible's entry point."""
 
-    def filters(self) -> dict[str, Callable[..., list[PlannedImage] | int]]:
+    def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters.
 
         Returns:
             Filter names and functions.
         """
-        return {"image_plan": image_plan, "images_to_build": images_to_build, "bytes_to_come": bytes_to_come}
+        return {
+            "application_builds": application_builds,
+            "bytes_to_come": bytes_to_come,
+            "image_plan": image_plan,
+            "images_to_build": images_to_build,
+        }

@@ -11,12 +11,16 @@ from docker.utils.build import tar
 
 DOCUMENTATION = """
 module: context_archive
-short_description: Pack a folder with a Dockerfile into an archive
+short_description: Pack a folder into an archive
 description:
-  - Leaves out what .dockerignore names, so that the archive holds exactly what the image's tag was made from.
+  - Leaves out what the image's tag was made without.
 options:
   path:
-    description: Folder with a Dockerfile.
+    description: The folder.
+    type: path
+    required: true
+  ignore:
+    description: File that names what is left out, as a .dockerignore does. There need be none.
     type: path
     required: true
 attributes:
@@ -28,6 +32,7 @@ EXAMPLES = """
 - name: Pack the application
   context_archive:
     path: app
+    ignore: app/.dockerignore
 """
 
 RETURN = """
@@ -38,16 +43,16 @@ archive:
 """
 
 
-def pack(path: Path) -> Path:
+def pack(path: Path, ignore: Path) -> Path:
     """Pack a folder.
 
     Args:
-        path: Folder with a Dockerfile.
+        path: The folder.
+        ignore: File that names what is left out, if there is such a file.
 
     Returns:
         A new temporary tar file.
     """
-    ignore = path / ".dockerignore"
     exclude = ignore.read_text().splitlines() if ignore.is_file() else []
     with tempfile.NamedTemporaryFile(prefix="context-", suffix=".tar", delete=False) as target:
         with tar(
@@ -59,8 +64,8 @@ def pack(path: Path) -> Path:
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={"path": {"type": "path", "required": True}})
-    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]))))
+    module = AnsibleModule(argument_spec={name: {"type": "path", "required": True} for name in ("path", "ignore")})
+    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]), Path(module.params["ignore"]))))
 
 
 if __name__ == "__main__":

@@ -22,6 +22,10 @@ ALONE = (
     "is replaced now, about a second without answers; another can serve where root has nft, on an instance for example"
 )
 
+UWSGI = "uwsgi"
+RELOAD_S = 10
+"""How long nginx may take to read its configuration."""
+
 Replica = Mapping[str, Any]
 Service = Mapping[str, Any]
 
@@ -132,6 +136,32 @@ def new_nginx_is_blind(services: Mapping[str, Service]) -> bool:
     return not all(meets(networks, one["replicas"]) for name, one in services.items() if name != "nginx")
 
 
+def changes_to_uwsgi(services: Mapping[str, Service]) -> bool:
+    """Tell whether a service that has another application server is to get uWSGI.
+
+    A replica in uWSGI understands nginx in HTTP too, the others only that. So nginx speaks uwsgi last.
+
+    Args:
+        services: What ``stack_machine`` says of the release to come.
+
+    Returns:
+        Whether that is so for one of them.
+    """
+    return any(one["server"] == UWSGI != replica["server"] for one in services.values() for replica in one["replicas"])
+
+
+def leaves_uwsgi(services: Mapping[str, Service]) -> bool:
+    """Tell whether a service that runs in uWSGI is to get another application server: nginx speaks HTTP first then.
+
+    Args:
+        services: What ``stack_machine`` says of the release to come.
+
+    Returns:
+        Whether that is so for one of them.
+    """
+    return any(replica["server"] == UWSGI != one["server"] for one in services.values() for replica in one["replicas"])
+
+
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
@@ -154,6 +184,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             return result | {"changed": True}
         before = self._last_that_worked()
+        self._bring_static(release)
         self._do("activate", release=release)
         try:
             self._change(release)
@@ -165,7 +196,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     def _change(self, release: str) -> None:
         state = self._look(release)
         services = state["services"]
-        late = new_nginx_is_blind(services)
+        late = new_nginx_is_blind(services) or changes_to_uwsgi(services)
         if state["stand_in"] and runs(services["nginx"]):
             # Of a run that was interrupted. Where nothing else serves, it stays to the end.
             self._do("stand_down")
@@ -174,6 +205,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if running_nginx_is_blind(services):
             self._say("nginx: the new one takes the old one's place first, to reach the services in their new networks")
             self._renew_nginx(self._look(release))
+        self._leave_uwsgi(release)
         self._replace_all(release)
         if late:
             self._try_nginx(release)
@@ -183,6 +215,16 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         # Not the live one: that may be one whose deploy was killed.
         releases = self._look(None)["releases"] if self._exists() else []
         return str(releases[0]["id"]) if releases else ""
+
+    def _bring_static(self, release: str) -> None:
+        """Have nginx find the static files of a release, before a page can ask for them."""
+        for name, service in self._look(release)["services"].items():
+            if service["static"]:
+                given = {"service": name, "image": service["image"], "folder": service["static"]}
+                self._static_files(action="bring", **given)
+
+    def _static_files(self, **given: Any) -> None:
+        self._run("static_files", {"path": f"{self._task.args['directory']}/static", **given})
 
     def _finish(self, release: str) -> None:
         state = self._look(release)
@@ -203,6 +245,24 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._compose(["nginx"], recreate="never")
         self._do("stand_down")
         self._say("nginx: the new one serves")
+
+    def _leave_uwsgi(self, release: str) -> None:
+        """Have nginx speak HTTP where it speaks uwsgi, before the first replica comes that does not understand it."""
+        state = self._look(release)
+        nginx = state["services"]["nginx"]
+        if not (leaves_uwsgi(state["services"]) and runs(nginx)) or state["nginx_current"]:
+            return
+        self._say("nginx: it speaks HTTP first, which uWSGI understands too")
+        if not is_fresh(nginx):
+            self._renew_nginx(state)
+            return
+        given = {"project_src": self._task.args["directory"], "service": "nginx", "argv": ["reload"]}
+        self._run("community.docker.docker_compose_v2_exec", given)
+        deadline = time.monotonic() + RELOAD_S
+        while not self._look(release)["nginx_current"]:
+            if time.monotonic() > deadline:
+                raise AnsibleActionFail(f"nginx did not read its new configuration within {RELOAD_S} s")
+            time.sleep(0.5)
 
     def _compose(self, services: Sequence[str] = (), recreate: str = "auto") -> None:
         """Have Compose start what is missing and remove what is left over; or only bring these services up."""
@@ -292,8 +352,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._say(f"going back to release {release}")
         try:
             self._put_back(release)
-            # The release that does not work, its secrets and its images are of no use to anybody.
-            self._do("prune", count=int(self._task.args["keep"]))
+            # The release that does not work, its secrets, images and static files are of no use to anybody.
+            kept = self._do("prune", count=int(self._task.args["keep"]))["static"]
+            self._static_files(action="forget", keep=kept)
         except AnsibleActionFail as failure:
             return f"Going back to release {release} failed as well.\n{failure.message}"
         return f"Release {release} serves on."
@@ -304,6 +365,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not is_fresh(state["services"]["nginx"]) and not new_nginx_is_blind(state["services"]):
             # First, because while it is broken nobody is answered.
             self._renew_nginx(state)
+        self._leave_uwsgi(release)
         for service in set(state["services"]) - {"nginx"}:
             replicas = state["services"][service]["replicas"]
             broken = [one["id"] for one in replicas if not one["fresh"] and not (one["running"] and one["ready"])]
@@ -311,3 +373,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
                 self._do("remove", replicas=broken)
         self._replace_all(release)
         self._finish(release)
+        # Last, because the replicas are needed more.
+        self._bring_static(release)

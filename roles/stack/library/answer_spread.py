@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 import ssl
 import time
@@ -18,7 +17,7 @@ module: answer_spread
 short_description: Count which replicas answer at a URL
 options:
   url:
-    description: A URL that answers with a JSON object in which C(container) names the replica.
+    description: A URL that answers with a header C(X-Replica) that names the replica.
     type: str
     required: true
   address:
@@ -46,15 +45,19 @@ attributes:
 EXAMPLES = """
 - name: Ask thirty times
   answer_spread:
-    url: http://localhost:7151/whoami
+    url: http://localhost:7151/healthz
 """
 
 RETURN = """
 spread:
-  description: Number of answers by container id.
+  description: Number of answers by container id; those without one are C(unnamed).
   type: dict
   returned: success
 """
+
+
+UNNAMED = "unnamed"
+"""An answer of an image without the wrapper that names its container."""
 
 
 class Direct(http.client.HTTPSConnection):
@@ -110,7 +113,7 @@ def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
         headers: Headers of the request.
 
     Returns:
-        The id of the container that answered.
+        The id of the container that answered, or that it gave none.
 
     Raises:
         OSError: No answer came.
@@ -118,13 +121,10 @@ def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
     """
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
-    body = response.read()
+    response.read()
     if response.status != http.client.OK:
         raise ValueError(f"status {response.status}")
-    try:
-        return str(json.loads(body)["container"])
-    except (KeyError, TypeError) as error:
-        raise ValueError("no container in the answer") from error
+    return response.getheader("X-Replica") or UNNAMED
 
 
 def wait_for_first(connection: http.client.HTTPConnection, path: str, headers: dict[str, str], timeout: float) -> str:

@@ -100,9 +100,13 @@ EXAMPLES = """
 
 RETURN = """
 services:
-  description: For each service its wanted number of replicas, its networks and its containers.
+  description: For each service its wanted number of replicas, networks, image, static files and containers.
   type: dict
   returned: with action look
+static:
+  description: For each service with static files the images that are kept.
+  type: dict
+  returned: with action settle and prune
 text:
   description: What runs, for a person.
   type: str
@@ -124,12 +128,17 @@ HOLD_S = 30
 CLOSING_S = 60
 """How long nginx, before it ends, asks clients to go on over new connections, if it does not end after all."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
-SECRETS_TARGET = "/run/secrets"
+MOUNTED = {"secrets": "/run/secrets", "servers": "/etc/fleet"}
+"""Folders whose folders are named by their content, and where a replica finds its own of each."""
 LOG_LINES = 20
 POLL_S = 0.25
 COMMAND_TIMEOUT_S = 900
 RENDERED = {"compose.yml": "compose.yml", "nginx.conf": "nginx/nginx.conf"}
 """Where the files of a release go when it becomes the live one."""
+SERVER_LABEL = "flask-fleet.server"
+"""Of a service: its application server."""
+STATIC_LABEL = "flask-fleet.static"
+"""Of a service with static files: the folder that has them in its image."""
 
 
 class StepError(Exception):
@@ -313,8 +322,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, networks, whether it is fresh, runs and takes traffic, its health, restarts, whether the
-        kernel ended a process in it for want of memory, and start time.
+        Its id, name, image, networks, application server, whether it is fresh, runs and takes traffic, its health,
+        restarts, whether the kernel ended a process in it for want of memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -324,6 +333,7 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "name": container["Name"].lstrip("/"),
         "image": container["Config"]["Image"],
         "networks": sorted(container["NetworkSettings"]["Networks"]),
+        "server": labels.get(SERVER_LABEL, ""),
         "fresh": labels["com.docker.compose.config-hash"] == config_hash,
         "running": state["Running"] and not state["Restarting"],
         "health": state.get("Health", {}).get("Status", "none"),
@@ -343,8 +353,9 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         release: Id of the release that should run; the live one when None.
 
     Returns:
-        The services with their wanted number, networks and containers, the releases that are kept, the running
-        configuration of nginx, whether something stands in for nginx, and whether all of it is as it should be.
+        The services with their wanted number, networks, image, application server, the folder that nginx serves, and
+        containers; the releases that are kept, the running configuration of nginx, whether something stands in for
+        nginx, and whether all of it is as it should be.
     """
     live = digest(machine.directory, list(RENDERED.values()))
     folder = machine.directory / "releases" / release if release else machine.directory
@@ -359,6 +370,9 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
         name: {
             "wanted": service.get("deploy", {}).get("replicas", 1),
             "networks": sorted(config["networks"][network]["name"] for network in service["networks"]),
+            "image": service["image"],
+            "server": service.get("labels", {}).get(SERVER_LABEL, ""),
+            "static": service.get("labels", {}).get(STATIC_LABEL, ""),
             "replicas": [],
         }
         for name, service in config["services"].items()
@@ -850,7 +864,7 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
     return {"changed": True}
 
 
-def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
+def services_of(machine: Machine, release: str) -> dict[str, dict[str, Any]]:
     """List what a release runs.
 
     Args:
@@ -858,24 +872,26 @@ def services_of(machine: Machine, release: str) -> list[dict[str, Any]]:
         release: Id of the release.
 
     Returns:
-        The services as Compose understands them.
+        The services by name, as Compose understands them.
     """
     file = machine.directory / "releases" / release / "compose.yml"
-    return list(machine.config(file)["services"].values())
+    services: dict[str, dict[str, Any]] = machine.config(file)["services"]
+    return services
 
 
-def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
-    """Remove the secrets that no release needs any more.
+def forget_mounted(directory: Path, services: Iterable[Mapping[str, Any]]) -> None:
+    """Remove the secrets, and the configurations of servers, that no release needs any more.
 
     Args:
         directory: The stack's folder.
         services: What the kept releases run, as Compose understands it.
     """
     mounts = [mount for service in services for mount in service.get("volumes", [])]
-    needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == SECRETS_TARGET}
-    for path in (directory / "secrets").glob("*"):
-        if path.name not in needed:
-            shutil.rmtree(path)
+    for folder, target in MOUNTED.items():
+        needed = {Path(mount["source"]).name for mount in mounts if mount["target"] == target}
+        for path in (directory / folder).glob("*"):
+            if path.name not in needed:
+                shutil.rmtree(path)
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
@@ -888,29 +904,30 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
         count: How many releases to keep.
 
     Returns:
-        Ansible's result.
+        Ansible's result, and for each service with static files the images that are kept.
     """
     write(machine.directory / "releases" / release / "activated", f"{who}\n")
     return prune(machine, count)
 
 
 def prune(machine: Machine, count: int) -> dict[str, Any]:
-    """Remove what no kept release needs: those that are old or never worked, their secrets, images and networks.
+    """Remove what no kept release needs: those that are old or never worked, what was mounted, images and networks.
 
     Args:
         machine: The stack.
         count: How many releases to keep, of those that worked.
 
     Returns:
-        Ansible's result.
+        Ansible's result, and for each service with static files the images that are kept.
     """
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
-    services = [service for release in kept for service in services_of(machine, release)]
+    named = [one for release in kept for one in services_of(machine, release).items()]
+    services = [service for _, service in named]
     images = {service["image"] for service in services}
     for path in (machine.directory / "releases").iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
-    forget_secrets(machine.directory, services)
+    forget_mounted(machine.directory, services)
     repositories = {image.rpartition(":")[0] for image in images}
     listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
     old = [image for image in listed if image.rpartition(":")[0] in repositories and image not in images]
@@ -919,7 +936,11 @@ def prune(machine: Machine, count: int) -> dict[str, Any]:
         subprocess.run(["docker", "rmi", *old], capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
     project = machine.config()["name"]
     run(["docker", "network", "prune", "--force", "--filter", f"label=com.docker.compose.project={project}"])
-    return {"changed": True}
+    static: dict[str, list[str]] = {}
+    for name, service in named:
+        if STATIC_LABEL in service.get("labels", {}):
+            static.setdefault(name, []).append(service["image"])
+    return {"changed": True, "static": static}
 
 
 def usage() -> dict[str, list[str]]:
@@ -944,7 +965,7 @@ def status(machine: Machine) -> dict[str, Any]:
     """
     state, used = look(machine, None), usage()
     live = next((one for one in state["releases"] if one["id"] == state["live"]), {"activated": "?", "by": "?"})
-    rows = [("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "share")]
+    rows = [("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "share", "id")]
     for name, service in sorted(state["services"].items()):
         total = sum(one["served"] for one in service["replicas"])
         for one in sorted(service["replicas"], key=lambda replica: str(replica["name"])):
@@ -956,7 +977,7 @@ def status(machine: Machine) -> dict[str, Any]:
             # The engine goes on calling it healthy: a server that has several processes starts the ended one anew.
             memory += ", RAN OUT" if one["out_of_memory"] else ""
             ready, restarts = balanced if is_replica else ("-", balanced[1])
-            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic))
+            rows.append((one["name"], one["health"], ready, restarts, cpu, memory, *traffic, one["id"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = [f"release {state['live']}, live since {live['activated']} UTC, by {live['by']}"]

@@ -121,6 +121,37 @@ def test_stop_is_not_ready_then_serving_then_stopped(
     assert not answers(port)
 
 
+# Takes a connection every half second, and at SIGTERM those that wait are reset, as by uWSGI.
+SLOW_SERVER = """
+import signal, socket, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
+    while True:
+        time.sleep(0.5)
+        connection = listener.accept()[0]
+        connection.sendall(b"served")
+        connection.close()
+"""
+
+
+def test_connection_that_waits_is_served_before_the_stop(start: StartDrain, port: int) -> None:
+    """The balancer looked away long ago; what it sent before that is not to be lost."""
+    process = start(sys.executable, "-c", SLOW_SERVER, str(port), seconds="0.2")
+    waiting: list[socket.socket] = []
+
+    def connect() -> bool:
+        with contextlib.suppress(ConnectionRefusedError):
+            waiting.append(socket.create_connection(("127.0.0.1", port), timeout=PATIENCE_SECONDS))
+        return len(waiting) == 4
+
+    wait_until(connect)
+    process.terminate()
+    for client in waiting:
+        with client:
+            assert client.recv(16) == b"served"
+    assert process.wait(PATIENCE_SECONDS) == 0
+
+
 def test_more_signals_neither_shorten_nor_break_the_drain(start: StartDrain, drain_file: Path, port: int) -> None:
     """Impatient people and orchestrators send SIGTERM again."""
     process = start_server(start, port)

@@ -1,0 +1,132 @@
+"""Installs what an app folder asks for, and the application server that it does not bring: for files/flask."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Callable, Iterator, Sequence
+from importlib import metadata
+from pathlib import Path
+
+PIP = (
+    *("/opt/pip/bin/pip", "--python", "/opt/venv/bin/python"),
+    *("install", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"),
+)
+LOCKS = Path("/opt/fleet/servers")
+VENV = Path("/opt/venv")
+REST = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
+OTHER_FILES = re.compile(r"^\s*(?:-[rce]|--requirement|--constraint|--editable|\.|/|[\w.-]+/|file:)", re.MULTILINE)
+"""What in a requirements.txt leads to other files of the folder."""
+
+
+class InstallError(Exception):
+    """The folder cannot be installed; the message is for a person."""
+
+
+def wanted(folder: Path) -> list[str]:
+    """Read what a folder asks for.
+
+    Args:
+        folder: With a requirements.txt or a pyproject.toml; the first one counts where there are both.
+
+    Returns:
+        Arguments for pip. A pyproject.toml with a build system is a package and installed as one; of another only the
+        dependencies are, as uv does it.
+
+    Raises:
+        InstallError: There is neither, or it is no TOML.
+    """
+    if (folder / "requirements.txt").is_file():
+        return ["--requirement", str(folder / "requirements.txt")]
+    file = folder / "pyproject.toml"
+    if not file.is_file():
+        raise InstallError(f"{folder} has neither a requirements.txt nor a pyproject.toml")
+    try:
+        content = tomllib.loads(file.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise InstallError(f"{file} is no TOML: {error}") from error
+    dependencies: list[str] = content.get("project", {}).get("dependencies", [])
+    return [str(folder)] if "build-system" in content else dependencies
+
+
+def stands_alone(folder: Path) -> bool:
+    """Tell whether these two files are all that pip needs, so that another change of the app installs nothing again.
+
+    Args:
+        folder: As for ``wanted``; it may have neither.
+
+    Returns:
+        Whether they are there and lead to no other file.
+    """
+    requirements = folder / "requirements.txt"
+    if requirements.is_file():
+        return not OTHER_FILES.search(requirements.read_text(encoding="utf-8"))
+    return (folder / "pyproject.toml").is_file() and str(folder) not in wanted(folder)
+
+
+def lacking(lock: str, is_installed: Callable[[str], bool]) -> str:
+    """Pick what is not there yet: an app's own version of a package is the one that it was tested with.
+
+    Args:
+        lock: A list of requirements, each with its hashes in the lines that follow.
+        is_installed: Tells whether there is a package of a name.
+
+    Returns:
+        The list without those that are installed.
+    """
+    blocks = re.findall(r"^[^\s#].*\n(?:[ \t]+.*\n)*", lock, re.MULTILINE)
+    return "".join(block for block in blocks if not is_installed(block.partition("==")[0]))
+
+
+def _is_installed(name: str) -> bool:
+    folders = [str(path) for path in VENV.glob("lib/python3*/site-packages")]
+    return any(True for _ in metadata.distributions(name=name, path=folders))
+
+
+def steps(folder: Path, server: str) -> Iterator[list[str]]:
+    """Say what pip has to do.
+
+    Args:
+        folder: The app's, or one with only its requirements.txt and pyproject.toml.
+        server: Name of the application server; empty in the first of two calls.
+
+    Yields:
+        Arguments of ``pip install``.
+    """
+    done = VENV / "installed"
+    if not done.exists() and (server or stands_alone(folder)):
+        if arguments := wanted(folder):
+            yield arguments
+        done.touch()
+    # uWSGI is in the image itself.
+    if server and (lock := LOCKS / f"{server}.txt").is_file():
+        REST.write_text(lacking(lock.read_text(encoding="utf-8"), _is_installed), encoding="utf-8")
+        if REST.stat().st_size:
+            yield ["--no-deps", "--require-hashes", "--requirement", str(REST)]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run pip.
+
+    Args:
+        arguments: The folder and, in the second call, the server.
+
+    Returns:
+        pip's exit status.
+    """
+    folder, server = Path(arguments[0]), arguments[1] if len(arguments) > 1 else ""
+    try:
+        for step in steps(folder, server):
+            subprocess.run([*PIP, *step], check=True, cwd=folder)
+    except InstallError as error:
+        print(f"fleet: {error}", file=sys.stderr)
+        return 1
+    except subprocess.CalledProcessError as error:
+        return error.returncode
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,17 @@
+"""The application that every server of this project serves: the service's own, in its wrapper."""
+
+import os
+from pathlib import Path
+
+from fleet import logs
+from fleet.loading import load_or_explain
+from fleet.wrapper import Wrapper
+
+logs.install()
+
+application = Wrapper(
+    load_or_explain(os.environ.get("APP", "wsgi:app")),
+    health_path=os.environ.get("HEALTH_PATH", "/healthz"),
+    ready_path=os.environ.get("READY_PATH", "/readyz"),
+    drain_file=Path(os.environ.get("DRAIN_FILE", "/dev/shm/draining")),  # noqa: S108 (only this container sees it)
+)

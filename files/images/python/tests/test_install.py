@@ -1,0 +1,109 @@
+"""`fleet.install`: what pip is told for a folder without a Dockerfile."""
+
+from pathlib import Path
+
+import pytest
+
+from fleet import install
+from fleet.install import InstallError, lacking, stands_alone, steps, wanted
+
+PACKAGE = '[build-system]\nrequires = ["setuptools"]\n[project]\nname = "shop"\nversion = "1"\n'
+LIST = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask>=3", "redis"]\n'
+LOCK = """# Made by a tool:
+#    with this command
+click==8.5.1 \\
+    --hash=sha256:aa \\
+    --hash=sha256:bb
+    # via granian
+granian==2.8.7 \\
+    --hash=sha256:cc
+"""
+
+
+def write(folder: Path, **files: str) -> Path:
+    """Write the files that pip reads."""
+    for name, text in files.items():
+        (folder / {"requirements": "requirements.txt", "pyproject": "pyproject.toml"}[name]).write_text(text)
+    return folder
+
+
+def test_requirements_count_before_a_project(tmp_path: Path) -> None:
+    """They name versions, a pyproject.toml ranges."""
+    write(tmp_path, requirements="flask\n", pyproject=PACKAGE)
+    assert wanted(tmp_path) == ["--requirement", str(tmp_path / "requirements.txt")]
+
+
+@pytest.mark.parametrize(
+    ("pyproject", "expected"), [(PACKAGE, ["{folder}"]), (LIST, ["flask>=3", "redis"]), ("[tool.ruff]\n", [])]
+)
+def test_project_is_installed_when_it_can_be_built(tmp_path: Path, pyproject: str, expected: list[str]) -> None:
+    """Many only list what they need: nobody could build a package of them."""
+    write(tmp_path, pyproject=pyproject)
+    assert wanted(tmp_path) == [word.format(folder=tmp_path) for word in expected]
+
+
+@pytest.mark.parametrize(("files", "said"), [({}, "has neither"), ({"pyproject": "[project"}, "is no TOML")])
+def test_nothing_to_read_is_one_sentence(tmp_path: Path, files: dict[str, str], said: str) -> None:
+    """It is shown by a build, far away from the folder."""
+    with pytest.raises(InstallError, match=said):
+        wanted(write(tmp_path, **files))
+
+
+@pytest.mark.parametrize(
+    ("files", "alone"),
+    [
+        ({"requirements": "flask==3.1 \\\n    --hash=sha256:aa\nredis; python_version > '3'\n"}, True),
+        ({"requirements": "-r base.txt\n"}, False),
+        ({"requirements": "flask\n-c limits.txt\n"}, False),
+        ({"requirements": "--constraint limits.txt\n"}, False),
+        ({"requirements": "-e .\n"}, False),
+        ({"requirements": ".\n"}, False),
+        ({"requirements": "./vendor/thing.whl\n"}, False),
+        ({"requirements": "vendor/thing.whl\n"}, False),
+        ({"pyproject": LIST}, True),
+        ({"pyproject": PACKAGE}, False),
+        ({}, False),
+    ],
+)
+def test_what_leads_to_other_files_is_installed_with_them(tmp_path: Path, files: dict[str, str], alone: bool) -> None:
+    """What does not is installed before the rest of the app is there, and so only when it changes."""
+    assert stands_alone(write(tmp_path, **files)) is alone
+
+
+@pytest.mark.parametrize(
+    ("installed", "expected"),
+    [(set(), ["click", "granian"]), ({"click"}, ["granian"]), ({"granian", "click"}, [])],
+)
+def test_only_what_is_lacking_is_added(installed: set[str], expected: list[str]) -> None:
+    """The app was tested with its own versions; every line keeps its hashes."""
+    rest = lacking(LOCK, installed.__contains__)
+    assert [line.partition("==")[0] for line in rest.splitlines() if not line.startswith((" ", "#"))] == expected
+    assert rest.count("--hash") == 2 * ("click" in expected) + ("granian" in expected)
+
+
+@pytest.fixture
+def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Have the paths of a build in a folder."""
+    (tmp_path / "servers").mkdir()
+    (tmp_path / "servers/granian.txt").write_text(LOCK)
+    monkeypatch.setattr(install, "LOCKS", tmp_path / "servers")
+    monkeypatch.setattr(install, "VENV", tmp_path)
+    monkeypatch.setattr(install, "REST", tmp_path / "rest.txt")
+    return tmp_path
+
+
+def test_build_has_two_steps(image: Path) -> None:
+    """The packages with the first, if they can be; the server with the second, when it is known what came."""
+    folder = write(image, requirements="flask\n")
+    listed = ["--requirement", str(folder / "requirements.txt")]
+    server = ["--no-deps", "--require-hashes", "--requirement", str(image / "rest.txt")]
+    assert list(steps(folder, "")) == [listed]
+    assert list(steps(folder, "granian")) == [server]
+    assert list(steps(folder, "uwsgi")) == []
+
+
+def test_first_step_leaves_to_the_second_what_it_cannot_do(image: Path) -> None:
+    """A requirement that is in another file of the folder."""
+    folder = write(image, requirements="-r base.txt\n")
+    assert list(steps(folder, "")) == []
+    assert next(steps(folder, "granian")) == ["--requirement", str(folder / "requirements.txt")]

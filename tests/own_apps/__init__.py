@@ -1,0 +1,1 @@
+"""Deploys apps of other people."""

@@ -1,0 +1,341 @@
+"""The application servers: what their configuration says, and that each of them does what the stack relies on.
+
+The servers are real ones, started as in a container but for the container, each with the file that a machine would get.
+"""
+
+import ast
+import configparser
+import contextlib
+import os
+import re
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from plugins.filter.routes import completed
+from plugins.filter.sizes import sized
+from roles.stack.filter_plugins.server_folder import server_folder
+from tests.project import ROOT, SERVICE, load_mapping
+from tests.templates.render import MANAGED, Renderer
+
+PYTHON_IMAGE = ROOT / "files/images/python"
+VARIABLES = load_mapping(ROOT / "roles/stack/vars/main.yml")
+SERVERS = VARIABLES["__stack_servers"]
+PATIENCE_S = 20
+THREADS = 4
+
+APP = """
+import logging, time
+from flask import Flask, request
+app = Flask(__name__)
+
+@app.get("/slow")
+def slow():
+    time.sleep(0.7)
+    return "done"
+
+@app.get("/log")
+def log():
+    logging.getLogger("shop").warning("sold out")
+    return "logged"
+
+@app.get("/who")
+def who():
+    return f"{request.remote_addr} {request.scheme} {request.host}"
+
+@app.post("/unread")
+def unread():
+    return "not wanted"
+
+@app.get("/parts")
+def parts():
+    def make():
+        for part in range(5):
+            time.sleep(0.2)
+            yield str(part)
+    return make()
+"""
+
+each_server = pytest.mark.parametrize("server", SERVERS)
+
+
+@pytest.fixture
+def rendered(render: Renderer) -> Callable[..., str]:
+    """Render the configuration of a service's server."""
+
+    def text(server: str, service: dict[str, Any] | None = None, **variables: Any) -> str:
+        (complete,) = sized(completed([SERVICE | {"server": server} | (service or {})], 0), 1, 950, "128m", 1)
+        given = {"__stack_service": complete, "stack_services": [complete]} | variables
+        return render("stack", f"servers/{SERVERS[server]['file']}.j2", **given)
+
+    return text
+
+
+def settings(text: str) -> dict[str, Any]:
+    """Read what a configuration file in Python or INI sets."""
+    if "[uwsgi]" in text:
+        parser = configparser.ConfigParser(strict=False)
+        parser.read_string(text)
+        return dict(parser["uwsgi"])
+    pairs: list[tuple[str, ast.expr]] = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.Assign):
+            pairs.append((ast.unparse(node.targets[0]), node.value))
+        if isinstance(node, ast.keyword) and node.arg:
+            pairs.append((node.arg, node.value))
+    return {name: node.value if isinstance(node, ast.Constant) else ast.unparse(node) for name, node in pairs}
+
+
+def test_there_is_a_server_for_every_choice() -> None:
+    """A server that preflight allows and nobody can start would fail in the middle of a deploy."""
+    options = load_mapping(ROOT / "roles/stack/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
+    assert options["stack_services"]["options"]["server"]["choices"] == list(SERVERS)
+    assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_parents"].keys() == SERVERS.keys()
+
+
+@each_server
+def test_file_says_who_wrote_it_and_for_whom(rendered: Callable[..., str], server: str) -> None:
+    """A person who opens it on the machine must not edit it there."""
+    text = rendered(server)
+    assert text.startswith(f"#\n# {MANAGED}\n#\n")
+    assert "serves app" in text
+    assert "{{" not in text
+
+
+@each_server
+def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str], server: str) -> None:
+    """Four for a part of a CPU, more for more of them, fewer where the memory ends first."""
+    name = "blocking_threads" if server == "granian" else "threads"
+    found = [
+        int(settings(rendered(server, {"memory": memory, "cpus": cpus}))[name])
+        for memory, cpus in (("128m", "0.5"), ("512m", "2"), ("48m", "1"))
+    ]
+    assert found == [4, 8, 2]
+
+
+@pytest.mark.parametrize(
+    ("server", "name"),
+    [("gunicorn", "graceful_timeout"), ("uwsgi", "worker-reload-mercy"), ("granian", "workers_kill_timeout")],
+)
+def test_requests_in_flight_get_the_time_that_the_engine_waits_for(
+    rendered: Callable[..., str], server: str, name: str
+) -> None:
+    """A server that gives up sooner loses them, one that takes longer is killed."""
+    assert int(settings(rendered(server, stack_stop_seconds=42))[name]) == 42
+
+
+def test_idle_connections_are_closed_by_nginx_first(rendered: Callable[..., str]) -> None:
+    """A request that meets a closing connection is lost; uWSGI has a connection for each request."""
+    idle_s = VARIABLES["__stack_keepalive_seconds"]
+    assert idle_s > 60
+    assert settings(rendered("gunicorn"))["keepalive"] == idle_s
+    assert settings(rendered("granian"))["header_read_timeout"] == idle_s * 1000
+
+
+@pytest.mark.parametrize(("given", "gunicorn", "uwsgi"), [(1, 30, 1), (30, 30, 30), (120, 120, 120)])
+def test_time_out_of_a_service_reaches_its_server(
+    rendered: Callable[..., str], given: int, gunicorn: int, uwsgi: int
+) -> None:
+    """Gunicorn's is about its loop: one that is too short would end a worker on a busy machine."""
+    assert settings(rendered("gunicorn", {"timeout_seconds": given}))["timeout"] == gunicorn
+    assert int(settings(rendered("uwsgi", {"timeout_seconds": given}))["socket-timeout"]) == uwsgi
+
+
+def test_uwsgi_ends_no_request_for_being_late(rendered: Callable[..., str]) -> None:
+    """With threads harakiri kills the requests of all of them; and SIGTERM must neither cut nor start anew."""
+    uwsgi = settings(rendered("uwsgi"))
+    assert "harakiri" not in uwsgi
+    assert "die-on-term" not in uwsgi
+    assert uwsgi["hook-master-start"] == "unix_signal:15 gracefully_kill_them_all"
+
+
+@pytest.mark.parametrize(("requests", "listen"), [(1, 100), (32, 100), (1000, 1000)])
+def test_uwsgi_queues_what_nginx_may_send(rendered: Callable[..., str], requests: int, listen: int) -> None:
+    """A full queue refuses connections."""
+    assert int(settings(rendered("uwsgi", stack_requests_per_replica=requests))["listen"]) == listen
+
+
+def test_other_configuration_is_another_folder(rendered: Callable[..., str]) -> None:
+    """Compose replaces a container only when its description changes."""
+    old, new = rendered("uwsgi"), rendered("uwsgi", {"cpus": "2"})
+    names = [server_folder(name, text) for name, text in (("app", old), ("app", new), ("api", old), ("app", old))]
+    assert len(set(names)) == 3
+    assert names[0] == names[3]
+    assert all(re.fullmatch(r"(app|api)-[0-9a-f]{12}", name) for name in names)
+
+
+class Running:
+    """A server with the app of this test, under ``drain``."""
+
+    def __init__(self, process: "subprocess.Popen[bytes]", port: int, uwsgi_port: int, log: Path) -> None:
+        """Remember it."""
+        self.process, self.port, self.uwsgi_port, self.log = process, port, uwsgi_port, log
+
+    def ask(self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
+        """Ask over HTTP."""
+        request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers or {})
+        try:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as written above)
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    def wait_until_ready(self) -> None:
+        """Wait until it serves."""
+        deadline = time.monotonic() + PATIENCE_S
+        while True:
+            with contextlib.suppress(OSError):
+                if self.ask("/readyz")[0] == 200:
+                    return
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < deadline, self.log.read_text()
+            time.sleep(0.05)
+
+
+def free_ports() -> tuple[int, int]:
+    """Find two ports that are free."""
+    with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
+        return int(one.getsockname()[1]), int(other.getsockname()[1])
+
+
+@pytest.fixture
+def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[..., Running]]:
+    """Start a server; what still runs after the test is killed."""
+    started: list[Running] = []
+    (tmp_path / "shop.py").write_text(APP, encoding="utf-8")
+
+    def start_server(server: str, app: str = "shop:app") -> Running:
+        port, uwsgi_port = free_ports()
+        file = tmp_path / SERVERS[server]["file"]
+        ports = {"__stack_ports": {"app": port}, "__stack_uwsgi_port": uwsgi_port}
+        file.write_text(rendered(server, **ports), encoding="utf-8")
+        command = [word.replace("{{ __stack_server_folder }}", str(tmp_path)) for word in SERVERS[server]["command"]]
+        environment = {
+            **os.environ,
+            "APP": app,
+            "DRAIN_FILE": str(tmp_path / "draining"),
+            "DRAIN_SECONDS": "0.3",
+            # Debian's program has another name than that of the Python package.
+            "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "PYTHONPATH": str(PYTHON_IMAGE),
+            "SERVER_FILE": str(tmp_path / "server"),
+        }
+        (tmp_path / "uwsgi-core").unlink(missing_ok=True)
+        (tmp_path / "uwsgi-core").symlink_to(Path(sys.executable).with_name("uwsgi"))
+        log = tmp_path / "log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [str(PYTHON_IMAGE / "drain"), *command],
+                cwd=tmp_path,
+                env=environment,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        started.append(Running(process, port, uwsgi_port, log))
+        return started[-1]
+
+    yield start_server
+    for running in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.process.pid, signal.SIGKILL)
+        running.process.wait()
+
+
+@each_server
+def test_stop_loses_no_request(start: Callable[..., Running], server: str) -> None:
+    """Neither those that are under way nor those that wait for a thread, nor the rest of a streamed answer."""
+    running = start(server)
+    running.wait_until_ready()
+    answers: list[tuple[int, str]] = []
+    paths = ["/parts", *["/slow"] * (2 * THREADS)]
+    clients = [threading.Thread(target=lambda path=path: answers.append(running.ask(path))) for path in paths]
+    for client in clients:
+        client.start()
+    time.sleep(0.2)
+    running.process.terminate()
+    for client in clients:
+        client.join()
+    assert sorted(answers) == sorted([(200, "01234"), *[(200, "done")] * (2 * THREADS)])
+    assert running.process.wait(PATIENCE_S) == 0, running.log.read_text()
+
+
+@each_server
+def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[..., Running], server: str) -> None:
+    """The roll-out shows the last lines of the log; a server that tries again and again would fill it with others."""
+    running = start(server, "shop:application")
+    assert running.process.wait(PATIENCE_S) != 0
+    said = running.log.read_text()
+    assert "app is 'shop:application': there is no application in the module shop" in said
+    assert "Traceback" not in said
+
+
+@each_server
+def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], server: str) -> None:
+    """Of a client that forges, only what nginx adds last is believed."""
+    running = start(server)
+    running.wait_until_ready()
+    forwarded = {
+        "X-Forwarded-For": "203.0.113.1, 203.0.113.2",
+        "X-Forwarded-Proto": "http, https",
+        "X-Forwarded-Host": "one.example, two.example",
+    }
+    assert running.ask("/who", headers=forwarded) == (200, "203.0.113.2 https two.example")
+
+
+@each_server
+def test_log_names_the_request(start: Callable[..., Running], server: str) -> None:
+    """The same id stands in nginx's log."""
+    running = start(server)
+    running.wait_until_ready()
+    assert running.ask("/log", headers={"X-Request-ID": "0123abcd"}) == (200, "logged")
+    assert re.search(r"^\S+T\S+Z WARNING 0123abcd shop: sold out$", running.log.read_text(), re.MULTILINE)
+
+
+@each_server
+def test_answer_arrives_although_the_body_is_not_read(start: Callable[..., Running], server: str) -> None:
+    """A server that closes the connection with a body unread resets it, and nginx would say 502."""
+    running = start(server)
+    running.wait_until_ready()
+    assert [running.ask("/unread", b"x" * size) for size in (1000, 200_000, 20 * 2**20)] == [(200, "not wanted")] * 3
+
+
+def packet(path: str, size: int) -> bytes:
+    """Write a POST as nginx does for uWSGI."""
+    variables = {
+        "REQUEST_METHOD": "POST",
+        "PATH_INFO": path,
+        "REQUEST_URI": path,
+        "QUERY_STRING": "",
+        "SERVER_PROTOCOL": "HTTP/1.1",
+        "SERVER_NAME": "shop.example",
+        "SERVER_PORT": "80",
+        "CONTENT_LENGTH": str(size),
+        # As large as nginx lets through.
+        "HTTP_COOKIE": "c" * 32_000,
+    }
+    parts = [part.encode() for pair in variables.items() for part in pair]
+    content = b"".join(struct.pack("<H", len(part)) + part for part in parts)
+    return struct.pack("<BHB", 0, len(content), 0) + content
+
+
+def test_uwsgi_speaks_its_own_protocol(start: Callable[..., Running]) -> None:
+    """To nginx; with headers as large as nginx takes, and with a body that nobody reads."""
+    running = start("uwsgi")
+    running.wait_until_ready()
+    with socket.create_connection(("127.0.0.1", running.uwsgi_port), timeout=PATIENCE_S) as connection:
+        connection.sendall(packet("/unread", 200_000) + b"x" * 200_000)
+        with connection.makefile("rb") as answer:
+            lines = answer.read().split(b"\r\n")
+    assert (lines[0], lines[-1]) == (b"HTTP/1.1 200 OK", b"not wanted")

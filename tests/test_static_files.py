@@ -1,0 +1,264 @@
+"""Static files on their way from the image to nginx, which must never see half a file or somebody else's."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import json
+import os
+import tarfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from roles.stack.library.static_files import COMPRESSIBLE, CopyError, bring, compress, forget, inner_name, unpack
+from tests.project import ROOT
+
+LONG = b"a { color: red }\n" * 100
+OLD, NEW = 1_700_000_000, 1_700_000_100
+
+
+def archive(*members: tuple[str, bytes | None, dict[str, Any]]) -> io.BytesIO:
+    """Make an archive of a folder as `docker cp` does; None for a folder, and what else is to be set."""
+    stream = io.BytesIO()
+    with tarfile.open(fileobj=stream, mode="w") as tar:
+        for name, content, more in members:
+            member = tarfile.TarInfo(name)
+            member.type, member.mtime = (tarfile.DIRTYPE if content is None else tarfile.REGTYPE), OLD
+            member.size = len(content or b"")
+            for key, value in more.items():
+                setattr(member, key, value)
+            tar.addfile(member, io.BytesIO(content or b""))
+    stream.seek(0)
+    return stream
+
+
+def files(**contents: bytes) -> list[tuple[str, bytes | None, dict[str, Any]]]:
+    """Describe files; one underscore in a name is the point before its extension."""
+    return [("static", None, {}), *((f"static/{name.replace('_', '.')}", text, {}) for name, text in contents.items())]
+
+
+def brought(root: Path, image: str, *members: tuple[str, bytes | None, dict[str, Any]]) -> set[str]:
+    """Do what `bring` does once docker gave the archive; the names that changed come back."""
+    folder, new = root / "app", root / "app.new"
+    names, changed = unpack(archive(*members), folder, new)
+    ours = compress(folder, names, changed, new)
+    record = root / "app.json"
+    known = json.loads(record.read_text()) if record.exists() else {}
+    record.write_text(json.dumps(known | {image: sorted(names | ours)}))
+    return changed
+
+
+def served(root: Path) -> dict[str, bytes]:
+    """Return what nginx can serve."""
+    return {str(one.relative_to(root / "app")): one.read_bytes() for one in (root / "app").rglob("*") if one.is_file()}
+
+
+def test_files_arrive_with_their_times(tmp_path: Path) -> None:
+    """The ETag is made of time and size: the same on every machine that has this image."""
+    css: tuple[str, bytes, dict[str, Any]] = ("static/css/site.css", b"a {}", {})
+    assert brought(tmp_path, "app:1", ("static", None, {}), ("static/css", None, {}), css) == {"css/site.css"}
+    assert served(tmp_path) == {"css/site.css": b"a {}"}
+    assert (tmp_path / "app/css/site.css").stat().st_mtime == OLD
+    assert (tmp_path / "app/css/site.css").stat().st_mode & 0o777 == 0o644
+    assert not (tmp_path / "app.new").exists()
+
+
+def test_old_and_new_files_are_there_together(tmp_path: Path) -> None:
+    """While replicas are replaced, pages of both versions ask for what they were made with."""
+    brought(tmp_path, "app:1", *files(a_11111111_js=b"1", plain_js=b"1"))
+    assert brought(tmp_path, "app:2", *files(a_22222222_js=b"2", plain_js=b"2")) == {"a.22222222.js", "plain.js"}
+    assert served(tmp_path) == {"a.11111111.js": b"1", "a.22222222.js": b"2", "plain.js": b"2"}
+    # Going back: the file whose name stays has to be the old one again.
+    assert brought(tmp_path, "app:1", *files(a_11111111_js=b"1", plain_js=b"1")) == {"plain.js"}
+    assert served(tmp_path)["plain.js"] == b"1"
+
+
+def test_another_content_is_another_etag(tmp_path: Path) -> None:
+    """An image whose files all have one time, and a change that keeps the size: browsers must notice."""
+    brought(tmp_path, "app:1", *files(plain_js=b"1"))
+    brought(tmp_path, "app:2", *files(plain_js=b"2"))
+    assert (tmp_path / "app/plain.js").stat().st_mtime > OLD
+
+
+def test_the_same_content_keeps_its_etag(tmp_path: Path) -> None:
+    """A new checkout has new times; nobody has to load the file again for that."""
+    brought(tmp_path, "app:1", *files(plain_js=b"1"))
+    changed = brought(tmp_path, "app:2", ("static", None, {}), ("static/plain.js", b"1", {"mtime": NEW}))
+    assert changed == set()
+    assert (tmp_path / "app/plain.js").stat().st_mtime == OLD
+
+
+def test_what_gets_smaller_is_there_compressed(tmp_path: Path) -> None:
+    """For gzip_static: with the same time, and never of what another release said."""
+    brought(tmp_path, "app:1", *files(site_css=LONG, photo_jpg=LONG, short_css=b"a {}"))
+    assert set(served(tmp_path)) == {"site.css", "site.css.gz", "photo.jpg", "short.css"}
+    assert gzip.decompress(served(tmp_path)["site.css.gz"]) == LONG
+    assert (tmp_path / "app/site.css.gz").stat().st_mtime == OLD
+    brought(tmp_path, "app:2", *files(site_css=LONG + b"b {}"))
+    assert gzip.decompress(served(tmp_path)["site.css.gz"]) == LONG + b"b {}"
+    brought(tmp_path, "app:3", *files(site_css=b"a {}"))
+    assert "site.css.gz" not in served(tmp_path)
+
+
+def test_an_image_may_bring_its_own_compressed_files(tmp_path: Path) -> None:
+    """Whoever made them may have taken more time for it."""
+    own = gzip.compress(LONG)
+    brought(tmp_path, "app:1", *files(site_css=LONG, site_css_gz=own))
+    assert served(tmp_path) == {"site.css": LONG, "site.css.gz": own}
+
+
+def test_a_compressed_file_that_is_lost_comes_back(tmp_path: Path) -> None:
+    """A run that was killed in between did not make it."""
+    brought(tmp_path, "app:1", *files(site_css=LONG))
+    (tmp_path / "app/site.css.gz").unlink()
+    brought(tmp_path, "app:1", *files(site_css=LONG))
+    assert "site.css.gz" in served(tmp_path)
+
+
+def test_nginx_compresses_what_is_compressed_here() -> None:
+    """The least size is the same, so that an answer does not depend on who gives it."""
+    conf = (ROOT / "roles/stack/templates/nginx/nginx.conf.j2").read_text(encoding="utf-8")
+    assert "gzip_min_length 1024;" in conf
+    assert {".css", ".js", ".svg"} < COMPRESSIBLE
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        ("static/a", b"", {"type": tarfile.SYMTYPE, "linkname": "/etc/passwd"}),
+        ("static/a", b"", {"type": tarfile.SYMTYPE, "linkname": "b"}),
+        ("static/a", b"", {"type": tarfile.FIFOTYPE}),
+        ("static/a", b"", {"type": tarfile.CHRTYPE}),
+        ("static/a", b"", {"type": tarfile.LNKTYPE, "linkname": "static/../../../etc/passwd"}),
+        ("static/../../a", b"x", {}),
+        ("/static/a", b"x", {}),
+        ("static", b"", {"type": tarfile.SYMTYPE, "linkname": "/"}),
+        ("static", b"x", {}),
+    ],
+)
+def test_nothing_leads_out_of_the_folder(tmp_path: Path, member: tuple[str, bytes, dict[str, Any]]) -> None:
+    """The image is the app's: what it links to would be read on the machine, by nginx, for everybody."""
+    with pytest.raises(CopyError):
+        brought(tmp_path / "root", "app:1", member)
+    assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == []
+
+
+def test_two_names_of_one_file_are_two_files(tmp_path: Path) -> None:
+    """Some build tools link instead of copying."""
+    link = ("static/b.js", b"", {"type": tarfile.LNKTYPE, "linkname": "static/a.js"})
+    brought(tmp_path, "app:1", *files(a_js=b"1"), link)
+    assert served(tmp_path) == {"a.js": b"1", "b.js": b"1"}
+
+
+def test_a_file_may_become_a_folder(tmp_path: Path) -> None:
+    """And the other way round; the file of the release before is then only in its image."""
+    brought(tmp_path, "app:1", ("static/a", b"1", {}), ("static/b/c", b"1", {}))
+    brought(tmp_path, "app:2", ("static/a/c", b"2", {}), ("static/b", b"2", {}))
+    assert served(tmp_path) == {"a/c": b"2", "b": b"2"}
+
+
+@pytest.mark.parametrize(("path", "name"), [("static", ""), ("static/", ""), ("static/a/b", "a/b"), ("./a", "")])
+def test_names_are_relative_to_the_folder(path: str, name: str) -> None:
+    """The archive has the folder's own name first."""
+    assert inner_name(path) == name
+
+
+def test_only_what_no_kept_image_has_is_forgotten(tmp_path: Path) -> None:
+    """After a rollback the old files have to be there; after many deploys not those of all of them."""
+    for number in (b"1", b"2", b"3"):
+        name = f"a_{number.decode() * 8}_css"
+        brought(tmp_path, f"app:{number.decode()}", *files(**{name: LONG + number, "plain_js": number}))
+    assert forget(tmp_path, {"app": ["app:2", "app:3"], "other": ["other:1"]})
+    assert set(served(tmp_path)) == {
+        *("a.22222222.css", "a.22222222.css.gz", "a.33333333.css", "a.33333333.css.gz", "plain.js"),
+    }
+    assert not forget(tmp_path, {"app": ["app:2", "app:3"]})
+
+
+def test_folders_that_are_empty_go_too(tmp_path: Path) -> None:
+    """Also one in another, and what nobody noted down."""
+    brought(tmp_path, "app:1", ("static/x/y/a.js", b"1", {}))
+    brought(tmp_path, "app:2", ("static/b.js", b"2", {}))
+    (tmp_path / "app/stray").write_text("of a run that was killed")
+    forget(tmp_path, {"app": ["app:2"]})
+    assert [path.name for path in (tmp_path / "app").rglob("*")] == ["b.js"]
+
+
+def test_a_service_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
+    """Nor one that has no static files any more; a machine that never had any has nothing to forget."""
+    brought(tmp_path, "app:1", *files(a_js=b"1"))
+    assert forget(tmp_path, {})
+    assert list(tmp_path.iterdir()) == []
+    assert not forget(tmp_path / "nowhere", {})
+
+
+DOCKER = """#!/bin/bash
+echo "$*" >>"$HERE/calls"
+case $1 in
+    ps) echo left-behind ;;
+    create) echo made ;;
+    inspect) echo /srv/app ;;
+    cp) [ -e "$HERE/archive" ] && exec cat "$HERE/archive"; echo "no such folder" >&2; exit 1 ;;
+esac
+"""
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Put a docker client in the way that answers as an engine would; what it was asked is in its file `calls`."""
+    here = tmp_path / "docker"
+    here.mkdir()
+    (here / "docker").write_text(DOCKER)
+    (here / "docker").chmod(0o755)
+    monkeypatch.setenv("HERE", str(here))
+    monkeypatch.setenv("PATH", f"{here}:{os.environ['PATH']}")
+    return here
+
+
+def calls(docker: Path) -> list[str]:
+    """Return what the client was asked."""
+    return (docker / "calls").read_text().splitlines()
+
+
+def test_files_are_copied_from_a_container_that_never_runs(tmp_path: Path, docker: Path) -> None:
+    """And that is gone afterwards, with one that a killed run left behind."""
+    (docker / "archive").write_bytes(archive(*files(site_css=LONG)).getvalue())
+    (tmp_path / "static/app").mkdir(parents=True)
+    assert bring(tmp_path / "static", "app", "mine/app:1", "hello/static")
+    assert set(served(tmp_path / "static")) == {"site.css", "site.css.gz"}
+    mark = f"flask-fleet.static-copy={tmp_path}/static"
+    assert calls(docker) == [
+        f"ps --all --quiet --filter label={mark}",
+        "rm --force left-behind",
+        f"create --pull never --network none --label {mark} mine/app:1 true",
+        "inspect --format {{.Config.WorkingDir}} made",
+        "cp made:/srv/app/hello/static -",
+        "rm --force made",
+    ]
+    assert not bring(tmp_path / "static", "app", "mine/app:1", "hello/static")
+    assert forget(tmp_path / "static", {"app": ["mine/app:2"]})
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        (None, "no such folder"),
+        (archive(("static", None, {})).getvalue(), "there is no file in it"),
+        (archive(*files(a_js=LONG)).getvalue()[:1500], ""),
+        (archive(("static/a", b"", {"type": tarfile.SYMTYPE, "linkname": "b"})).getvalue(), "a is neither a file nor"),
+    ],
+    ids=["none", "empty", "half", "link"],
+)
+def test_what_cannot_be_copied_is_told_and_leaves_no_container(
+    tmp_path: Path, docker: Path, content: bytes | None, why: str
+) -> None:
+    """The deploy ends there, before a replica is replaced; the message names the service, the folder and the image."""
+    if content is not None:
+        (docker / "archive").write_bytes(content)
+    (tmp_path / "static/app").mkdir(parents=True)
+    with pytest.raises(CopyError, match=rf"static files of app \(hello/static in mine/app:1\): .*{why}"):
+        bring(tmp_path / "static", "app", "mine/app:1", "hello/static")
+    assert calls(docker)[-1] == "rm --force made"
+    assert not (tmp_path / "static/app.json").exists()
