@@ -10,14 +10,14 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
-from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
+from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
 from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
 
-IMAGE_NAMES = {"base", "instance", "nginx", "python"}
+IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis"}
 """Names of files/images/ that a service cannot have."""
 
 STACK_ENVIRONMENT = ("DRAIN_SECONDS", "GUNICORN_CMD_ARGS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "RELEASE")
@@ -25,6 +25,9 @@ STACK_ENVIRONMENT = ("DRAIN_SECONDS", "GUNICORN_CMD_ARGS", "HANG_SECONDS", "HEAL
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
+
+LISTS = {"accessories": "[db]", "pre_deploy": "[flask, db, upgrade]"}
+"""Keys whose values are lists of texts, each with an example."""
 
 SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 
@@ -34,6 +37,13 @@ def _positive_number(value: object) -> bool:
         return 0 < float(str(value)) < math.inf
     except ValueError:
         return False
+
+
+def _list_problems(service: Mapping[str, Any]) -> Iterator[str]:
+    for key, example in LISTS.items():
+        value = service.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+            yield f"{key} is {value!r}: allowed is a list of texts, such as {example}"
 
 
 def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
@@ -53,6 +63,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         )
     if str(service.get("internet", "no")).lower() not in {*map(str, BOOLEANS)}:
         yield f"internet is {service['internet']!r}: allowed is true or false"
+    yield from _list_problems(service)
     context = project / str(service.get("context", ""))
     if not context.is_dir():
         yield f"context is {service.get('context')!r}: there is no folder {context}"
@@ -131,8 +142,11 @@ def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) ->
     if (memory_mib(nginx) or 0) < SMALLEST_MIB:
         yield f"stack_nginx_memory is {nginx!r}: allowed is {SIZE}"
         return
-    services = sized(variables["stack_services"], vcpus, machine_mib, nginx, variables["stack_surge"])
-    parts = [(f"nginx {nginx}", memory_mib(nginx) or 0.0)]
+    accessories = variables["accessory_services"]
+    spare_mib = machine_mib - int(limits_mib(accessories))
+    services = sized(variables["stack_services"], vcpus, spare_mib, nginx, variables["stack_surge"])
+    beside = {"nginx": nginx, **{one["name"]: one["memory"] for one in accessories}}
+    parts = [(f"{name} {memory}", memory_mib(memory) or 0.0) for name, memory in beside.items()]
     for position, service in enumerate(services):
         if float(service["cpus"]) > vcpus:
             yield (

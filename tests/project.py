@@ -21,6 +21,10 @@ SERVICE = {
 """An entry of stack_services that says everything and is in order."""
 
 
+ACCESSORY = {"name": "db", "kind": "postgresql", "memory": "256m", "password": "correct-horse-battery"}
+"""An entry of accessory_services that is in order."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as Ansible writes it: a tag such as !vault is no error, its value is not needed here."""
 

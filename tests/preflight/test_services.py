@@ -40,6 +40,11 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
         *(("internet", value, "true or false") for value in ("maybe", 2, None, "")),
+        *(("accessories", value, "a list of texts, such as [db]") for value in ("db", None, [1], [""], {"db": 1})),
+        *(
+            ("pre_deploy", value, "a list of texts, such as [flask, db, upgrade]")
+            for value in ("flask db upgrade", None, ["sleep", 3], [""])
+        ),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
@@ -56,6 +61,8 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
         *(("memory", value) for value in ("64m", "1g", "256M", "6m", "6144k")),
         *(("cpus", value) for value in ("0.5", 0.25, 2)),
         *(("internet", value) for value in (True, False, "yes", "false")),
+        *(("accessories", value) for value in ([], ["db"])),
+        *(("pre_deploy", value) for value in ([], ["flask", "db", "upgrade"])),
         *(("name", value) for value in ("a", "app-2", "a" * 31)),
     ],
 )
