@@ -10,6 +10,19 @@ from rehearsal import daemon
 os.environ.update(daemon.moto_environment())
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Name the mark of the tests that need an engine."""
+    config.addinivalue_line("markers", "docker: real instances or containers; only with `pytest -m docker`")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out what needs Docker unless it is asked for."""
+    if "docker" not in config.option.markexpr:
+        left_out = [item for item in items if item.get_closest_marker("docker")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
+
+
 @pytest.fixture(autouse=True)
 def _no_real_account(monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep every test away from the account of whoever runs it."""

@@ -8,19 +8,6 @@ from rehearsal import docker, firewall
 from rehearsal.state import Settings, State
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark of the tests that boot instances."""
-    config.addinivalue_line("markers", "docker: boots real instances; only with `pytest -m docker`")
-
-
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs Docker unless it is asked for, and keep the packet filter out of all the rest."""
-    if "docker" not in config.option.markexpr:
-        left_out = [item for item in items if item.get_closest_marker("docker")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
-
-
 @pytest.fixture(autouse=True)
 def _no_packet_filter(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Keep the fast tests away from this machine's packet filter."""
