@@ -17,6 +17,18 @@ import pytest
 from tests.project import ACCESSORY, ROOT
 
 STACK = "accessory-test"
+HOSTS = """---
+all:
+  children:
+    app: &here
+      hosts:
+        localhost:
+          ansible_connection: local
+          ansible_python_interpreter: "{{ ansible_playbook_python }}"
+    provisioner: *here
+"""
+"""This machine, as an instance and as what makes instances."""
+
 START = """---
 - name: Start databases
   hosts: app
@@ -76,7 +88,7 @@ class Lab:
         self.passwords = {"db": f"a:b\\c'{secrets.token_hex(16)}$", "cache": secrets.token_hex(16)}
         self.memory = {"db": "128m", "cache": "32m"}
         (folder / "group_vars/all").mkdir(parents=True)
-        (folder / "hosts.yml").write_bytes((ROOT / "inventories/local/hosts.yml").read_bytes())
+        (folder / "hosts.yml").write_text(HOSTS)
         (folder / "start.yml").write_text(START)
 
     def play(self, playbook: str | Path, *arguments: str) -> Run:

@@ -175,23 +175,6 @@ def test_redis_that_does_not_load_a_backup_goes_back(lab: Lab) -> None:
     assert lab.redis("GET", "visits") == "41"
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        ("", 'accessory is "" and backup "": allowed is one of accessory_services (db, cache), and a file'),
-        ("accessory=dbb backup=x", 'accessory is "dbb" and backup "x": allowed is one of'),
-        ("accessory=db backup=/no/such/file", "there is no such file; allowed is a file that playbooks/backup.yml"),
-        ("accessory=db backup=README.md", "that is no backup; allowed is a file that playbooks/backup.yml made of"),
-    ],
-)
-def test_restore_of_nothing_in_particular_is_refused(lab: Lab, arguments: str, said: str) -> None:
-    """In one sentence, before anything is touched."""
-    refused = lab.play("playbooks/restore.yml", f"--extra-vars={arguments}")
-    assert not refused.ok
-    assert said in refused.text
-    assert guests(lab) == "jane"
-
-
 def test_half_a_backup_is_refused(lab: Lab) -> None:
     """It begins as one does; only reading all of it shows what is missing."""
     lab.sql("INSERT INTO guest SELECT md5(n::text) FROM generate_series(1, 5000) n")
