@@ -1,5 +1,6 @@
 """What the project consists of, as the policy tests see it."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ ACCESSORY = {
     "name": "db",
     "kind": "postgresql",
     "memory": "256m",
-    "password": "-".join(("correct", "horse", "battery")),
+    "password": secrets.token_hex(16),
 }
 """An entry of accessory_services that is in order."""
 

@@ -793,7 +793,8 @@ def prepare(machine: Machine, release: str, service: str, command: Sequence[str]
     what = f"pre_deploy of {service} ({' '.join(command)})"
     try:
         done = subprocess.run(
-            ["docker", "compose", *where, *once],
+            # Without what Compose says of its own work, which would be among the command's lines.
+            ["docker", "compose", "--progress", "quiet", *where, *once],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
