@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import stat
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from roles.stack.library.stack_machine import Machine, StepError, prepare
 from tests.accessories.conftest import STACK, Lab, docker
 
 pytestmark = pytest.mark.docker
@@ -189,3 +193,53 @@ def test_half_a_backup_is_refused(lab: Lab) -> None:
         assert not refused.ok
         assert f"{name} was not touched: this is no backup that it can read" in refused.text
     assert lab.redis("GET", "visits") == "41"
+
+
+ASK = 'printf "AUTH %s\\nGET visits\\n" "$(cat /run/secrets/password)" | redis-cli -h cache'
+"""As an app does, with what is in any image of Redis."""
+
+
+@pytest.fixture
+def release(lab: Lab, tmp_path: Path) -> Machine:
+    """Render two services, of which one may reach the cache, in a release that is not live yet."""
+    found = lab.container("cache")
+    (secrets,) = [mount["Source"] for mount in found["Mounts"] if mount["Destination"] == "/run/secrets"]
+    common: dict[str, Any] = {
+        "image": found["Config"]["Image"],
+        "entrypoint": [],
+        "user": "10004:10004",
+        "volumes": [f"{secrets}:/run/secrets:ro"],
+    }
+    project = {
+        "name": f"{STACK}-stack",
+        "services": {
+            "app": common | {"networks": ["inside", "cache.data"]},
+            "other": common | {"networks": ["inside"]},
+        },
+        "networks": {
+            "inside": {"internal": True},
+            "cache.data": {"external": True, "name": f"{STACK}-data_cache"},
+        },
+    }
+    (tmp_path / "releases/r1").mkdir(parents=True)
+    (tmp_path / "releases/r1/compose.yml").write_text(json.dumps(project))
+    return Machine(tmp_path)
+
+
+def of_stack(*words: str) -> str:
+    """List what the engine has of that release."""
+    return docker(*words, "--quiet", "--filter", f"label=com.docker.compose.project={STACK}-stack").strip()
+
+
+def test_command_before_a_deploy_reaches_the_database(release: Machine) -> None:
+    """By its name, with its password, from the service that names it and from no other; nothing is left of it."""
+    try:
+        assert prepare(release, "r1", "app", ["sh", "-c", ASK], 60)["text"].endswith("OK\n41")
+        with pytest.raises(StepError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
+            prepare(release, "r1", "other", ["sh", "-c", ASK], 60)
+        with pytest.raises(StepError, match=r"did not end within 5 s(.|\n)*waiting"):
+            prepare(release, "r1", "app", ["sh", "-c", "echo waiting; sleep 60"], 5)
+        assert of_stack("ps", "--all") == ""
+    finally:
+        release.compose("down", file=release.directory / "releases/r1/compose.yml")
+    assert of_stack("network", "ls") == ""
