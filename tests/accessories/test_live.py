@@ -12,6 +12,7 @@ import pytest
 
 from roles.stack.library.stack_machine import Machine, StepError, prepare
 from tests.accessories.conftest import STACK, Lab, docker
+from tests.test_prepare import step
 
 pytestmark = pytest.mark.docker
 
@@ -234,11 +235,11 @@ def of_stack(*words: str) -> str:
 def test_command_before_a_deploy_reaches_the_database(release: Machine) -> None:
     """By its name, with its password, from the service that names it and from no other; nothing is left of it."""
     try:
-        assert prepare(release, "r1", "app", ["sh", "-c", ASK], 60)["text"].endswith("OK\n41")
+        assert prepare(release, step("app", ["sh", "-c", ASK], 60))["text"].endswith("OK\n41")
         with pytest.raises(StepError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
-            prepare(release, "r1", "other", ["sh", "-c", ASK], 60)
+            prepare(release, step("other", ["sh", "-c", ASK], 60))
         with pytest.raises(StepError, match=r"did not end within 5 s(.|\n)*waiting"):
-            prepare(release, "r1", "app", ["sh", "-c", "echo waiting; sleep 60"], 5)
+            prepare(release, step("app", ["sh", "-c", "echo waiting; sleep 60"], 5))
         assert of_stack("ps", "--all") == ""
     finally:
         release.compose("down", file=release.directory / "releases/r1/compose.yml")

@@ -22,7 +22,7 @@ import boto3
 
 from loadgen import Load
 from tests.live_app import INVENTORY, services
-from tests.live_stack import Stack
+from tests.live_stack import RATE, Stack
 from tests.project import ROOT
 
 METHODS = {"GET": 0.5, "POST": 0.5}
@@ -168,16 +168,17 @@ class Lab:
         return self._pool.submit(self.inside, function, *arguments)
 
     @contextmanager
-    def load(self, seconds: float = SHORTEST_S) -> Iterator[Load]:
+    def load(self, seconds: float = SHORTEST_S, rate: float = RATE) -> Iterator[Load]:
         """Keep clients asking while a block runs, and longer if it was short.
 
         Args:
             seconds: How long at least.
+            rate: Requests per second.
 
         Yields:
             The load; its report is there after the block.
         """
-        with self.stack.under_load() as load:
+        with self.stack.under_load(rate) as load:
             yield load
             time.sleep(max(0.0, seconds - load.elapsed()))
 

@@ -24,6 +24,8 @@ TOLD_WITHIN_S = 5
 DEPLOYS = 30 // EVERY
 SETTLED = 10 // EVERY
 """Number of the deploy after which nothing may grow any more: more than the releases that are kept."""
+RATE = 40
+"""Requests per second: enough to notice every gap, and most of the CPU is left to hundreds of deploys."""
 GROWTH = {"disk (MiB)": 5, "memory of nginx (MiB)": 2, "memory of dockerd (MiB)": 30, "open files of dockerd": 4}
 """What may be so much more after twenty deploys without being a leak; everything else: not at all."""
 
@@ -115,7 +117,7 @@ def test_replacement_of_nginx_interrupted(lab: Lab, book: Book, tmp_path: Path) 
 def _interrupt(row: Row, rerun: Rerun, chosen: Sequence[tuple[Point, Interruption]], *, nginx_ends: bool) -> None:
     """Interrupt deploys under load, and note what became of it; an nginx that ends may close kept connections."""
     wrong: list[str] = []
-    with rerun.lab.load() as load:
+    with rerun.lab.load(rate=RATE) as load:
         lost = 0
         for point, way in chosen:
             found = rerun.interrupt(point, way)
@@ -138,7 +140,7 @@ def test_races(lab: Lab, book: Book) -> None:
     """Exactly one wins; the other is soon told who is there, where from and since when."""
     with book.row(f"two deploys at once, {RACES} races") as row:
         names, slowest, unclear, odd = ("jane", "john"), 0.0, 0, 0
-        with lab.load() as load, ThreadPoolExecutor(len(names)) as pool:
+        with lab.load(rate=RATE) as load, ThreadPoolExecutor(len(names)) as pool:
             for number in range(RACES):
                 # One replica: the races are about the lock, not about what it protects.
                 runs = [
@@ -173,7 +175,7 @@ def test_many_deploys(lab: Lab, book: Book, app: Path) -> None:
     """What grows a little with each deploy fills the machine in a year."""
     with book.row(f"{DEPLOYS} deploys in a row") as row:
         early: dict[str, float] = {}
-        with lab.load() as load:
+        with lab.load(rate=RATE) as load:
             for number in range(1, DEPLOYS + 1):
                 edit(app / "hello/templates/index.html", "from Flask", f"from Flask {number}")
                 lab.deploy(app)

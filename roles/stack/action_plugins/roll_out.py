@@ -135,7 +135,7 @@ def new_nginx_is_blind(services: Mapping[str, Service]) -> bool:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"directory", "release", "surge", "seconds"})
+    _VALID_ARGS = frozenset({"directory", "release", "surge", "seconds", "keep"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Roll the release out.
@@ -198,7 +198,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if runs(nginx) and not state["stand_in"]:
             serves = self._do("stand_in", seconds=int(self._task.args["seconds"]))["serves"]
             self._say(f"nginx: {BESIDE if serves else ALONE}")
-        self._do("retire", replicas=[one["id"] for one in nginx["replicas"]])
+        self._do("retire_nginx", replicas=[one["id"] for one in nginx["replicas"]])
         # Not with `--no-deps`: Compose would count it as another configuration, and replace it once more at the end.
         self._compose(["nginx"], recreate="never")
         self._do("stand_down")
@@ -292,6 +292,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._say(f"going back to release {release}")
         try:
             self._put_back(release)
+            # The release that does not work, its secrets and its images are of no use to anybody.
+            self._do("prune", count=int(self._task.args["keep"]))
         except AnsibleActionFail as failure:
             return f"Going back to release {release} failed as well.\n{failure.message}"
         return f"Release {release} serves on."

@@ -30,10 +30,11 @@ options:
       - C(look) lists what runs and what should run; C(activate) makes a rendered release the live one; C(start) starts
         further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
         C(try_nginx) tries a new nginx beside the one that serves; C(stand_in) has a new one serve beside it, so that it
-        can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(remove) removes one at once;
-        C(prepare) runs a command in a container of a release that is not live yet;
-        C(lock) and C(unlock) keep two deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a
-        release works and removes old ones with their images; C(status) tells a person what runs.
+        can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(retire_nginx) removes nginx
+        after its clients went on over other connections; C(remove) removes one at once; C(prepare) runs a command in a
+        container of a release that is not live yet; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails
+        while there is a lock; C(settle) notes that a release works, and removes like C(prune) what no kept release
+        needs; C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -45,21 +46,24 @@ options:
       - stand_in
       - stand_down
       - retire
+      - retire_nginx
       - remove
       - prepare
       - lock
       - locked
       - unlock
       - settle
+      - prune
       - status
   service:
     description: Name of the service, for C(start) and C(prepare).
     type: str
   count:
-    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle).
+    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle),
+      C(prune) and C(prepare).
     type: int
   replicas:
-    description: Container ids, for C(wait), C(retire) and C(remove).
+    description: Container ids, for C(wait), C(retire), C(retire_nginx) and C(remove).
     type: list
     elements: str
     default: []
@@ -113,8 +117,8 @@ text:
 """
 
 ACTIONS = [
-    *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "remove"),
-    *("prepare", "lock", "locked", "unlock", "settle", "status"),
+    *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "retire_nginx", "remove"),
+    *("prepare", "lock", "locked", "unlock", "settle", "prune", "status"),
 ]
 READING = {"look", "locked", "status"}
 """The actions that change nothing."""
@@ -124,6 +128,8 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
+CLOSING_S = 60
+"""How long nginx, before it ends, asks clients to go on over new connections, if it does not end after all."""
 EVERY_ADDRESS = "0.0.0.0"  # noqa: S104 (only compared)
 SECRETS_TARGET = "/run/secrets"
 LOG_LINES = 20
@@ -647,7 +653,7 @@ def stand_down(machine: Machine) -> dict[str, Any]:
         run(["nft", f"delete table ip {name}"])
     left = machine.inspect([name])
     if left:
-        retire([name], gently=True)
+        retire_nginx([name])
     return {"changed": diverted or bool(left)}
 
 
@@ -752,6 +758,22 @@ def diversion(table: str, ports: Sequence[Mapping[str, Any]], address: str) -> s
     return "\n".join(lines)
 
 
+def retire_nginx(containers: Sequence[str]) -> dict[str, Any]:
+    """Have the clients of nginx go on over new connections, which are led elsewhere by now, and remove it.
+
+    Args:
+        containers: Their ids or names.
+
+    Returns:
+        Ansible's result.
+    """
+    for container in containers:
+        # An nginx of an older release cannot do this.
+        command = ["docker", "exec", container, "let-go", str(CLOSING_S)]
+        subprocess.run(command, capture_output=True, check=False, timeout=COMMAND_TIMEOUT_S)
+    return retire(containers, gently=True)
+
+
 def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
     """Take replicas out of service and remove them.
 
@@ -768,15 +790,13 @@ def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
     return {"changed": True}
 
 
-def prepare(machine: Machine, release: str, service: str, command: Sequence[str], seconds: int) -> dict[str, Any]:
+def prepare(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     """Run a command in a container of a release that is not live yet, with all that a replica of it would have.
 
     Args:
         machine: The stack.
-        release: Id of the release.
-        service: Name of the service.
-        command: Program and arguments.
-        seconds: How long it may take.
+        params: ``release``, ``service``, ``command``, how many ``seconds`` it may take, and the ``count`` of releases
+            that are kept.
 
     Returns:
         Ansible's result, with what it printed.
@@ -784,6 +804,7 @@ def prepare(machine: Machine, release: str, service: str, command: Sequence[str]
     Raises:
         StepError: It failed or took too long; the message has its last lines. Its container is gone in any case.
     """
+    release, service, command, seconds = (params[key] for key in ("release", "service", "command", "seconds"))
     file = machine.directory / "releases" / release / "compose.yml"
     name = f"{machine.config(file)['name']}-{service}-pre-deploy"
     # One that a run which was killed left behind.
@@ -809,6 +830,11 @@ def prepare(machine: Machine, release: str, service: str, command: Sequence[str]
     lines = printed.decode(errors="replace").strip().splitlines()
     if outcome:
         last = "\n".join(lines[-LOG_LINES:])
+        if digest(machine.directory, list(RENDERED.values())) in {
+            one["id"] for one in kept_releases(machine.directory)
+        }:
+            # As after a release that does not work; where a run was killed, what serves may be none that is kept.
+            prune(machine, params["count"])
         raise StepError(f"{what} {outcome}. Nothing was replaced: what served serves on.\nIts last lines:\n{last}")
     return {"changed": True, "text": "\n".join([f"{what}:", *lines])}
 
@@ -909,7 +935,7 @@ def forget_secrets(directory: Path, services: Iterable[Mapping[str, Any]]) -> No
 
 
 def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, Any]:
-    """Note that a release works; remove what no kept one needs: old ones, their secrets, images and networks.
+    """Note that a release works; remove what no kept one needs.
 
     Args:
         machine: The stack.
@@ -920,12 +946,24 @@ def settle(machine: Machine, release: str, who: str, count: int) -> dict[str, An
     Returns:
         Ansible's result.
     """
-    folder = machine.directory / "releases"
-    write(folder / release / "activated", f"{who}\n")
+    write(machine.directory / "releases" / release / "activated", f"{who}\n")
+    return prune(machine, count)
+
+
+def prune(machine: Machine, count: int) -> dict[str, Any]:
+    """Remove what no kept release needs: those that are old or never worked, their secrets, images and networks.
+
+    Args:
+        machine: The stack.
+        count: How many releases to keep, of those that worked.
+
+    Returns:
+        Ansible's result.
+    """
     kept = [release["id"] for release in kept_releases(machine.directory)][:count]
     services = [service for release in kept for service in services_of(machine, release)]
     images = {service["image"] for service in services}
-    for path in folder.iterdir():
+    for path in (machine.directory / "releases").iterdir():
         if path.name not in kept:
             shutil.rmtree(path)
     forget_secrets(machine.directory, services)
@@ -1003,12 +1041,14 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "stand_in": lambda: stand_in(machine, params["seconds"]),
         "stand_down": lambda: stand_down(machine),
         "retire": lambda: retire(params["replicas"], gently=True),
+        "retire_nginx": lambda: retire_nginx(params["replicas"]),
         "remove": lambda: retire(params["replicas"], gently=False),
-        "prepare": lambda: prepare(machine, params["release"], params["service"], params["command"], params["seconds"]),
+        "prepare": lambda: prepare(machine, params),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
         "locked": lambda: locked(machine, params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
+        "prune": lambda: prune(machine, params["count"]),
         "status": lambda: status(machine),
     }
     return actions[params["action"]]()
