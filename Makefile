@@ -61,8 +61,8 @@ molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
 	$(call step,molecule test,molecule test $(SCENARIOS:%=-s %))
 
-live: $(READY) ## The rehearsal itself, with real clients; after molecule, which builds its image
-	@$(call step,live tests of the rehearsal,pytest -m docker tests/rehearsal)
+live: $(READY) ## The rehearsal and databases, with real clients; after molecule, which builds their images
+	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories)
 
 own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)

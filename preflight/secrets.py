@@ -59,12 +59,16 @@ def secret_problems(secrets: object) -> Iterator[str]:
             yield f"the secret {name} has {len(value)} characters: allowed are {SHORTEST_SECRET} or more"
 
 
-def readable_secrets(services: object, is_hidden: Callable[[object], bool]) -> Iterator[str]:
+def readable_secrets(
+    services: object, is_hidden: Callable[[object], bool], variable: str = "stack_services"
+) -> Iterator[str]:
     """Find secrets that stand in the inventory itself.
 
     Args:
-        services: Value of ``stack_services`` as it is written, before templates are filled in.
+        services: Value of ``stack_services``, or another list of entries with ``secrets``, as it is written, before
+            templates are filled in.
         is_hidden: Tells whether a value leads elsewhere, or is encrypted.
+        variable: Name of the variable that the entries come from.
 
     Yields:
         A sentence for each problem.
@@ -74,7 +78,7 @@ def readable_secrets(services: object, is_hidden: Callable[[object], bool]) -> I
         for name, value in secrets.items() if isinstance(secrets, Mapping) else ():
             if value and not is_hidden(value):
                 yield (
-                    f"stack_services[{position}] ({service.get('name')}): the secret {name} can be read by whoever "
+                    f"{variable}[{position}] ({service.get('name')}): the secret {name} can be read by whoever "
                     f"reads the inventory: write a variable in its place; {KEPT_IN}"
                 )
 

@@ -11,14 +11,14 @@ from typing import Any
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
 from plugins.filter.routes import DEFAULTS
-from plugins.filter.sizes import SYSTEM_MIB, memory_mib, sized
+from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
 from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
 
-IMAGE_NAMES = {"base", "instance", "nginx", "python", "uwsgi"}
+IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis", "uwsgi"}
 """Names of files/images/ that a service cannot have."""
 
 STACK_ENVIRONMENT = ("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE")
@@ -35,8 +35,14 @@ REQUIREMENTS = ("requirements.txt", "pyproject.toml")
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
 
-SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
+LISTS = {
+    "accessories": "[db]",
+    "command": "[gunicorn, --threads, '8', 'shop:app']",
+    "pre_deploy": "[flask, db, upgrade]",
+}
+"""Keys whose values are lists of texts, each with an example."""
 
+SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 
 NUMBERS = {
     "replicas": (1, MOST_REPLICAS),
@@ -56,11 +62,19 @@ def _positive_number(value: object) -> bool:
         return False
 
 
+def _list_problems(service: Mapping[str, Any]) -> Iterator[str]:
+    for key, example in LISTS.items():
+        value = service.get(key, [])
+        if not isinstance(value, list) or not all(isinstance(word, str) and word for word in value):
+            yield f"{key} is {value!r}: allowed is a list of texts, such as {example}"
+
+
 def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
     for key, (least, most) in NUMBERS.items():
         if key in service and not least <= (whole_number(service[key]) or 0) <= most:
             yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
-    yield from _server_problems(service, servers)
+    if service.get("server", DEFAULTS["server"]) not in servers:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
@@ -68,6 +82,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
     for key in FLAGS:
         if str(service.get(key, "no")).lower() not in {*map(str, BOOLEANS)}:
             yield f"{key} is {service[key]!r}: allowed is true or false"
+    yield from _list_problems(service)
     yield from _app_problems(service, project / str(service.get("context", "")))
     yield from environment_problems(service.get("environment", {}), STACK_ENVIRONMENT)
     secrets = service.get("secrets", {})
@@ -76,15 +91,6 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         taken = {*STACK_ENVIRONMENT, *(service.get("environment") or ())}
         for name in sorted(taken & {str(name) for name in secrets}):
             yield f"the secret {name} has the name of an environment variable that is set: allowed is another name"
-
-
-def _server_problems(service: Mapping[str, Any], servers: list[str]) -> Iterator[str]:
-    """Say what is wrong with how the application is served."""
-    if service.get("server", DEFAULTS["server"]) not in servers:
-        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
-    command = service.get("command", [""])
-    if not isinstance(command, list) or not command or not all(isinstance(word, str) for word in command):
-        yield f"command is {command!r}: allowed is a list of texts, such as [gunicorn, --threads, '8', 'shop:app']"
 
 
 def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
@@ -98,14 +104,14 @@ def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
         yield f"{is_told}: there is no folder {context}"
     elif (context / "Dockerfile").is_file():
         text = (context / "Dockerfile").read_text(encoding="utf-8", errors="replace")
-        if "command" not in service and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
+        if not service.get("command") and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
             yield (
                 f"{is_told}: no line of {context / 'Dockerfile'} is FROM ${{BASE}}, the image that brings the server: "
                 "allowed is such a line, no Dockerfile at all, or a command that starts another server"
             )
     elif not any((context / name).is_file() for name in REQUIREMENTS):
         yield f"{is_told}: in {context} is no Dockerfile, and no {' or '.join(REQUIREMENTS)} to install instead"
-    elif named and "command" not in service and not _is_there(context, named["module"]):
+    elif named and not service.get("command") and not _is_there(context, named["module"]):
         yield (
             f"app is {app!r}: there is no {named['module'].replace('.', '/')}.py in {context}; "
             "an application that a package brings is imported by a wsgi.py there"
@@ -190,8 +196,11 @@ def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) ->
     if (memory_mib(nginx) or 0) < SMALLEST_MIB:
         yield f"stack_nginx_memory is {nginx!r}: allowed is {SIZE}"
         return
-    services = sized(variables["stack_services"], vcpus, machine_mib, nginx, variables["stack_surge"])
-    parts = [(f"nginx {nginx}", memory_mib(nginx) or 0.0)]
+    accessories = variables["accessory_services"]
+    spare_mib = machine_mib - int(limits_mib(accessories))
+    services = sized(variables["stack_services"], vcpus, spare_mib, nginx, variables["stack_surge"])
+    beside = {"nginx": nginx, **{one["name"]: one["memory"] for one in accessories}}
+    parts = [(f"{name} {memory}", memory_mib(memory) or 0.0) for name, memory in beside.items()]
     for position, service in enumerate(services):
         if float(service["cpus"]) > vcpus:
             yield (

@@ -27,6 +27,7 @@ TYPES = {
 """What the types of argument specs are called in messages."""
 
 WHOLE_NUMBERS = {
+    "accessory_start_seconds": (5, 1800),
     # Mozilla's guideline 6.0, intermediate: 366 at most.
     "certificate_days": (1, 366),
     "ec2_count": (1, 20),
@@ -42,6 +43,7 @@ WHOLE_NUMBERS = {
     "stack_hsts_seconds": (0, 63072000),
     "stack_https_port": (1, 65535),
     "stack_port": (1, 65535),
+    "stack_pre_deploy_seconds": (1, 86400),
     "stack_keep_releases": (1, 100),
     "stack_lock_seconds": (60, 86400),
     "stack_requests_per_address": (0, 1000000),
@@ -115,8 +117,8 @@ def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> 
     Yields:
         A sentence for each problem.
     """
-    # Numbers and services have checks of their own, which say more.
-    elsewhere = {*WHOLE_NUMBERS, "stack_services"}
+    # Numbers, services and accessories have checks of their own, which say more, and show no secret.
+    elsewhere = {*WHOLE_NUMBERS, "accessory_services", "stack_services"}
     for of_role in options.values():
         for name in sorted((of_role.keys() & variables.keys()) - elsewhere):
             validator = ArgumentSpecValidator({name: of_role[name]})

@@ -12,7 +12,7 @@ os.environ.update(daemon.moto_environment())
 
 def pytest_configure(config: pytest.Config) -> None:
     """Name the mark of the tests that need an engine."""
-    config.addinivalue_line("markers", "docker: starts real containers; only with `pytest -m docker`")
+    config.addinivalue_line("markers", "docker: real instances or containers; only with `pytest -m docker`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

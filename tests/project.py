@@ -1,5 +1,6 @@
 """What the project consists of, as the policy tests see it."""
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,15 @@ SERVICE = {
     "cpus": "0.5",
 }
 """An entry of stack_services that says everything and is in order."""
+
+
+ACCESSORY = {
+    "name": "db",
+    "kind": "postgresql",
+    "memory": "256m",
+    "password": secrets.token_hex(16),
+}
+"""An entry of accessory_services that is in order."""
 
 
 class _Loader(yaml.SafeLoader):

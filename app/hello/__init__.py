@@ -3,6 +3,7 @@
 import os
 import socket
 from collections.abc import Mapping
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,10 @@ def create_app(config: Mapping[str, Any] | None = None) -> Flask:
     app.config.from_mapping(config or {})
     app.session_interface = SessionCookie()
 
+    if host := app.config["REDIS_HOST"]:
+        # Only then, because every replica would have the client's memory.
+        visits = import_module("hello.visits")
+        app.extensions["visits"] = visits.Visits(host, app.config["REDIS_PASSWORD"], app.config["CONTAINER_ID"])
     assets.init_app(app)
     app.register_blueprint(views.blueprint)
     return app
@@ -50,6 +55,9 @@ def settings_from_environment() -> dict[str, Any]:
         "CONTAINER_ID": socket.gethostname(),
         "RELEASE": os.environ.get("RELEASE", "dev"),
         "SECRET_KEY": read_secret("secret_key"),
+        # Where visits are counted; empty: nowhere.
+        "REDIS_HOST": (redis_host := os.environ.get("REDIS_HOST", "")),
+        "REDIS_PASSWORD": read_secret(f"{redis_host}_password"),
         "SESSION_COOKIE_SAMESITE": "Lax",
         # POST /whoami reads the body into memory.
         "MAX_CONTENT_LENGTH": 1024 * 1024,

@@ -27,7 +27,7 @@ def index() -> str:
 
     :return: the page
     """
-    return render_template("index.html", replica=describe_replica(), visits=count_visit())
+    return render_template("index.html", replica=describe_replica(), visits=count_visit(), **counted(1))
 
 
 @blueprint.get("/healthz")
@@ -54,7 +54,7 @@ def whoami() -> Response:
 
     :return: the replica as JSON
     """
-    answer = describe_replica()
+    answer = describe_replica() | counted(0)
     if request.method == "POST":
         answer["body_bytes"] = len(request.get_data(cache=False))
     return jsonify(answer)
@@ -80,6 +80,16 @@ def count_visit() -> int | None:
     visits = int(session.get("visits", 0)) + 1
     session["visits"] = visits
     return visits
+
+
+def counted(more: int) -> dict[str, Any]:
+    """Count visits of all visitors, where the app is given a Redis.
+
+    :param more: how many to add
+    :return: the numbers under the key `counted`, or that they cannot be reached; nothing without a Redis
+    """
+    counter = current_app.extensions.get("visits")
+    return {"counted": counter.count(more) or "not reachable"} if counter else {}
 
 
 def describe_replica() -> dict[str, Any]:

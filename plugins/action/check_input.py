@@ -20,6 +20,7 @@ from ansible.utils.vars import load_extra_vars
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from preflight.accessories import as_secrets, bad_accessories, scattered_data
 from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import ec2_problems
@@ -79,8 +80,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         readable = list(readable_secrets(written_services, self._is_hidden))
         if isinstance(written_services, list):
             written["stack_services"] = [self._with_secrets(service) for service in written_services]
+        written_accessories = written.get("accessory_services")
+        readable += readable_secrets(as_secrets(written_accessories), self._is_hidden, "accessory_services")
+        if isinstance(written_accessories, list):
+            written["accessory_services"] = [self._with_password(accessory) for accessory in written_accessories]
         variables = {name: self._templar.template(value) for name, value in written.items()}
-        served = options["stack"] | options["certificate"]
+        served = options["stack"] | options["certificate"] | options["accessory"]
         defaults = {name: option["default"] for name, option in served.items() if "default" in option}
         stack = defaults | variables
         if self._task.args.get("scale"):
@@ -97,6 +102,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_policy(variables),
             *bad_routes(stack["stack_services"], stack["stack_host_names"]),
             *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
+            *bad_accessories(
+                stack["accessory_services"], stack["stack_services"], options["accessory"]["accessory_services"]
+            ),
             *readable,
             *readable_vaults(inventory),
             *weak_passwords(self._vault_passwords()),
@@ -119,6 +127,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
         problems = [
             *closed_ports(ec2),
+            *scattered_data(ec2),
             *strange_names(ec2, addresses),
             *other_region(ec2, who),
             *ec2_problems(ec2),
@@ -140,6 +149,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not isinstance(service, Mapping) or not isinstance(service.get("secrets"), Mapping):
             return service
         return {**service, "secrets": {name: self._value(one) for name, one in service["secrets"].items()}}
+
+    def _with_password(self, accessory: Any) -> Any:
+        """Fill in an accessory's password, by None where it has no value."""
+        if not isinstance(accessory, Mapping) or "password" not in accessory:
+            return accessory
+        return {**accessory, "password": self._value(accessory["password"])}
 
     def _value(self, template: object) -> object:
         try:

@@ -69,6 +69,21 @@ def threads(memory: object, cpus: object) -> int:
     return max(min(THREADS_PER_CPU * math.ceil(float(str(cpus))), fitting), 1)
 
 
+def limits_mib(accessories: Sequence[Service]) -> float:
+    """Add up the memory that accessories may use, which is not for the services.
+
+    Args:
+        accessories: Value of ``accessory_services``, checked.
+
+    Returns:
+        MiB.
+
+    Raises:
+        AnsibleFilterError: A memory size cannot be read.
+    """
+    return sum(_size(one["memory"]) for one in accessories)
+
+
 def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surge: int) -> list[dict[str, Any]]:
     """Give every service its number of replicas, their limits and threads.
 
@@ -80,7 +95,7 @@ def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surg
     Args:
         services: Value of ``stack_services``, checked.
         vcpus: The machine's number of vCPUs.
-        memory: The machine's memory in MiB.
+        memory: The machine's memory in MiB, without that of accessories.
         nginx: Memory limit of nginx, as Compose writes it.
         surge: How many replicas more there are during a deploy.
 
@@ -134,4 +149,4 @@ class FilterModule:
         Returns:
             The functions by their names.
         """
-        return {"memory_mib": memory_mib, "sized": sized}
+        return {"limits_mib": limits_mib, "memory_mib": memory_mib, "sized": sized}

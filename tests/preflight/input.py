@@ -20,6 +20,7 @@ def service(**changes: Any) -> dict[str, Any]:
 def stack(**changes: Any) -> dict[str, Any]:
     """Give the variables that the checks of a machine read."""
     return {
+        "accessory_services": [],
         "ec2_count": 1,
         "ec2_private_key_file": "/no/such/key",
         "ec2_project": "flask-fleet",

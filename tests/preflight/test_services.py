@@ -37,7 +37,7 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
         *(("timeout_seconds", value, "a whole number from 1 to 3600") for value in (0, 3601, "long", 1.5, None)),
         *(
             ("command", value, "a list of texts, such as [gunicorn, --threads, '8', 'shop:app']")
-            for value in ("gunicorn shop:app", [], ["gunicorn", 8], None)
+            for value in ("gunicorn shop:app", [""], ["gunicorn", 8], None)
         ),
         *(
             ("app", value, "module:object, such as wsgi:app or shop:create_app()")
@@ -49,6 +49,11 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
         *((key, value, "true or false") for key in ("internet", "streaming") for value in ("maybe", 2, None, "")),
+        *(("accessories", value, "a list of texts, such as [db]") for value in ("db", None, [1], [""], {"db": 1})),
+        *(
+            ("pre_deploy", value, "a list of texts, such as [flask, db, upgrade]")
+            for value in ("flask db upgrade", None, ["sleep", 3], [""])
+        ),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
@@ -68,8 +73,10 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
         *(("server", value) for value in ("gunicorn", "uwsgi", "granian")),
         *(("body_bytes", value) for value in (1024, "20971520", 2**31 - 1)),
         *(("timeout_seconds", value) for value in (1, "600", 3600)),
+        *(("accessories", value) for value in ([], ["db"])),
+        *(("pre_deploy", value) for value in ([], ["flask", "db", "upgrade"])),
         *(("name", value) for value in ("a", "app-2", "a" * 31)),
-        *(("command", value) for value in (["gunicorn", "shop:app"],)),
+        *(("command", value) for value in ([], ["gunicorn", "shop:app"])),
         *(("app", value) for value in ("wsgi:app", "shop.web:create_app()", "shop:Holder.wsgi")),
     ],
 )

@@ -13,7 +13,7 @@ from docker.utils.build import exclude_paths
 
 TAG_LENGTH = 12
 UNKNOWN_BYTES = 256 * 2**20
-"""Room for an image that was never here: the largest of ours has 217 MB."""
+"""Room for an image that was never here: the largest of ours, PostgreSQL's, adds 217 MB to its parent."""
 
 
 class Build(TypedDict):

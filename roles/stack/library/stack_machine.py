@@ -31,9 +31,10 @@ options:
         further replicas, which nginx sends nothing to yet; C(wait) waits until replicas are healthy and take traffic;
         C(try_nginx) tries a new nginx beside the one that serves; C(stand_in) has a new one serve beside it, so that it
         can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(retire_nginx) removes nginx
-        after its clients went on over other connections; C(remove) removes one at once; C(lock) and C(unlock) keep two
-        deploys apart, and C(locked) fails while there is a lock; C(settle) notes that a release works, and removes like
-        C(prune) what no kept release needs; C(status) tells a person what runs.
+        after its clients went on over other connections; C(remove) removes one at once; C(prepare) runs a command in a
+        container of a release that is not live yet; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails
+        while there is a lock; C(settle) notes that a release works, and removes like C(prune) what no kept release
+        needs; C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -47,6 +48,7 @@ options:
       - retire
       - retire_nginx
       - remove
+      - prepare
       - lock
       - locked
       - unlock
@@ -54,24 +56,29 @@ options:
       - prune
       - status
   service:
-    description: Name of the service, for C(start).
+    description: Name of the service, for C(start) and C(prepare).
     type: str
   count:
-    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle)
-      and C(prune).
+    description: How many replicas there shall be in all, for C(start); how many releases to keep, for C(settle),
+      C(prune) and C(prepare).
     type: int
   replicas:
     description: Container ids, for C(wait), C(retire), C(retire_nginx) and C(remove).
     type: list
     elements: str
     default: []
+  command:
+    description: Program and arguments, for C(prepare).
+    type: list
+    elements: str
+    default: []
   seconds:
-    description: How long to wait, for C(wait), C(try_nginx) and C(stand_in); after how long a lock is stale, for
-      C(lock) and C(locked).
+    description: How long to wait, for C(wait), C(try_nginx), C(stand_in) and C(prepare); after how long a lock is
+      stale, for C(lock) and C(locked).
     type: int
     default: 120
   release:
-    description: Id of the release, for C(look), C(activate), C(unlock) and C(settle).
+    description: Id of the release, for C(look), C(activate), C(prepare), C(unlock) and C(settle).
     type: str
   controller:
     description: Host name of the controller, for C(lock).
@@ -108,14 +115,14 @@ static:
   type: dict
   returned: with action settle and prune
 text:
-  description: What runs, for a person.
+  description: What runs, or what the command printed, for a person.
   type: str
-  returned: with action status
+  returned: with action status or prepare
 """
 
 ACTIONS = [
     *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "retire_nginx", "remove"),
-    *("lock", "locked", "unlock", "settle", "prune", "status"),
+    *("prepare", "lock", "locked", "unlock", "settle", "prune", "status"),
 ]
 READING = {"look", "locked", "status"}
 """The actions that change nothing."""
@@ -797,6 +804,55 @@ def retire(replicas: Sequence[str], *, gently: bool) -> dict[str, Any]:
     return {"changed": True}
 
 
+def prepare(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
+    """Run a command in a container of a release that is not live yet, with all that a replica of it would have.
+
+    Args:
+        machine: The stack.
+        params: ``release``, ``service``, ``command``, how many ``seconds`` it may take, and the ``count`` of releases
+            that are kept.
+
+    Returns:
+        Ansible's result, with what it printed.
+
+    Raises:
+        StepError: It failed or took too long; the message has its last lines. Its container is gone in any case.
+    """
+    release, service, command, seconds = (params[key] for key in ("release", "service", "command", "seconds"))
+    file = machine.directory / "releases" / release / "compose.yml"
+    name = f"{machine.config(file)['name']}-{service}-pre-deploy"
+    # One that a run which was killed left behind.
+    run(["docker", "rm", "--force", name])
+    where = ["--project-directory", str(machine.directory), "--file", str(file)]
+    once = ["run", "--rm", "--no-deps", "--no-TTY", "--name", name, service, *command]
+    what = f"pre_deploy of {service} ({' '.join(command)})"
+    try:
+        done = subprocess.run(
+            # Without what Compose says of its own work, which would be among the command's lines.
+            ["docker", "compose", "--progress", "quiet", *where, *once],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
+            timeout=seconds,
+        )
+        printed, outcome = done.stdout, f"ended with status {done.returncode}" if done.returncode else ""
+    except subprocess.TimeoutExpired as late:
+        printed, outcome = late.stdout or b"", f"did not end within {seconds} s"
+    finally:
+        run(["docker", "rm", "--force", name])
+    lines = printed.decode(errors="replace").strip().splitlines()
+    if outcome:
+        last = "\n".join(lines[-LOG_LINES:])
+        if digest(machine.directory, list(RENDERED.values())) in {
+            one["id"] for one in kept_releases(machine.directory)
+        }:
+            # As after a release that does not work; where a run was killed, what serves may be none that is kept.
+            prune(machine, params["count"])
+        raise StepError(f"{what} {outcome}. Nothing was replaced: what served serves on.\nIts last lines:\n{last}")
+    return {"changed": True, "text": "\n".join([f"{what}:", *lines])}
+
+
 def locked(machine: Machine, seconds: int) -> dict[str, Any]:
     """Tell whether somebody deploys.
 
@@ -1008,6 +1064,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "retire": lambda: retire(params["replicas"], gently=True),
         "retire_nginx": lambda: retire_nginx(params["replicas"]),
         "remove": lambda: retire(params["replicas"], gently=False),
+        "prepare": lambda: prepare(machine, params),
         "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
         "locked": lambda: locked(machine, params["seconds"]),
         "unlock": lambda: unlock(machine, params["release"], params["who"]),
@@ -1025,6 +1082,7 @@ def main() -> None:
             "action": {"type": "str", "required": True, "choices": ACTIONS},
             "directory": {"type": "path", "required": True},
             "service": {"type": "str"},
+            "command": {"type": "list", "elements": "str", "default": []},
             "count": {"type": "int"},
             "replicas": {"type": "list", "elements": "str", "default": []},
             "seconds": {"type": "int", "default": 120},

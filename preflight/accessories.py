@@ -1,0 +1,122 @@
+"""What can be said of accessory_services, and of what becomes of their data."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from plugins.filter.passwords import password_name
+from plugins.filter.sizes import memory_mib
+from preflight.secrets import secret_problems
+from preflight.variables import Variables, did_you_mean
+
+LEAST_MIB = {"postgresql": 96, "redis": 16}
+"""Least memory of each kind: below it the server does not start, or ends at the first dump."""
+
+ONE_LINE = re.compile(r"[!-~]+")
+"""A password that every program reads alike: initdb takes the first line only, and addresses have no blanks."""
+
+RESERVED = {"localhost", "nginx"}
+"""Names that already mean somebody else inside a container."""
+
+
+def as_secrets(accessories: object) -> object:
+    """Describe accessories as services are, so that what is known of secrets holds for their passwords too.
+
+    Args:
+        accessories: Value of ``accessory_services``; left alone when it is not a list of mappings.
+
+    Returns:
+        Name and secrets of each.
+    """
+    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
+        return accessories
+    return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
+
+
+def _accessory_problems(accessory: Mapping[str, Any], kinds: list[str]) -> Iterator[str]:
+    kind, memory, password = (accessory.get(key) for key in ("kind", "memory", "password"))
+    least = LEAST_MIB.get(str(kind), 0)
+    if kind not in kinds:
+        yield f"kind is {kind!r}: allowed is {' or '.join(kinds)}"
+    elif (memory_mib(memory) or 0) < least:
+        yield f"memory is {memory!r}: allowed is a size such as 256m or 1g, at least {least}m"
+    problems = list(secret_problems({"password": password}))
+    yield from problems
+    if not problems and not ONE_LINE.fullmatch(str(password)):
+        yield (
+            "the secret password has a character that not every program reads alike: allowed are ASCII letters, "
+            "digits and punctuation, no blanks and line breaks"
+        )
+
+
+def bad_accessories(accessories: object, services: object, option: Mapping[str, Any]) -> Iterator[str]:
+    """Check accessory_services, entry by entry and together with the services.
+
+    Args:
+        accessories: Value of ``accessory_services``; a password that could not be found is None.
+        services: Value of ``stack_services``, perhaps wrong.
+        option: The argument spec of ``accessory_services``.
+
+    Yields:
+        A sentence for each problem, without any password.
+    """
+    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
+        yield "accessory_services has to be a list of accessories; [] for none"
+        return
+    allowed = option["options"]
+    served = [entry for entry in services if isinstance(entry, Mapping)] if isinstance(services, list) else []
+    taken = {str(service.get("name")) for service in served}
+    for position, accessory in enumerate(accessories):
+        name = str(accessory.get("name"))
+        where = f"accessory_services[{position}] ({name})"
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or name in RESERVED:
+            yield (
+                f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, at most 31, "
+                f"a letter first, but not {', '.join(sorted(RESERVED))}"
+            )
+        elif name in taken:
+            yield f"{where}: a service has the name {name} too: choose another one, because both are reached by it"
+        for key in sorted(set(accessory) - set(allowed)):
+            yield f"{where}: {key} is no key of an accessory{did_you_mean(key, allowed)}"
+        for problem in _accessory_problems(accessory, allowed["kind"]["choices"]):
+            yield f"{where}: {problem}"
+    names = [str(accessory.get("name")) for accessory in accessories]
+    for twice in sorted({name for name in names if names.count(name) > 1}):
+        yield f"accessory_services: two accessories have the name {twice}"
+    for position, service in enumerate(served):
+        for problem in _use_problems(service, names):
+            yield f"stack_services[{position}] ({service.get('name')}): {problem}"
+
+
+def _use_problems(service: Mapping[str, Any], names: list[str]) -> Iterator[str]:
+    used, secrets = service.get("accessories", []), service.get("secrets", {})
+    for name in map(str, used if isinstance(used, list) else []):
+        secret = password_name(name)
+        if name not in names:
+            known = ", ".join(names) or "none"
+            yield (
+                f"accessories has {name!r}, which accessory_services does not describe: allowed are those that it "
+                f"does ({known}){did_you_mean(name, names)}"
+            )
+        elif isinstance(secrets, Mapping) and secret in secrets:
+            yield f"secrets has {secret}, which is the password of the accessory {name}: choose another name"
+
+
+def scattered_data(variables: Variables) -> Iterator[str]:
+    """Refuse databases where each of several instances would have its own.
+
+    Args:
+        variables: Values by name, already checked one by one.
+
+    Yields:
+        A sentence when that is so.
+    """
+    count, accessories = int(variables["ec2_count"]), variables["accessory_services"]
+    if count > 1 and accessories:
+        names = ", ".join(str(one["name"]) for one in accessories)
+        yield (
+            f"ec2_count is {count}: each instance would have its own {names} (accessory_services), and visitors would "
+            "see other data on each: allowed is 1, or a database elsewhere"
+        )

@@ -1,0 +1,222 @@
+"""Databases of a project of their own, beside whatever else runs on this machine."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import secrets
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.project import ACCESSORY, ROOT
+
+STACK = "accessory-test"
+HOSTS = """---
+all:
+  children:
+    app: &here
+      hosts:
+        localhost:
+          ansible_connection: local
+          ansible_python_interpreter: "{{ ansible_playbook_python }}"
+    provisioner: *here
+"""
+"""This machine, as an instance and as what makes instances."""
+
+START = """---
+- name: Start databases
+  hosts: app
+  gather_facts: false
+  roles:
+    - role: image
+      vars:
+        image_recipes: "{{ accessory_services | map(attribute='kind') | unique }}"
+    - role: accessory
+      vars:
+        accessory_images: "{{ image_references }}"
+  tasks:
+    - name: Remove what nobody uses any more
+      ansible.builtin.import_role:
+        name: accessory
+        tasks_from: settle
+"""
+"""What a deploy does with databases, without the stack."""
+
+PATIENCE_S = 900
+"""The first run makes images."""
+
+
+class Run:
+    """How a playbook ended."""
+
+    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
+        """Read what it said.
+
+        Args:
+            done: The finished process.
+        """
+        self.ok = done.returncode == 0
+        self.said = done.stdout + done.stderr
+        found = re.search(
+            r"^localhost\s+: ok=\d+\s+changed=(\d+)", done.stdout.partition("PLAY RECAP")[2], re.MULTILINE
+        )
+        self.changed = int(found[1]) if found else -1
+
+    @property
+    def text(self) -> str:
+        """All that it said, on one line."""
+        return " ".join(self.said.split())
+
+
+class Lab:
+    """An inventory with databases, and what tests do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write the inventory.
+
+        Args:
+            folder: Where to.
+        """
+        self.folder = folder
+        self.backups = folder / "backups"
+        self.passwords = {"db": f"a:b\\c'{secrets.token_hex(16)}$", "cache": secrets.token_hex(16)}
+        self.memory = {"db": "128m", "cache": "32m"}
+        (folder / "group_vars/all").mkdir(parents=True)
+        (folder / "hosts.yml").write_text(HOSTS)
+        (folder / "start.yml").write_text(START)
+
+    def play(self, playbook: str | Path, *arguments: str) -> Run:
+        """Run a playbook.
+
+        Args:
+            playbook: Its path.
+            arguments: Further arguments.
+
+        Returns:
+            How it ended.
+        """
+        kinds = {"db": "postgresql", "cache": "redis"}
+        variables = {
+            "stack_name": STACK,
+            "stack_directory": str(self.folder / "stack"),
+            "accessory_backup_folder": str(self.backups),
+            "accessory_services": [
+                ACCESSORY | {"name": name, "kind": kind, "memory": self.memory[name], "password": self.passwords[name]}
+                for name, kind in kinds.items()
+            ],
+        }
+        (self.folder / "group_vars/all/test.yml").write_text(json.dumps(variables))
+        program = str(Path(sys.executable).with_name("ansible-playbook"))
+        done = subprocess.run(
+            [program, str(playbook), "--inventory", str(self.folder / "hosts.yml"), *arguments],
+            cwd=ROOT,
+            env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE_S,
+        )
+        return Run(done)
+
+    def start(self) -> Run:
+        """Do what a deploy does with databases.
+
+        Returns:
+            How it ended.
+        """
+        return self.play(self.folder / "start.yml")
+
+    def container(self, name: str) -> dict[str, Any]:
+        """Inspect the container of a database.
+
+        Args:
+            name: Of the database.
+
+        Returns:
+            The engine's answer.
+        """
+        (found,) = json.loads(docker("inspect", f"{STACK}-data-{name}-1"))
+        return dict(found)
+
+    def sql(self, statement: str) -> str:
+        """Ask PostgreSQL, as its superuser.
+
+        Args:
+            statement: What.
+
+        Returns:
+            The answer.
+        """
+        words = [
+            "psql",
+            "--tuples-only",
+            "--no-align",
+            "--set=ON_ERROR_STOP=1",
+            "--command",
+            f"SET ROLE app; {statement}",
+        ]
+        return docker("exec", f"{STACK}-data-db-1", *words).replace("SET\n", "", 1).strip()
+
+    def redis(self, *words: str) -> str:
+        """Ask Redis, as its administrator.
+
+        Args:
+            words: What.
+
+        Returns:
+            The answer.
+        """
+        return docker("exec", f"{STACK}-data-cache-1", "admin", *words).strip()
+
+    def backup(self, suffix: str) -> Path:
+        """Find the newest backup.
+
+        Args:
+            suffix: Of its name.
+
+        Returns:
+            The file.
+        """
+        return max(self.backups.rglob(f"*.{suffix}"), key=lambda path: path.stat().st_mtime_ns)
+
+    def volumes(self) -> list[str]:
+        """List the volumes.
+
+        Returns:
+            Their names.
+        """
+        label = f"label=com.docker.compose.project={STACK}-data"
+        return sorted(docker("volume", "ls", "--quiet", "--filter", label).split())
+
+
+def docker(*words: str) -> str:
+    """Ask the engine.
+
+    Args:
+        words: What.
+
+    Returns:
+        What it said.
+    """
+    done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="session")
+def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """Give databases that run, and remove all of them at the end."""
+    made = Lab(tmp_path_factory.mktemp("accessories"))
+    try:
+        first = made.start()
+        assert first.ok, first.said
+        yield made
+    finally:
+        made.play("playbooks/down.yml", "--extra-vars=data=delete")
+    assert made.volumes() == []

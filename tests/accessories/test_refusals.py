@@ -1,0 +1,50 @@
+"""What backup, restore, down and destroy refuse: in one sentence, before anything is touched, without an engine."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.accessories.conftest import Lab
+from tests.fake_docker import Docker
+
+
+@pytest.fixture
+def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
+    """Give an inventory with databases that nothing runs of."""
+    Docker(tmp_path / "bin", monkeypatch)
+    return Lab(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("playbook", "arguments", "said"),
+    [
+        ("restore", "", 'accessory is "" and backup "": allowed is one of accessory_services (db, cache), and a file'),
+        ("restore", "accessory=dbb backup=x", 'accessory is "dbb" and backup "x": allowed is one of'),
+        (
+            "restore",
+            "accessory=db backup=/no/such/file",
+            "there is no such file; allowed is a file that playbooks/backup.yml",
+        ),
+        (
+            "restore",
+            "accessory=db backup=README.md",
+            "README.md: that is no backup; allowed is a file that playbooks/backup",
+        ),
+        ("backup", "accessory=dbb", 'accessory is "dbb": allowed is one of accessory_services (db, cache)'),
+        ("backup", "", "db does not run here. To start it: playbooks/deploy.yml"),
+        ("down", "data=remove", 'data is "remove": allowed is delete'),
+        ("destroy", "data=remove", 'data is "remove": allowed is delete'),
+        ("destroy", "", "Nothing was removed. The databases db, cache would go with the instances"),
+        ("destroy", "data=keep", "Back them up with ansible-playbook playbooks/backup.yml"),
+    ],
+)
+def test_it_is_refused(refused: Lab, playbook: str, arguments: str, said: str) -> None:
+    """Also when no instance can be asked; nothing is left behind."""
+    run = refused.play(f"playbooks/{playbook}.yml", f"--extra-vars={arguments}")
+    assert not run.ok
+    assert said in run.text, run.said
+    assert "Traceback" not in run.said
+    assert all(password not in run.said for password in refused.passwords.values())
+    assert not list(refused.backups.rglob("*.*"))

@@ -1,0 +1,75 @@
+"""A program called docker that answers what a test says, and notes what it was asked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+PROGRAM = """#!{python}
+import json, pathlib, sys, time
+here = pathlib.Path(__file__).parent
+asked = " ".join(sys.argv[1:])
+with (here / "asked").open("a") as notes:
+    notes.write(json.dumps(sys.argv[1:]) + "\\n")
+for words, answer in json.loads((here / "answers").read_text()):
+    if words in asked:
+        if "copy" in answer:
+            sys.stdout.write(sys.stdin.read())
+        sys.stdout.write(answer.get("says", ""))
+        sys.stderr.write(answer.get("complains", ""))
+        sys.stdout.flush()
+        time.sleep(answer.get("takes", 0))
+        sys.exit(answer.get("status", 0))
+"""
+
+Answer = dict[str, object]
+
+
+class Docker:
+    """What it answers, and what it was asked."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Put it before whichever docker there is.
+
+        Args:
+            folder: Where to.
+            monkeypatch: Pytest's.
+        """
+        self.folder = folder
+        self.answers: list[tuple[str, Answer]] = []
+        folder.mkdir()
+        program = folder / "docker"
+        program.write_text(PROGRAM.format(python=sys.executable))
+        program.chmod(0o755)
+        self._write()
+        monkeypatch.setenv("PATH", str(folder), prepend=":")
+
+    def answer(self, words: str, **how: object) -> None:
+        """Say how to answer; the newest answer that fits counts, and without one it says nothing and is content.
+
+        Args:
+            words: What the question contains.
+            **how: ``says``, ``complains``, ``status``, ``takes`` (seconds), ``copy`` (its input to its output).
+        """
+        self.answers.insert(0, (words, how))
+        self._write()
+
+    def asked(self, words: str = "") -> list[Sequence[str]]:
+        """List what it was asked.
+
+        Args:
+            words: What the question contains.
+
+        Returns:
+            The arguments of each call.
+        """
+        notes = self.folder / "asked"
+        calls = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
+        return [call for call in calls if words in " ".join(call)]
+
+    def _write(self) -> None:
+        (self.folder / "answers").write_text(json.dumps(self.answers))
