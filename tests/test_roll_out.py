@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from itertools import count
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from roles.stack.action_plugins.roll_out import (
+    ActionModule,
     Step,
     changes_to_uwsgi,
     leaves_uwsgi,
@@ -124,3 +126,23 @@ def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, *, last: 
     assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (last, first)
     services["app"]["replicas"] = []
     assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (False, False)
+
+
+def test_nothing_stays_of_a_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither on the machine nor among the files that nginx serves."""
+    plugin, asked = object.__new__(ActionModule), []
+    plugin._task = SimpleNamespace(args={"directory": "/opt/fleet", "keep": "5"})
+    plugin._vars = {"inventory_hostname": "i-1"}
+
+    def run(module: str, given: dict[str, Any]) -> dict[str, Any]:
+        asked.append((module, given))
+        return {"static": {"app": ["fleet/app:old"]}}
+
+    monkeypatch.setattr(plugin, "_run", run)
+    monkeypatch.setattr(plugin, "_put_back", lambda release: asked.append(("put back", release)))
+    assert plugin._go_back("r1") == "Release r1 serves on."
+    assert asked == [
+        ("put back", "r1"),
+        ("stack_machine", {"action": "prune", "directory": "/opt/fleet", "count": 5}),
+        ("static_files", {"path": "/opt/fleet/static", "action": "forget", "keep": {"app": ["fleet/app:old"]}}),
+    ]

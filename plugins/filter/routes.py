@@ -7,7 +7,7 @@ from typing import Any
 
 Service = Mapping[str, Any]
 
-DEFAULTS = {
+DEFAULTS: dict[str, Any] = {
     "app": "wsgi:app",
     "host": "",
     "path": "/",

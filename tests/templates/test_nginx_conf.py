@@ -329,12 +329,24 @@ def test_unsafe_request_is_never_sent_twice(conf: Conf, services: list[dict[str,
 
 
 def test_both_ends_agree_on_times(conf: Conf) -> None:
-    """An idle connection is closed by nginx first, and a slow request given up by the server first."""
+    """An idle connection is closed by nginx first, and a slow request given up by nginx last."""
     text = conf([APP])
     (idle,) = values(block(text, "upstream app"), "keepalive_timeout")
     (reading,) = re.findall(r"read_s = (\d+),", text)
     assert int(idle.removesuffix("s")) < load_mapping(ROOT / "roles/stack/vars/main.yml")["__stack_keepalive_seconds"]
     assert int(reading) > DEFAULTS["timeout_seconds"]
+
+
+@pytest.mark.parametrize("more", [{}, TLS], ids=["HTTP", "HTTPS"])
+def test_every_server_with_replicas_lets_clients_go(conf: Conf, more: dict[str, Any]) -> None:
+    """Before nginx ends; until then a connection is what the client asks for, such as an upgrade to WebSocket."""
+    servers = conf(SEVERAL, **more).split("\n    server {")[1:]
+    proxying = [server for server in servers if "_pass " in server]
+    assert len(proxying) == (3 if more else 2)
+    for server in proxying:
+        assert values(server, r"set \$connection_of_client") == ["$http_connection", "close"]
+        assert values(block(server, "if (-f /tmp/closing)"), r"set \$connection_of_client") == ["close"]
+        assert values(server, "more_set_input_headers") == ['"Connection: $connection_of_client"']
 
 
 def test_only_the_balancers_page_is_beside_the_public_server(conf: Conf) -> None:
