@@ -55,8 +55,16 @@ class Stack:
         expression = "msg={{ [inventory_hostname, ansible_host, ec2_region] }}"
         self.instance_id, self.address, self.region = host.ansible("ansible.builtin.debug", expression)["msg"]
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
-        config = json.loads(host.check_output(f"cd {self.directory} && docker compose config --format json"))
-        self.replicas: int = config["services"]["app"]["deploy"]["replicas"]
+        self.replicas = self.wanted()
+
+    def wanted(self) -> int:
+        """Read how many replicas the live release asks for.
+
+        Returns:
+            Their number.
+        """
+        config = json.loads(self.host.check_output(f"cd {self.directory} && docker compose config --format json"))
+        return int(config["services"]["app"]["deploy"]["replicas"])
 
     @property
     def ec2(self) -> Any:

@@ -215,6 +215,8 @@ class Lab:
         if Lab._settled != self._state():
             run = play("deploy")
             assert run.status == 0, run.output[-3000:]
+            # An earlier run of the tests may have left another number of replicas.
+            self.stack.replicas = self.stack.wanted()
         self.stack.wait_for("all replicas answer", lambda: len(self.stack.ask(30)) == self.stack.replicas)
         Lab._settled = self._state()
 
