@@ -292,10 +292,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._say(f"going back to release {release}")
         try:
             self._put_back(release)
+        except AnsibleActionFail as failure:
+            return f"Going back to release {release} failed as well.\n{failure.message}"
+        try:
             # The release that does not work, its secrets and its images are of no use to anybody.
             self._do("prune", count=int(self._task.args["keep"]))
         except AnsibleActionFail as failure:
-            return f"Going back to release {release} failed as well.\n{failure.message}"
+            return f"Release {release} serves on. The other one could not be removed.\n{failure.message}"
         return f"Release {release} serves on."
 
     def _put_back(self, release: str) -> None:
