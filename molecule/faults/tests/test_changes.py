@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import Report
 from tests.faults.lab import Lab, extra, play
-from tests.faults.rows import Book, Row
+from tests.faults.rows import Book
 from tests.live_app import edit, services
 
 PATIENCE_S = 10
@@ -114,23 +113,14 @@ def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
         row.figure("duration (s)", run.seconds)
 
 
-def _but_kept_connections(row: Row, report: Report) -> None:
-    """Note what was lost, and apart from it what was sent just when nginx closed a connection that was kept."""
-    row.load(report, get=None, post=None)
-    lost = sum(report.failures().values()) - report.resets_reused
-    row.most("failed, kept connections closed between two requests left out", lost, 0)
-    row.figure("kept connections closed between two requests", report.resets_reused)
-
-
 def test_change_of_nginx(lab: Lab, book: Book) -> None:
-    """A reload is not free in this nginx: it closes connections of clients."""
+    """A reload closes connections of clients, which are asked before to go on over others."""
     with book.row("nginx configuration changed and reloaded") as row:
         with lab.load() as load:
             for seconds in (41, 42, 43):
                 run = play("deploy", *extra(stack_retry_after_seconds=seconds))
                 row.holds("it runs with the new configuration", run.status == 0 and lab.nginx_is_current())
         row.load(load.report())
-        row.figure("resets on kept connections", load.report().resets_reused)
 
 
 def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
@@ -143,7 +133,7 @@ def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
                 runs.append(play("deploy", *extra(stack_nginx_memory=f"{mib}m")))
                 (after,) = lab.stack.containers("nginx")
                 row.holds("it is another one", runs[-1].status == 0 and after.id != before.id)
-        _but_kept_connections(row, load.report())
+        row.load(load.report())
         row.figure("longest deploy (s)", max(run.seconds for run in runs))
 
 
@@ -155,7 +145,7 @@ def test_new_base(lab: Lab, book: Book) -> None:
             run = play("deploy", *extra(image_base_revision=str(time.time())))
         after = {one["Image"] for name in ("nginx", "app") for one in lab.stack.inspect(name)}
         row.holds("nginx and the app are others", run.status == 0 and not before & after)
-        _but_kept_connections(row, load.report())
+        row.load(load.report())
         row.figure("from the command to all replicas and nginx live (s)", run.seconds)
         for name, seconds in run.task_seconds().items():
             row.figure(f"of which: {name} (s)", seconds)

@@ -352,11 +352,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         self._say(f"going back to release {release}")
         try:
             self._put_back(release)
+        except AnsibleActionFail as failure:
+            return f"Going back to release {release} failed as well.\n{failure.message}"
+        try:
             # The release that does not work, its secrets, images and static files are of no use to anybody.
             kept = self._do("prune", count=int(self._task.args["keep"]))["static"]
             self._static_files(action="forget", keep=kept)
         except AnsibleActionFail as failure:
-            return f"Going back to release {release} failed as well.\n{failure.message}"
+            return f"Release {release} serves on. The other one could not be removed.\n{failure.message}"
         return f"Release {release} serves on."
 
     def _put_back(self, release: str) -> None:
