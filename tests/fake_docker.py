@@ -19,9 +19,8 @@ for words, answer in json.loads((here / "answers").read_text()):
     if words in asked:
         if "copy" in answer:
             sys.stdout.write(sys.stdin.read())
-        sys.stdout.write(answer.get("says", ""))
+        print(answer.get("says", ""), end="", flush=True)
         sys.stderr.write(answer.get("complains", ""))
-        sys.stdout.flush()
         time.sleep(answer.get("takes", 0))
         sys.exit(answer.get("status", 0))
 """
