@@ -13,7 +13,7 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 INVENTORY := inventories/local
 
 # In this order: `default` makes the instance that the others use, `aws` bakes an image of it and removes it.
-SCENARIOS := default rollout security aws
+SCENARIOS := default rollout services security aws
 
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"

@@ -8,8 +8,9 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from contextlib import closing
+from copy import copy
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import boto3
 from testinfra.host import Host
@@ -21,6 +22,7 @@ CLIENTS = 8
 RATE = 200
 """Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
+ANSWER_S = 10
 
 
 @dataclass
@@ -54,8 +56,23 @@ class Stack:
         # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
         expression = "msg={{ [inventory_hostname, ansible_host, ec2_region] }}"
         self.instance_id, self.address, self.region = host.ansible("ansible.builtin.debug", expression)["msg"]
+        self.name, self.prefix = self.address, ""
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
         self.replicas = self.wanted()
+
+    def at(self, name: str, prefix: str) -> Self:
+        """Ask by another name, and below a path.
+
+        Args:
+            name: A host name of the stack.
+            prefix: The path of a service, without the slash at its end.
+
+        Returns:
+            The same stack, asked so.
+        """
+        other = copy(self)
+        other.name, other.prefix = name, prefix
+        return other
 
     def wanted(self) -> int:
         """Read how many replicas the live release asks for.
@@ -98,17 +115,33 @@ class Stack:
         found: list[dict[str, Any]] = json.loads(self.host.check_output(f"docker inspect {ids}"))
         return found
 
-    def get(self, path: str) -> Answer:
+    def get(self, path: str, **headers: str) -> Answer:
         """Ask for a page.
 
         Args:
             path: Its path.
+            **headers: Further headers, with _ in the place of -.
 
         Returns:
             The answer, whatever its status.
         """
+        return self.send("GET", path, None, **headers)
+
+    def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
+        """Send a request.
+
+        Args:
+            method: Its method.
+            path: Its path.
+            body: Its body.
+            **headers: Further headers, with _ in the place of -.
+
+        Returns:
+            The answer, whatever its status.
+        """
+        named = {name.replace("_", "-"): value for name, value in headers.items()} | {"Host": self.name}
         with self.connect() as connection:
-            connection.request("GET", path)
+            connection.request(method, f"{self.prefix}{path}", body, named)
             response = connection.getresponse()
             return Answer(response.status, dict(response.headers), response.read().decode())
 
@@ -118,7 +151,7 @@ class Stack:
         Returns:
             A context manager; its connection is kept alive between requests.
         """
-        return closing(http.client.HTTPConnection(self.address, timeout=10))
+        return closing(http.client.HTTPConnection(self.address, timeout=ANSWER_S))
 
     def whoami(self, connection: http.client.HTTPConnection) -> str:
         """Ask who answers.
@@ -132,7 +165,7 @@ class Stack:
         Raises:
             OSError: No answer, or one with another status than 200.
         """
-        connection.request("GET", "/whoami")
+        connection.request("GET", f"{self.prefix}/whoami", headers={"Host": self.name})
         response = connection.getresponse()
         body = response.read()
         if response.status != http.client.OK:
@@ -160,7 +193,23 @@ class Stack:
         Returns:
             A context manager; its report says what came of every request.
         """
-        return Load(f"http://{self.address}/", rate=rate, clients=CLIENTS, methods={"GET": 0.5, "POST": 0.5})
+        methods = {"GET": 0.5, "POST": 0.5}
+        url, path = f"http://{self.name}/", f"{self.prefix}/whoami"
+        return Load(url, rate=rate, clients=CLIENTS, methods=methods, path=path, address=self.address)
+
+    def logged(self, request_id: str) -> dict[str, Any]:
+        """Find a request in nginx's log.
+
+        Args:
+            request_id: Its id.
+
+        Returns:
+            What nginx says of it.
+        """
+        lines = f"cd {self.directory} && docker compose logs --no-log-prefix nginx | grep {request_id}"
+        # nginx keeps lines back for a second.
+        self.wait_for("nginx has logged it", lambda: self.host.run(lines).rc == 0)
+        return dict(json.loads(self.host.check_output(lines)))
 
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; a refused connection counts as not yet.

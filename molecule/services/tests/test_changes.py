@@ -1,0 +1,145 @@
+"""What runs is changed, ends and dies: no request is lost in any of the three servers, and no row of the database."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import pytest
+from testinfra.host import Host
+
+from loadgen import Load
+from tests.live_app import edit
+from tests.live_playbook import playbook
+from tests.live_services import PROBE, PROBES, SERVICES, changed, find
+from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
+
+RATE = 40
+"""Requests per second to each service."""
+UNDER_WAY_S = 5
+KEPT_OUT_S = 4
+
+
+@contextmanager
+def load_on_all(stack: Stack) -> Iterator[dict[str, Load]]:
+    """Keep clients of every service asking."""
+    with ExitStack() as loads:
+        yield {name: loads.enter_context(find(stack, name).under_load(RATE)) for name in SERVICES}
+
+
+def ids(stack: Stack, name: str) -> set[str]:
+    """List the replicas of a service."""
+    return {replica.id for replica in stack.containers(name)}
+
+
+def deploy(**variables: object) -> str:
+    """Deploy, and give what it said."""
+    deployed = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
+    assert deployed.ok, deployed.said
+    return deployed.said
+
+
+@pytest.fixture
+def version_2(tmp_path: Path) -> dict[str, object]:
+    """Give the services with another version of the probe."""
+    folder = tmp_path / "probe"
+    shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    edit(folder / "probe.py", "VERSION = 1", "VERSION = 2")
+    return {"stack_services": changed(**{name: {"context": str(folder)} for name in PROBES})}
+
+
+def test_data_and_requests_outlive_deploy_and_rollback(stack: Stack, version_2: dict[str, object]) -> None:
+    """All replicas of three services are replaced twice; the database is not touched, and migrated once a deploy."""
+    api = find(stack, "api")
+    assert api.send("POST", "/guests/jane").status == 200
+    before = json.loads(api.get("/guests").text)
+    database, replicas, untouched = ids(stack, "db"), {name: ids(stack, name) for name in PROBES}, ids(stack, "app")
+    with load_on_all(stack) as forth:
+        said = deploy(**version_2)
+    assert "the database is as this version needs it" in said
+    assert {json.loads(find(stack, name).get("/whoami").text)["version"] for name in PROBES} == {2}
+    after = json.loads(api.get("/guests").text)
+    assert after == before | {"migrations": before["migrations"] + 1}
+    with load_on_all(stack) as back:
+        gone_back = playbook("playbooks/rollback.yml")
+    assert gone_back.ok, gone_back.said
+    assert {json.loads(find(stack, name).get("/whoami").text)["version"] for name in PROBES} == {1}
+    assert json.loads(api.get("/guests").text) == after
+    assert (ids(stack, "db"), ids(stack, "app")) == (database, untouched)
+    assert all(ids(stack, name).isdisjoint(replicas[name]) for name in PROBES)
+    for load in [*forth.values(), *back.values()]:
+        assert_nothing_lost(load)
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_stopped_replica_finishes_what_it_has_begun(host: Host, stack: Stack, name: str) -> None:
+    """By hand, without a playbook: nginx looks away, the requests under way are answered, and then it ends."""
+    door = find(stack, name)
+    with ThreadPoolExecutor() as pool, door.under_load(RATE) as load:
+        # One for each thread of both replicas would block the health check as well.
+        late = [pool.submit(door.get, f"/sleep/{UNDER_WAY_S}") for _ in range(4)]
+        time.sleep(1)
+        victim = stack.containers(name)[0].id
+        host.check_output(f"docker stop {victim}")
+        answers = [one.result() for one in late]
+    host.check_output(f"docker start {victim}")
+    assert [answer.status for answer in answers] == [200] * len(answers)
+    # Of which some were its own.
+    assert victim in {json.loads(answer.text)["container"] for answer in answers}
+    assert_nothing_lost(load)
+    stack.wait_for("it takes its share again", lambda: victim in door.ask(10))
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_killed_and_frozen_replicas_cost_what_is_in_flight(host: Host, stack: Stack, name: str) -> None:
+    """The server's own process dies, then one gives no answer: the other replica takes over, each time."""
+    door = find(stack, name)
+    victim = stack.containers(name)[0].id
+    with door.under_load(RATE) as load:
+        host.check_output(f"docker kill --signal KILL {victim} && docker start {victim}")
+        stack.wait_for("it answers again", lambda: victim in door.ask(10))
+    report = load.report()
+    assert report.planned - report.ok <= CLIENTS, report.examples
+    assert report.failures("GET") == {}, report.examples
+    with door.under_load(RATE) as load:
+        host.check_output(f"docker pause {victim}")
+        time.sleep(KEPT_OUT_S)
+        others = set(door.ask(10))
+        host.check_output(f"docker unpause {victim}")
+        stack.wait_for("it answers again", lambda: victim in door.ask(10))
+    assert victim not in others
+    report = load.report()
+    assert report.planned - report.ok <= CLIENTS, report.examples
+
+
+def test_service_without_a_replica_fails_alone(host: Host, stack: Stack) -> None:
+    """Its own requests get 503, at once; the others do not notice."""
+    others = [name for name in SERVICES if name != "tools"]
+    victims = " ".join(ids(stack, "tools"))
+    with ExitStack() as entered:
+        loads = [entered.enter_context(find(stack, name).under_load(RATE)) for name in others]
+        host.check_output(f"docker stop {victims}")
+        assert find(stack, "tools").get("/whoami").status == 503
+        host.check_output(f"docker start {victims}")
+        stack.wait_for("it answers again", lambda: find(stack, "tools").get("/whoami").status == 200)
+    for load in loads:
+        assert_nothing_lost(load)
+
+
+def test_each_service_is_scaled_by_its_own_number(stack: Stack) -> None:
+    """Two at once, and the third stays."""
+    tools, live = ids(stack, "tools"), ids(stack, "live")
+    with load_on_all(stack) as loads:
+        up = playbook("playbooks/scale.yml", "--extra-vars", "api=1 tools=3")
+        assert up.ok, up.said
+        assert [len(ids(stack, name)) for name in PROBES] == [1, 3, 2]
+        down = playbook("playbooks/scale.yml", "--extra-vars", "api=2 tools=2")
+        assert down.ok, down.said
+    assert (ids(stack, "tools") & tools, ids(stack, "live")) == (tools, live)
+    for load in loads.values():
+        assert_nothing_lost(load)

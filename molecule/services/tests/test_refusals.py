@@ -1,0 +1,82 @@
+"""What is wrong is said in a sentence, and what serves goes on serving."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from tests.live_playbook import playbook
+from tests.live_services import SERVICES, VARIABLES, changed, find
+from tests.live_stack import Stack, assert_nothing_lost
+
+RATE = 40
+
+BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
+    "unknown server": (
+        {"stack_services": changed(tools={"server": "waitress"})},
+        "stack_services[2] (tools): server is 'waitress': allowed is gunicorn, uwsgi or granian",
+    ),
+    "two services on one path": (
+        {"stack_services": changed(tools={"path": "/api/"})},
+        "stack_services: api and tools both have the path /api",
+    ),
+    "no service for the rest": (
+        {"stack_services": changed(app={"path": "/app"})},
+        "stack_services: no service without a host has the path /",
+    ),
+    "secret missing from the vault": (
+        {"stack_services": changed(api={"secrets": {"DATABASE_URL": "{{ vault_database_url }}"}})},
+        "stack_services[1] (api): the secret DATABASE_URL has no value",
+    ),
+    "unknown database": (
+        {"stack_services": changed(api={"accessories": ["bd"]})},
+        "db",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BEFORE_ANYTHING)
+def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> None:
+    """No task on the instance ran."""
+    variables, told = BEFORE_ANYTHING[what]
+    refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
+    assert not refused.ok
+    assert told in " ".join(refused.said.split())
+    assert refused.changed.get(stack.instance_id, 0) == 0
+    assert "Deploy the stack" not in refused.said
+
+
+def test_module_that_is_not_there_leaves_the_old_version_serving(stack: Stack) -> None:
+    """Nobody can know it before the image is built; the reason is one line."""
+    door = find(stack, "tools")
+    before = {replica.id for replica in stack.containers("tools")}
+    with door.under_load(RATE) as load:
+        wrong = {"stack_services": changed(tools={"app": "prob:create_app()"}), "stack_start_seconds": 10}
+        refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(wrong))
+    assert not refused.ok
+    assert "app is 'prob:create_app()': there is no module prob in /srv/app" in refused.said
+    assert "serves on." in refused.said
+    assert {replica.id for replica in stack.containers("tools")} == before
+    assert_nothing_lost(load)
+
+
+def test_another_password_than_the_volume_has_is_told(stack: Stack) -> None:
+    """PostgreSQL keeps the password of its first start; the data stays, and what is served from it."""
+    door = find(stack, "api")
+    guests = json.loads(door.get("/guests").text)
+    other = "another-password-by-far"
+    accessories = [entry | {"password": "{{ given_password }}"} for entry in VARIABLES["accessory_services"]]
+    variables = {"accessory_services": accessories, "given_password": other}
+    with find(stack, "app").under_load(RATE) as load:
+        refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
+    assert not refused.ok
+    assert "accessory_services[0] (db): password is not the one that its volume" in " ".join(refused.said.split())
+    assert other not in refused.said
+    assert_nothing_lost(load)
+    stack.wait_for("what was there is served", lambda: json.loads(door.get("/guests").text) == guests)
+    again = playbook("playbooks/deploy.yml")
+    assert again.ok, again.said
+    assert json.loads(door.get("/guests").text) == guests
+    assert len(stack.containers("api")) == SERVICES["api"]["replicas"]

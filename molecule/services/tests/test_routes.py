@@ -1,0 +1,100 @@
+"""Every request finds its service, and no service finds what is another's."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from testinfra.host import Host
+
+from tests.live_services import PROBES, SERVICES, find
+from tests.live_stack import Stack
+
+REQUESTS = 60
+MOST_UNEVEN = 1.10
+PROCESSES = {"gunicorn": "gunicorn", "uwsgi": "uwsgi-core", "granian": "granian"}
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_requests_reach_all_replicas_of_the_service_and_no_other(stack: Stack, name: str) -> None:
+    """By path and by host; each is scaled by its own number."""
+    answers = find(stack, name).ask(REQUESTS)
+    replicas = stack.containers(name)
+    assert set(answers) == {replica.id for replica in replicas}
+    assert len(replicas) == SERVICES[name]["replicas"]
+    assert max(answers.values()) / min(answers.values()) <= MOST_UNEVEN
+
+
+@pytest.mark.parametrize("name", SERVICES)
+def test_service_runs_in_its_server_and_nginx_speaks_its_protocol(host: Host, stack: Stack, name: str) -> None:
+    """The request's id is one, in the answer, in the app and in nginx's log, which has the replica's port."""
+    server = SERVICES[name].get("server", "gunicorn")
+    assert PROCESSES[server] in host.check_output(f"docker top {stack.containers(name)[0].id} -o args")
+    answer = find(stack, name).get("/whoami")
+    request = answer.headers["X-Request-ID"]
+    logged = stack.logged(request)
+    assert (logged["service"], logged["status"]) == (name, 200)
+    assert (logged["upstream"].rpartition(":")[2] == "8080") == (server == "uwsgi")
+    if name in PROBES:
+        assert json.loads(answer.text)["request_id"] == request
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_log_line_of_the_app_names_its_request(host: Host, stack: Stack, name: str) -> None:
+    """So that what nginx saw and what the app says of it are found together."""
+    request = find(stack, name).get("/sleep/0").headers["X-Request-ID"]
+    lines = f"cd {stack.directory} && docker compose logs {name}"
+    stack.wait_for("the line is in the log", lambda: f"WARNING {request} probe: slept" in host.check_output(lines))
+
+
+def test_paths_are_taken_by_whole_segments_and_hosts_are_apart(stack: Stack) -> None:
+    """`/apix` is not below `/api`; at a host of its own a service has all paths, and a name that is not ours none."""
+    www, live = find(stack, "app"), find(stack, "live")
+    assert www.get("/apix").status == 404
+    assert "Hello" in www.get("/").text
+    assert live.get("/api/whoami").status == 404
+    assert live.get("/whoami").status == 200
+    assert stack.at("strange.test", "").get("/").status == 421
+
+
+@pytest.mark.parametrize("name", PROBES)
+def test_app_knows_its_client_and_its_address(stack: Stack, name: str) -> None:
+    """As nginx saw them, whatever the client says of itself."""
+    door = find(stack, name)
+    claims = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "strange.test"}
+    said = json.loads(door.get("/whoami", **claims).text)
+    assert said["url"] == f"http://{door.name}{door.prefix}/whoami"
+    with door.connect() as connection:
+        connection.connect()
+        assert said["client"] == connection.sock.getsockname()[0]
+
+
+CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
+
+
+def test_only_the_service_that_names_the_database_reaches_it(host: Host, stack: Stack) -> None:
+    """And no service reaches the replicas of another."""
+
+    def reaches(who: str, whom: str, port: int) -> bool:
+        container = stack.containers(who)[0].id
+        return bool(host.run(f"docker exec {container} python3 -c '{CONNECT}' {whom} {port}").rc == 0)
+
+    assert reaches("api", "db", 5432)
+    (database,) = stack.inspect("db")
+    address = next(iter(database["NetworkSettings"]["Networks"].values()))["IPAddress"]
+    for name in set(SERVICES) - {"api"}:
+        assert not reaches(name, "db", 5432)
+        assert not reaches(name, address, 5432)
+    for name in set(SERVICES) - {"tools"}:
+        for replica in stack.inspect("tools"):
+            for network in replica["NetworkSettings"]["Networks"].values():
+                assert not reaches(name, network["IPAddress"], 8080)
+
+
+def test_secret_is_where_it_is_wanted_and_nowhere_else(host: Host, stack: Stack) -> None:
+    """The address of the database with its password: a file for one service, and in nobody's container settings."""
+    for name in SERVICES:
+        container = stack.containers(name)[0].id
+        files = host.check_output(f"docker exec {container} ls /run/secrets 2>/dev/null || true").split()
+        assert sorted(files) == (["DATABASE_URL", "db_password"] if name == "api" else [])
+    assert "postgresql://app:" not in host.check_output("docker ps --all --quiet | xargs docker inspect")
