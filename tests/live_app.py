@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 from tests.project import ROOT, load_mapping
 
 INVENTORY = "inventories/aws"
+OTHER_SERVER = os.environ.get("FAULTS_SERVER", "")
+"""The application server to try in the place of the inventory's."""
 
 
 def services(app: Path, **changes: Any) -> list[dict[str, Any]]:
@@ -22,7 +25,8 @@ def services(app: Path, **changes: Any) -> list[dict[str, Any]]:
         A value of ``stack_services``.
     """
     known = load_mapping(ROOT / INVENTORY / "group_vars/all/services.yml")["stack_services"]
-    return [known[0] | {"context": str(app)} | changes, *known[1:]]
+    server = {"server": OTHER_SERVER} if OTHER_SERVER else {}
+    return [known[0] | server | {"context": str(app)} | changes, *known[1:]]
 
 
 def copy_app(folder: Path) -> Path:

@@ -21,7 +21,7 @@ from typing import Any
 import boto3
 
 from loadgen import Load
-from tests.live_app import INVENTORY, services
+from tests.live_app import INVENTORY, OTHER_SERVER, services
 from tests.live_stack import RATE, Stack
 from tests.project import ROOT
 
@@ -71,7 +71,8 @@ def command(playbook: str, *arguments: str) -> list[str]:
     Returns:
         The command.
     """
-    return ["ansible-playbook", f"playbooks/{playbook}.yml", "--inventory", INVENTORY, *arguments]
+    given = extra(stack_services=services(ROOT / "app")) if OTHER_SERVER else []
+    return ["ansible-playbook", f"playbooks/{playbook}.yml", "--inventory", INVENTORY, *given, *arguments]
 
 
 def play(playbook: str, *arguments: str, **environment: str) -> Run:
@@ -352,4 +353,5 @@ def machine(stack: Stack) -> dict[str, Any]:
         "instance": kind["Reservations"][0]["Instances"][0]["InstanceType"],
         "engine": json.loads(stack.host.check_output("docker version --format json"))["Server"]["Version"],
         "replicas": stack.replicas,
+        "server": services(ROOT / "app")[0]["server"],
     }
