@@ -48,17 +48,20 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
     assert "Deploy the stack" not in refused.said
 
 
-def test_module_that_is_not_there_leaves_the_old_version_serving(stack: Stack) -> None:
-    """Nobody can know it before the image is built; the reason is one line."""
-    door = find(stack, "tools")
-    before = {replica.id for replica in stack.containers("tools")}
-    with door.under_load(RATE) as load:
-        wrong = {"stack_services": changed(tools={"app": "prob:create_app()"}), "stack_start_seconds": 10}
-        refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(wrong))
+@pytest.mark.parametrize("name", ["tools", "extra"])
+def test_module_that_is_not_there_leaves_what_was_there_serving(stack: Stack, name: str) -> None:
+    """Nobody can know it before the image is built; the reason is one line, of a new service as well."""
+    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "app": "prob:create_app()", "replicas": 1}
+    others = [entry for entry in SERVICES.values() if entry["name"] != name]
+    before = {other: {replica.id for replica in stack.containers(other)} for other in SERVICES}
+    variables = {"stack_services": [*others, wrong], "stack_start_seconds": 10}
+    with find(stack, "tools").under_load(RATE) as load:
+        refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
     assert not refused.ok
     assert "app is 'prob:create_app()': there is no module prob in /srv/app" in refused.said
     assert "serves on." in refused.said
-    assert {replica.id for replica in stack.containers("tools")} == before
+    assert {other: {replica.id for replica in stack.containers(other)} for other in SERVICES} == before
+    assert not stack.containers("extra")
     assert_nothing_lost(load)
 
 

@@ -277,7 +277,22 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "wait": True,
             "wait_timeout": int(self._task.args["seconds"]),
         }
-        self._run("community.docker.docker_compose_v2", given)
+        try:
+            self._run("community.docker.docker_compose_v2", given)
+        except AnsibleActionFail as failure:
+            raise AnsibleActionFail(f"{failure.message}\n{self._reason_not_ready()}".rstrip()) from failure
+
+    def _reason_not_ready(self) -> str:
+        """Give the reason and the last log lines of a replica that is not ready, which Compose does not show."""
+        services = self._look(str(self._task.args["release"]))["services"]
+        replicas = [one for name, service in services.items() if name != "nginx" for one in service["replicas"]]
+        for replica in replicas:
+            if not replica["ready"]:
+                try:
+                    self._do("wait", replicas=[replica["id"]], seconds=0)
+                except AnsibleActionFail as failure:
+                    return str(failure.message)
+        return ""
 
     def _run(self, module: str, given: dict[str, Any]) -> dict[str, Any]:
         if os.getppid() != self._ansible:
