@@ -208,7 +208,7 @@ def test_streaming_is_for_who_asks_for_it(conf: Conf) -> None:
     live, app = locations(served(text))["/live/"], locations(served(text))["/"]
     (shop,) = locations(servers(text)["80"]).values()
     assert values(live, "proxy_buffering") == values(shop, "uwsgi_buffering") == ["off"]
-    assert (values(live, "send_timeout"), values(shop, "send_timeout")) == (["120s"], ["30s"])
+    assert (values(live, "send_timeout"), values(shop, "send_timeout")) == (["120s"], ["60s"])
     assert "set $streaming yes;" in live
     assert "set $streaming yes;" in shop
     assert "streaming" not in app

@@ -9,9 +9,11 @@ import socket
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from testinfra.host import Host
 
 from tests.live_stack import Stack
@@ -51,10 +53,11 @@ def _port(container: dict[str, Any]) -> str:
 
 
 @contextmanager
-def _neighbour(host: Host, image: str) -> Iterator[dict[str, Any]]:
+def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Start another service, with a way out, as the template describes one."""
     render = Renderer(ROOT / "roles")
     service = SERVICE | {"name": NEIGHBOUR, "replicas": 1, "internet": True}
+    image = replica["Config"]["Image"]
     text = render(
         "stack",
         "compose.yml.j2",
@@ -64,6 +67,12 @@ def _neighbour(host: Host, image: str) -> Iterator[dict[str, Any]]:
         stack_images={NEIGHBOUR: image, "nginx": image},
         __stack_engine={"stdout": "26.1"},
     )
+    defined = yaml.safe_load(text)["services"][NEIGHBOUR]
+    (server,) = [Path("/run") / volume["source"] for volume in defined["volumes"]]
+    (known,) = [mount["Source"] for mount in replica["Mounts"] if mount["Type"] == "bind"]
+    # The replica's own, but for the port.
+    port = f"s/{_port(replica)}/{defined['environment']['PORT']}/"
+    host.check_output(f"mkdir -p {server} && sed {port} {known}/gunicorn.conf.py > {server}/gunicorn.conf.py")
     encoded = base64.b64encode(text.encode()).decode()
     compose = f"echo {encoded} | base64 -d | docker compose --project-directory /run --file -"
     try:
@@ -71,7 +80,7 @@ def _neighbour(host: Host, image: str) -> Iterator[dict[str, Any]]:
         (found,) = json.loads(host.check_output(f"docker inspect $({compose} ps --quiet {NEIGHBOUR})"))
         yield found
     finally:
-        host.check_output(f"{compose} down --timeout 1")
+        host.check_output(f"{compose} down --timeout 1; rm -r {server}")
 
 
 @dataclass(frozen=True)
@@ -106,7 +115,7 @@ class Scene:
 def scene(host: Host, stack: Stack) -> Iterator[Scene]:
     """Look once: each question to the instance takes a second."""
     nginx, replica = stack.inspect("nginx")[0], stack.inspect("app")[0]
-    with _neighbour(host, replica["Config"]["Image"]) as neighbour:
+    with _neighbour(host, replica) as neighbour:
         yield Scene(
             nginx,
             replica,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live_app import edit
 from tests.live_playbook import playbook
-from tests.live_services import SERVICES, VARIABLES, changed, find
+from tests.live_services import PROBE, SERVICES, VARIABLES, changed, find
 from tests.live_stack import Stack, assert_nothing_lost
 
 RATE = 40
@@ -16,11 +19,15 @@ RATE = 40
 BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
     "unknown server": (
         {"stack_services": changed(tools={"server": "waitress"})},
-        "stack_services[2] (tools): server is 'waitress': allowed is gunicorn, uwsgi or granian",
+        "stack_services[2] (tools): server is 'waitress': allowed is gunicorn or uwsgi or granian",
     ),
     "two services on one path": (
         {"stack_services": changed(tools={"path": "/api/"})},
         "stack_services: api and tools both have the path /api",
+    ),
+    "missing module": (
+        {"stack_services": changed(tools={"app": "prob:create_app()"})},
+        "stack_services[2] (tools): app is 'prob:create_app()': there is no prob.py in",
     ),
     "no service for the rest": (
         {"stack_services": changed(app={"path": "/app"})},
@@ -32,7 +39,7 @@ BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown database": (
         {"stack_services": changed(api={"accessories": ["bd"]})},
-        "db",
+        "stack_services[1] (api): accessories is",
     ),
 }
 
@@ -49,16 +56,19 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
 
 
 @pytest.mark.parametrize("name", ["tools", "extra"])
-def test_module_that_is_not_there_leaves_what_was_there_serving(stack: Stack, name: str) -> None:
-    """Nobody can know it before the image is built; the reason is one line, of a new service as well."""
-    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "app": "prob:create_app()", "replicas": 1}
+def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack, tmp_path: Path, name: str) -> None:
+    """The module is there and needs one that is not; the reason is told, of a new service as well."""
+    folder = tmp_path / "probe"
+    shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    edit(folder / "probe.py", "import socket\n", "import socket\n\nimport nowhere\n")
+    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "context": str(folder), "replicas": 1}
     others = [entry for entry in SERVICES.values() if entry["name"] != name]
     before = {other: {replica.id for replica in stack.containers(other)} for other in SERVICES}
     variables = {"stack_services": [*others, wrong], "stack_start_seconds": 10}
     with find(stack, "tools").under_load(RATE) as load:
         refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
     assert not refused.ok
-    assert "app is 'prob:create_app()': there is no module prob in /srv/app" in refused.said
+    assert "No module named 'nowhere'" in refused.said
     assert "serves on." in refused.said
     assert {other: {replica.id for replica in stack.containers(other)} for other in SERVICES} == before
     assert not stack.containers("extra")

@@ -29,7 +29,7 @@ def test_requests_reach_all_replicas_of_the_service_and_no_other(stack: Stack, n
 def test_service_runs_in_its_server_and_nginx_speaks_its_protocol(host: Host, stack: Stack, name: str) -> None:
     """The request's id is one, in the answer, in the app and in nginx's log, which has the replica's port."""
     server = SERVICES[name].get("server", "gunicorn")
-    assert PROCESSES[server] in host.check_output(f"docker top {stack.containers(name)[0].id} -o args")
+    assert PROCESSES[server] in host.check_output(f"docker top {stack.containers(name)[0].id} -o pid,args")
     answer = find(stack, name).get("/whoami")
     request = answer.headers["X-Request-ID"]
     logged = stack.logged(request)
