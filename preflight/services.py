@@ -148,11 +148,11 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
     for position, service in enumerate(services):
         name = str(service.get("name"))
         where = f"stack_services[{position}] ({name})"
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or name in IMAGE_NAMES:
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", name) or name in IMAGE_NAMES:
             taken = ", ".join(sorted(IMAGE_NAMES))
             yield (
                 f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, at most 31, "
-                f"a letter first, but not {taken}"
+                f"a letter first, no hyphen last, but not {taken}"
             )
         for key in sorted(set(service) - set(allowed)):
             yield f"{where}: {key} is no key of a service{did_you_mean(key, allowed)}"

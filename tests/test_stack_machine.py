@@ -26,10 +26,13 @@ from roles.stack.library.stack_machine import (
     kept_releases,
     lock,
     locked,
+    stand_in,
     strangers_to_nginx,
+    try_nginx,
     unlock,
     write,
 )
+from tests.fake_docker import Docker
 
 JANE = {"who": "jane", "controller": "janes-machine", "pid": 1}
 JOE = {"who": "joe", "controller": "joes-machine", "pid": 2}
@@ -199,3 +202,31 @@ def test_only_what_is_published_is_led_to_who_stands_in(host_ip: str, asked: str
         f"add rule ip t {chain} fib daddr type local {asked}tcp dport 7151 dnat to 172.19.0.3:80"
         for chain in ("prerouting", "output")
     ]
+
+
+def test_only_an_nginx_that_was_tried_is_found_by_the_services(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The one that stands in has nginx's names in their networks; the one on trial may be broken."""
+    docker = Docker(tmp_path / "bin", monkeypatch)
+    (tmp_path / "bin" / "nft").symlink_to("/bin/true")
+    port = {"host_ip": "127.0.0.1", "published": "7151", "target": 80}
+    config = {"name": "fleet", "services": {"nginx": {"ports": [port]}}, "networks": {"default": {"name": "front"}}}
+    beside = {
+        "Id": "beside",
+        "RestartCount": 0,
+        "Config": {"Labels": {"com.docker.compose.service": "nginx"}},
+        "State": {"Running": True, "Restarting": False},
+        "NetworkSettings": {"Networks": {"front": {"IPAddress": "172.19.0.9"}}},
+    }
+    docker.answer("config --format", says=json.dumps(config))
+    docker.answer("inspect", says=json.dumps([beside]))
+    docker.answer("balancer-status", says="{}")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    monkeypatch.setattr("roles.stack.library.stack_machine.connects", lambda _: True)
+    try_nginx(machine, 1)
+    assert stand_in(machine, 1) == {"changed": True, "serves": True}
+    tried, stands_in = docker.asked("run --detach")
+    assert "--use-aliases" in stands_in
+    assert stands_in.index("--use-aliases") < stands_in.index("nginx"), "an option after the service is its command"
+    assert "--use-aliases" not in tried

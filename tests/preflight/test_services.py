@@ -85,7 +85,7 @@ def test_good_value_of_a_service_is_allowed(project: Path, key: str, value: obje
     assert service_problems(project, service(**{key: value})) == []
 
 
-@pytest.mark.parametrize("name", ["App", "1app", "my_app", "-app", "app.de", "", "a" * 32, "app\n", None])
+@pytest.mark.parametrize("name", ["App", "1app", "my_app", "-app", "app-", "app.de", "", "a" * 32, "app\n", None])
 def test_name_has_to_serve_as_image_and_host_name(project: Path, name: str | None) -> None:
     """It names an image, a DNS entry, an nginx upstream and a container at once."""
     (problem,) = service_problems(project, service(name=name))

@@ -151,12 +151,26 @@ def test_every_service_has_a_network_of_its_own(compose: Compose, services: list
     """Only nginx is in all of them, and alone in the one that is published; from a service's nobody gets out."""
     content = compose(services)
     inside = [f"{service['name']}.inside" for service in services]
-    assert content["services"]["nginx"]["networks"] == ["default", *inside]
+    assert list(content["services"]["nginx"]["networks"]) == ["default", *inside]
     assert [content["services"][service["name"]]["networks"] for service in services] == [[name] for name in inside]
     assert content["networks"].keys() == {"default", *inside}
     for name in inside:
         assert content["networks"][name]["internal"] is True
         assert content["networks"][name]["driver_opts"] == {"com.docker.network.bridge.inhibit_ipv4": "true"}
+
+
+def test_services_find_nginx_by_each_others_names(compose: Compose) -> None:
+    """Nobody by its own name, nor by a bare one: those are the containers'; and who is alone finds nobody."""
+    tools = APP | {"name": "tools", "path": "/tools"}
+    content = compose([APP, API, tools], stack_images=IMAGES | {"tools": "flask-fleet/tools:0"})
+    assert content["services"]["nginx"]["networks"] == {
+        "default": None,
+        "app.inside": {"aliases": ["api-2.internal", "tools.internal"]},
+        "api-2.inside": {"aliases": ["app.internal", "tools.internal"]},
+        "tools.inside": {"aliases": ["app.internal", "api-2.internal"]},
+    }
+    # As Compose reads a mere list of them: another description would replace an nginx that serves one service.
+    assert compose([APP])["services"]["nginx"]["networks"] == {"default": None, "app.inside": None}
 
 
 def test_a_service_that_asks_others_gets_a_way_out(compose: Compose) -> None:

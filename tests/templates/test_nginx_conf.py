@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+import yaml
 
 from plugins.filter.routes import DEFAULTS
 from roles.stack.filter_plugins.service_port import service_port
@@ -17,7 +18,7 @@ APP = {"name": "app", "path": "/"}
 API = {"name": "api-2", "path": "/api/"}
 LIVE = {"name": "live", "path": "/live", "server": "granian", "streaming": True, "timeout_seconds": 120}
 SHOP = {"name": "shop", "host": "example.test", "server": "uwsgi", "body_bytes": 20971520, "streaming": True}
-SEVERAL = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
+SEVERAL: list[dict[str, Any]] = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
 """One of each kind: static files, uwsgi, streaming, and a host of its own."""
 SERVICES = {
     "one service": [APP],
@@ -74,6 +75,15 @@ def served(text: str) -> str:
     """Return the server that is published."""
     (server,) = (part for part in text.split("\n    server {")[1:] if "listen 80 " in part)
     return server
+
+
+def named_servers(text: str) -> tuple[dict[str, str], dict[str, str]]:
+    """Return the servers with names, by them: those for visitors, and those for the other services."""
+    both: tuple[dict[str, str], dict[str, str]] = {}, {}
+    for part in text.split("\n    server {")[1:]:
+        for name in values(part, "server_name"):
+            both[values(part, "listen") == ["8000"]][name] = part
+    return both
 
 
 def is_uwsgi(service: dict[str, Any]) -> bool:
@@ -181,7 +191,7 @@ def test_a_host_has_a_server_of_its_own_behind_https(conf: Conf) -> None:
     assert 'example.test "";' in block(text, "map $host $strange_name")
     # All names have services of their own: nobody can ask for the rest but for its health, over plain HTTP.
     alone = conf([APP, SHOP], **TLS | {"stack_host_names": ["example.test"]})
-    assert values(alone, "server_name") == ["example.test"]
+    assert list(named_servers(alone)[0]) == ["example.test"]
     assert "http://app$upstream_pool" in block(servers(alone)["80 default_server"], "location = /healthz")
 
 
@@ -190,14 +200,16 @@ def test_every_service_has_its_own_limits(conf: Conf, services: list[dict[str, A
     """Who sends too much is told by the number of that service; an error page in a location undoes those above it."""
     text = conf(services, stack_body_bytes=2000)
     largest = {service["name"]: service.get("body_bytes", 2000) for service in services}
-    for server in (part for part in text.split("\n    server {")[1:] if "$strange_name" in part):
-        for inside in locations(server).values():
-            (name,) = values(inside, r"set \$service")
-            assert values(inside, "client_max_body_size") == [str(largest[name])]
+    for server in (part for part in text.split("\n    server {")[1:] if "too_large" in part):
+        for location in locations(server).values():
+            (name,) = values(location, r"set \$service")
+            assert values(location, "client_max_body_size") == [str(largest[name])]
             pages = [f"413 @{name}.too_large", "429 @too_many", "500 503 =503 @unavailable"]
-            assert values(inside, "error_page") == pages
+            assert values(location, "error_page") == pages
             said = block(server, f"location @{name}.too_large")
             assert f'return 413 "The body of a request may have at most {largest[name]} bytes.\\n";' in said
+            for page in ("location @too_many", "location @unavailable"):
+                assert page in server
     # Where requests are only led elsewhere, none is refused for a length that a service allows.
     assert values(text.split("\n    server {")[0], "client_max_body_size") == [str(max(largest.values()))]
 
@@ -342,7 +354,7 @@ def test_every_server_with_replicas_lets_clients_go(conf: Conf, more: dict[str, 
     """Before nginx ends; until then a connection is what the client asks for, such as an upgrade to WebSocket."""
     servers = conf(SEVERAL, **more).split("\n    server {")[1:]
     proxying = [server for server in servers if "_pass " in server]
-    assert len(proxying) == (3 if more else 2)
+    assert len(proxying) == (3 if more else 2) + len(SEVERAL)
     for server in proxying:
         assert values(server, r"set \$connection_of_client") == ["$http_connection", "close"]
         assert values(block(server, "if (-f /tmp/closing)"), r"set \$connection_of_client") == ["close"]
@@ -350,8 +362,37 @@ def test_every_server_with_replicas_lets_clients_go(conf: Conf, more: dict[str, 
 
 
 def test_only_the_balancers_page_is_beside_the_public_server(conf: Conf) -> None:
-    """What it knows of the replicas is for this container, not for the network."""
-    assert values(conf([APP, API]), "listen") == ["80 default_server", "127.0.0.1:8081"]
+    """What it knows of the replicas is for this container, not for the network; and who is alone is asked by nobody."""
+    assert values(conf([APP]), "listen") == ["80 default_server", "127.0.0.1:8081"]
+
+
+@pytest.mark.parametrize("more", [{}, TLS], ids=["HTTP", "HTTPS"])
+def test_services_are_asked_by_each_others_names(conf: Conf, more: dict[str, Any]) -> None:
+    """Every path as it is, and each answered as the public is; who asks for another name is told so."""
+    text = conf(SEVERAL, **more)
+    found = named_servers(text)[1]
+    assert list(found) == [f"{service['name']}.internal" for service in SEVERAL]
+    public = [part for part in text.split("\n    server {")[1:] if "too_large" in part and part not in found.values()]
+    answers = {leads_to(one): one for part in public for one in locations(part).values() if "alias" not in one}
+    for service in SEVERAL:
+        server = found[f"{service['name']}.internal"]
+        assert locations(server).keys() == {"/"}
+        assert locations(server)["/"] == answers[service["name"]]
+        # HTTPS, maintenance and the site's names are for visitors.
+        for visitors in ("return 421", "return 30", "return 503", "ssl", "maintenance", "$strange_name", "alias"):
+            assert visitors not in server
+    assert values(servers(text)["8000 default_server"], "return") == ["421"]
+    assert values(servers(text)["8000 default_server"], "(?:proxy|uwsgi)_pass") == []
+
+
+def test_services_ask_where_compose_leads_them(conf: Conf, render: Renderer) -> None:
+    """The names that nginx has in the networks are those that it answers to."""
+    given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_engine": {"stdout": "26.1"}}
+    facts = {"processor_nproc": 1, "memtotal_mb": 950}
+    compose = yaml.safe_load(render("stack", "compose.yml.j2", facts=facts, stack_services=[APP, API], **given))
+    networks = compose["services"]["nginx"]["networks"].values()
+    aliases = {alias for network in networks for alias in (network or {}).get("aliases", [])}
+    assert aliases == named_servers(conf([APP, API]))[1].keys()
 
 
 def test_nginx_writes_only_where_it_can(conf: Conf) -> None:
@@ -530,15 +571,16 @@ def test_without_a_certificate_there_is_no_https(conf: Conf) -> None:
 def test_with_a_certificate_services_are_behind_https_only(conf: Conf, services: list[dict[str, Any]]) -> None:
     """What is sent over plain HTTP can be read on the way; only health is answered there."""
     found = servers(conf(services, **TLS))
-    assert set(found) == {"443 ssl", "443 ssl default_server", "80 default_server", "127.0.0.1:8081"}
+    among_themselves = {"8000", "8000 default_server"} if len(services) > 1 else set()
+    public = {"443 ssl", "443 ssl default_server", "80 default_server"}
+    assert set(found) == public | among_themselves | {"127.0.0.1:8081"}
     assert {leads_to(inside) for inside in locations(found["443 ssl"]).values()} <= {one["name"] for one in services}
     plain = found["80 default_server"]
     assert values(plain, "(?:proxy|uwsgi)_pass") == ["http://app$upstream_pool"]
     assert leads_to(block(plain, "location = /healthz")) == "app"
     # As over HTTPS, when no replica is ready: who watches takes a 500 for a broken program.
     assert values(plain, "error_page") == ["500 503 =503 @unavailable"]
-    names = values(conf(services, **TLS), "server_name")
-    assert " ".join(names) == "www.example.test example.test"
+    assert " ".join(named_servers(conf(services, **TLS))[0]) == "www.example.test example.test"
 
 
 def test_health_is_asked_of_uwsgi_over_plain_http_too(conf: Conf) -> None:

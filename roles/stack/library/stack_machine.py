@@ -643,7 +643,8 @@ def stand_in(machine: Machine, seconds: int) -> dict[str, Any]:
     ports = config["services"]["nginx"]["ports"]
     # The engine lets packets in only where a port is published; which one does not matter, and nobody is told.
     publish = [word for port in ports for word in ("--publish", f"127.0.0.1::{port['target']}")]
-    (container,) = machine.inspect([start_beside(machine, config, seconds, *publish)])
+    # The services find it by their names for each other too, where a client that is refused by one asks the next.
+    (container,) = machine.inspect([start_beside(machine, config, seconds, "--use-aliases", *publish)])
     address = container["NetworkSettings"]["Networks"][config["networks"]["default"]["name"]]["IPAddress"]
     run(["nft", diversion(stand_in_name(config), ports, address)])
     if not connects(ports[0]):
