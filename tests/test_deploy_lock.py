@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -42,10 +43,11 @@ def hold(folder: Path, who: Mapping[str, Any]) -> Path:
     return note
 
 
-def play(folder: Path, playbook: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """Run a playbook on two machines that are folders, and have no engine."""
+def play(folder: Path, playbook: str, *arguments: str, **two: Any) -> subprocess.CompletedProcess[str]:
+    """Run a playbook on two machines that are folders, and have no engine; the second may have variables of its own."""
     here = {"ansible_connection": "local", "ansible_python_interpreter": sys.executable}
     hosts = {name: here | {"stack_directory": str(folder / name)} for name in MACHINES}
+    hosts["two"] |= two
     groups = {"app": {"hosts": hosts}, "provisioner": {}}
     services = load_mapping(ROOT / "inventories/local/group_vars/all/services.yml")
     inventory = {"all": {"hosts": {"localhost": here}, "children": groups, "vars": services}}
@@ -99,3 +101,10 @@ def test_who_loses_is_told_before_anything_is_done(tmp_path: Path, arguments: li
     assert json.loads(note.read_text()) == holder(os.getpid())
     left = {path.name for path in (tmp_path / "one").iterdir()} if (tmp_path / "one").exists() else set()
     assert left == (set() if "--check" in arguments else {"lock.json.guard"})
+
+
+def test_a_machine_that_cannot_be_reached_leaves_no_other_one_locked(tmp_path: Path) -> None:
+    """Ansible gives up on all of them, and the lock of those that can be reached is to be given back."""
+    run = play(tmp_path, "deploy", ansible_connection="ssh", ansible_host="127.0.0.1", ansible_port=1)
+    assert re.search(r"^two +: .*unreachable=1 ", run.stdout, re.MULTILINE), run.stdout
+    assert [path.name for path in (tmp_path / "one").iterdir()] == ["lock.json.guard"]
