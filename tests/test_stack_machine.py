@@ -27,10 +27,12 @@ from roles.stack.library.stack_machine import (
     kept_releases,
     lock,
     locked,
+    look,
     strangers_to_nginx,
     unlock,
     write,
 )
+from tests.fake_docker import Docker
 
 JANE = {"who": "jane", "controller": "janes-machine", "pid": 1, "began": "7"}
 JOE = {"who": "joe", "controller": "joes-machine", "pid": 2, "began": "7"}
@@ -178,6 +180,24 @@ def test_a_roll_out_is_unfinished_until_its_end_which_leaves_a_line(machine: Mac
     end(machine, "one failed", "jane")
     assert not (machine.directory / UNFINISHED).exists()
     assert (machine.directory / "audit.log").read_text().endswith("one failed by jane\n")
+
+
+def test_only_an_unfinished_roll_out_is_gone_over_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have left something to remove; the lock, which every deploy has by then, tells nothing."""
+    docker = Docker(machine.directory / "bin", monkeypatch)
+    docker.answer("config --format", says=json.dumps({"name": "fleet", "services": {}}))
+    docker.answer("balancer-status", says="{}")
+    monkeypatch.setattr("roles.stack.library.stack_machine.can_divert", lambda: False)
+    activate(machine, "one")
+    mark = machine.directory / "releases" / digest(machine.directory, list(RENDERED.values())) / "activated"
+    mark.parent.mkdir()
+    mark.write_text("jane")
+    taken(machine, JANE)
+    assert look(machine, None)["converged"]
+    begin(machine, JANE, HOUR_S, {})
+    assert not look(machine, None)["converged"]
+    end(machine, "one live", "jane")
+    assert look(machine, None)["converged"]
 
 
 def test_activating_puts_both_files_in_place(machine: Machine) -> None:
