@@ -5,27 +5,29 @@ from __future__ import annotations
 import errno
 import json
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 from typing import Any
 
 import pytest
 
-from roles.stack.action_plugins.deploy_lock import is_alive
 from roles.stack.library.stack_machine import (
     ADMITTED,
     LOCK,
     RENDERED,
+    UNFINISHED,
     Machine,
     activate,
+    begin,
     digest,
     diversion,
+    end,
     forget_mounted,
     kept_releases,
     lock,
     locked,
+    look,
     stand_in,
     strangers_to_nginx,
     try_nginx,
@@ -34,8 +36,9 @@ from roles.stack.library.stack_machine import (
 )
 from tests.fake_docker import Docker
 
-JANE = {"who": "jane", "controller": "janes-machine", "pid": 1}
-JOE = {"who": "joe", "controller": "joes-machine", "pid": 2}
+JANE = {"who": "jane", "controller": "janes-machine", "pid": 1, "began": "7"}
+JOE = {"who": "joe", "controller": "joes-machine", "pid": 2, "began": "7"}
+DEAD = JOE | {"pid": 99}
 HOUR_S = 3600
 RACES = 20
 
@@ -51,60 +54,152 @@ def machine(tmp_path: Path) -> Machine:
     return Machine(tmp_path)
 
 
+def taken(machine: Machine, ours: dict[str, Any], dead: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Take the lock; give the answer."""
+    return lock(machine, ours, HOUR_S, dead or {})
+
+
+def race(machine: Machine, dead: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    """Have eight try to take the lock at once; give those who won."""
+    racers = [JOE | {"pid": pid} for pid in range(100, 108)]
+    start = Barrier(len(racers))
+
+    def run(ours: dict[str, Any]) -> bool:
+        start.wait()
+        return not taken(machine, ours, dead).get("failed")
+
+    with ThreadPoolExecutor(len(racers)) as pool:
+        return [ours for ours, won in zip(racers, pool.map(run, racers), strict=True) if won]
+
+
 def test_the_second_is_told_who_deploys_and_since_when(machine: Machine) -> None:
     """Two deploys at once would stop each other's replicas."""
-    assert not lock(machine, JANE, HOUR_S).get("failed")
-    refused = lock(machine, JOE, HOUR_S)
+    assert not taken(machine, JANE).get("failed")
+    refused = taken(machine, JOE)
     assert refused["failed"]
     assert refused["holder"] == JANE
     assert "jane, from janes-machine, has been deploying here since 20" in refused["msg"]
-    assert locked(machine, HOUR_S) == refused
+    assert "the lock expires in 3" in refused["msg"]
+    assert locked(machine, JOE, HOUR_S, {})["msg"].startswith("jane, from janes-machine, has been deploying here")
+
+
+def test_only_looking_takes_nothing(machine: Machine) -> None:
+    """In check mode."""
+    assert not locked(machine, JANE, HOUR_S, {}).get("failed")
+    assert not (machine.directory / LOCK).exists()
 
 
 def test_of_many_at_once_exactly_one_wins(machine: Machine) -> None:
     """Two pipelines start in the same second sooner or later."""
     for _ in range(RACES):
-        with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(lambda _: lock(machine, JANE, HOUR_S), range(8)))
-        assert sum(not result.get("failed") for result in results) == 1
-        unlock(machine, "one live", "jane")
+        (winner,) = race(machine)
+        unlock(machine, winner)
+
+
+def test_of_many_before_the_first_deploy_exactly_one_wins(tmp_path: Path) -> None:
+    """The folder is not there yet."""
+    for number in range(RACES):
+        machine = Machine(tmp_path / str(number) / "stack")
+        assert len(race(machine)) == 1
+        assert machine.directory.stat().st_mode & 0o777 == 0o755
 
 
 def test_of_many_that_find_a_stale_lock_exactly_one_wins(machine: Machine) -> None:
     """Taking a lock over is a race of its own."""
     for _ in range(RACES):
-        lock(machine, JANE, HOUR_S)
+        taken(machine, JANE)
         os.utime(machine.directory / LOCK, (0, 0))
-        with ThreadPoolExecutor(8) as pool:
-            results = list(pool.map(lambda _: lock(machine, JOE, HOUR_S), range(8)))
-        assert sum(not result.get("failed") for result in results) == 1
-        unlock(machine, "one live", "joe")
+        (winner,) = race(machine)
+        unlock(machine, winner)
+
+
+def test_of_many_that_find_a_dead_process_exactly_one_wins(machine: Machine) -> None:
+    """The others know that the first holder is dead; the one who took over from it is not."""
+    for _ in range(RACES):
+        taken(machine, DEAD)
+        (winner,) = race(machine, dead=DEAD)
+        unlock(machine, winner)
 
 
 def test_a_lock_that_was_left_behind_is_taken_over_aloud(machine: Machine) -> None:
     """Whoever was killed cannot unlock; whoever comes next should know."""
-    lock(machine, JANE, HOUR_S)
+    taken(machine, JANE)
     os.utime(machine.directory / LOCK, (0, 0))
-    assert not locked(machine, HOUR_S).get("failed")
-    taken = lock(machine, JOE, HOUR_S)
-    assert not taken.get("failed")
-    assert "jane left behind at 1970-01-01" in taken["warnings"][0]
-    assert lock(machine, JANE, HOUR_S)["holder"] == JOE
+    assert not locked(machine, JOE, HOUR_S, {}).get("failed")
+    answer = taken(machine, JOE)
+    assert not answer.get("failed")
+    assert "jane left behind at 1970-01-01" in answer["warnings"][0]
+    assert taken(machine, JANE)["holder"] == JOE
 
 
-def test_unlocking_lets_the_next_in_and_leaves_a_line(machine: Machine) -> None:
-    """Afterwards somebody asks who it was."""
-    lock(machine, JANE, HOUR_S)
-    unlock(machine, "one failed", "jane")
-    assert not lock(machine, JOE, HOUR_S).get("failed")
+def test_a_long_deploy_keeps_its_lock_while_its_process_lives(machine: Machine) -> None:
+    """On the same controller, which can tell; elsewhere the time counts, anew from the roll-out on."""
+    taken(machine, JANE)
+    os.utime(machine.directory / LOCK, (0, 0))
+    refused = taken(machine, JANE | {"pid": 3})
+    assert refused["holder"] == JANE
+    assert "since 1970-01-01 00:00:00 UTC; its process 1 lives" in refused["msg"]
+    begin(machine, JANE, HOUR_S, {})
+    refused = taken(machine, JOE)
+    assert refused["holder"] == JANE
+    assert "since 1970-01-01 00:00:00 UTC; the lock expires in 3" in refused["msg"]
+
+
+def test_who_has_the_lock_can_take_it_again(machine: Machine) -> None:
+    """A deploy makes sure of it before it replaces anything."""
+    assert not any(taken(machine, JANE).get(key) for key in ("failed", "changed", "warnings"))
+    assert not any(taken(machine, JANE).get(key) for key in ("failed", "changed", "warnings"))
+    # Another container of a pipeline may have the same name and number.
+    assert taken(machine, JANE | {"began": "8"})["failed"]
+
+
+def test_only_ours_is_given_back(machine: Machine) -> None:
+    """A run that was refused gives back as well, and so does one whose lock expired meanwhile."""
+    unlock(machine, JANE)
+    taken(machine, JANE)
+    unlock(machine, JOE)
+    assert taken(machine, JOE)["holder"] == JANE
+    unlock(machine, JANE)
+    assert not (machine.directory / LOCK).exists()
+    assert not taken(machine, JOE).get("failed")
+
+
+def test_a_roll_out_does_not_begin_when_the_lock_was_taken_over(machine: Machine) -> None:
+    """Two would replace each other's replicas."""
+    taken(machine, JANE)
+    os.utime(machine.directory / LOCK, (0, 0))
+    taken(machine, JOE)
+    assert begin(machine, JANE, HOUR_S, {})["failed"]
+    assert not (machine.directory / UNFINISHED).exists()
+
+
+def test_a_roll_out_is_unfinished_until_its_end_which_leaves_a_line(machine: Machine) -> None:
+    """Afterwards somebody asks who it was; one that was killed is finished by the next, which has another lock."""
+    assert begin(machine, JANE, HOUR_S, {})["changed"]
+    unlock(machine, JANE)
+    taken(machine, JOE)
+    assert (machine.directory / UNFINISHED).exists()
+    end(machine, "one failed", "jane")
+    assert not (machine.directory / UNFINISHED).exists()
     assert (machine.directory / "audit.log").read_text().endswith("one failed by jane\n")
 
 
-def test_a_process_is_alive_until_it_ended() -> None:
-    """The lock of a run that was killed on this controller is taken over at once."""
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
-        assert is_alive(process.pid)
-    assert not is_alive(process.pid)
+def test_only_an_unfinished_roll_out_is_gone_over_again(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may have left something to remove; the lock, which every deploy has by then, tells nothing."""
+    docker = Docker(machine.directory / "bin", monkeypatch)
+    docker.answer("config --format", says=json.dumps({"name": "fleet", "services": {}}))
+    docker.answer("balancer-status", says="{}")
+    monkeypatch.setattr("roles.stack.library.stack_machine.can_divert", lambda: False)
+    activate(machine, "one")
+    mark = machine.directory / "releases" / digest(machine.directory, list(RENDERED.values())) / "activated"
+    mark.parent.mkdir()
+    mark.write_text("jane")
+    taken(machine, JANE)
+    assert look(machine, None)["converged"]
+    begin(machine, JANE, HOUR_S, {})
+    assert not look(machine, None)["converged"]
+    end(machine, "one live", "jane")
+    assert look(machine, None)["converged"]
 
 
 def test_activating_puts_both_files_in_place(machine: Machine) -> None:
@@ -158,7 +253,7 @@ def test_only_a_roll_out_keeps_containers_from_nginx(machine: Machine) -> None:
     assert strangers_to_nginx(machine, both) == set()
     write(machine.directory / ADMITTED, json.dumps({"until_time": 0, "addresses": ["172.18.0.2"]}))
     assert strangers_to_nginx(machine, both) == {"new", "crashing"}
-    unlock(machine, "two failed", "jane")
+    end(machine, "two failed", "jane")
     assert strangers_to_nginx(machine, both) == set()
 
 

@@ -141,12 +141,30 @@ def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
     host.check_output(f"printf '{HOLDER}' > {lock}")
     edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
     before = {replica.id for replica in stack.containers("app")}
-    refused = _playbook("deploy", *_version_of(app))
-    host.check_output(f"rm {lock}")
-    assert refused.returncode != 0
-    assert "jane: hotfix, from janes-machine, has been deploying here since" in refused.stdout + refused.stderr
-    assert "image : " not in refused.stdout
+    audit = host.check_output(f"cat {stack.directory}/audit.log")
+    refused = [
+        _playbook("deploy", *_version_of(app)),
+        _playbook("rollback"),
+        _playbook("scale", "--extra-vars", "app=1"),
+    ]
+    # Who is refused leaves the lock where it is.
+    assert json.loads(host.check_output(f"cat {lock} && rm {lock}")) == json.loads(HOLDER)
+    for one in refused:
+        assert one.returncode != 0
+        assert "jane: hotfix, from janes-machine, has been deploying here since" in one.stdout + one.stderr
+        assert "image : " not in one.stdout
+        assert "changed=0" in one.stdout
+    assert host.check_output(f"cat {stack.directory}/audit.log") == audit
     assert {replica.id for replica in stack.containers("app")} == before
+
+
+def test_a_deploy_that_does_not_build_lets_the_next_in(host: Host, stack: Stack, app: Path) -> None:
+    """It had the lock, and replaced nothing, so there is nothing to note either."""
+    audit = host.check_output(f"cat {stack.directory}/audit.log")
+    edit(app / "Dockerfile", "USER 10001", "USER 10001\nRUN false")
+    assert _playbook("deploy", *_version_of(app)).returncode != 0
+    assert not host.file(f"{stack.directory}/lock.json").exists
+    assert host.check_output(f"cat {stack.directory}/audit.log") == audit
 
 
 def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
@@ -160,9 +178,10 @@ def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
     assert stack.get("/").status == 200
 
 
-def test_deploying_again_changes_nothing_and_repairs_all(stack: Stack) -> None:
+def test_deploying_again_changes_nothing_and_repairs_all(host: Host, stack: Stack) -> None:
     """Whatever was done by hand, one run brings what the inventory says; the next finds nothing to do."""
     assert _playbook("deploy").returncode == 0
     again = _playbook("deploy")
     assert "changed=0" in again.stdout
+    assert not host.file(f"{stack.directory}/lock.json").exists
     assert len(stack.containers("app")) == stack.replicas

@@ -10,7 +10,8 @@ import shutil
 import socket
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,8 +34,9 @@ options:
         can be replaced, and C(stand_down) ends that; C(retire) drains and removes one; C(retire_nginx) removes nginx
         after its clients went on over other connections; C(remove) removes one at once; C(prepare) runs a command in a
         container of a release that is not live yet; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails
-        while there is a lock; C(settle) notes that a release works, and removes like C(prune) what no kept release
-        needs; C(status) tells a person what runs.
+        while somebody else has the lock; C(begin) makes sure of the lock and notes that a roll-out is under way, C(end)
+        that it is over; C(settle) notes that a release works, and removes like C(prune) what no kept release needs;
+        C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -52,6 +54,8 @@ options:
       - lock
       - locked
       - unlock
+      - begin
+      - end
       - settle
       - prune
       - status
@@ -74,28 +78,36 @@ options:
     default: []
   seconds:
     description: How long to wait, for C(wait), C(try_nginx), C(stand_in) and C(prepare); after how long a lock is
-      stale, for C(lock) and C(locked).
+      stale that another controller took, for C(lock), C(locked) and C(begin).
     type: int
     default: 120
   release:
-    description: Id of the release, for C(look), C(activate), C(prepare), C(unlock) and C(settle).
+    description: Id of the release, for C(look), C(activate), C(prepare) and C(settle); with the outcome, for C(end).
     type: str
   controller:
-    description: Host name of the controller, for C(lock).
+    description: Host name of the controller, for C(lock), C(locked), C(unlock) and C(begin).
     type: str
     default: ""
   pid:
-    description: Process on the controller that deploys, for C(lock).
+    description: Process on the controller that deploys, for the same.
     type: int
     default: 0
+  began:
+    description: When that process began, as the controller's kernel counts, for the same; empty where it does not say.
+    type: str
+    default: ""
+  dead:
+    description: A holder whose process has ended, for C(lock) and C(begin); its lock is taken over.
+    type: dict
+    default: {}
   who:
-    description: Who deploys and why, for C(lock), C(unlock) and C(settle).
+    description: Who deploys and why, for C(lock), C(begin), C(end) and C(settle).
     type: str
     default: ""
 attributes:
   check_mode:
     support: partial
-    details: Only C(look), C(locked) and C(status) do anything then.
+    details: Only C(look), C(locked), C(unlock) and C(status) do anything then.
 """
 
 EXAMPLES = """
@@ -122,12 +134,14 @@ text:
 
 ACTIONS = [
     *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "retire_nginx", "remove"),
-    *("prepare", "lock", "locked", "unlock", "settle", "prune", "status"),
+    *("prepare", "lock", "locked", "unlock", "begin", "end", "settle", "prune", "status"),
 ]
-READING = {"look", "locked", "status"}
-"""The actions that change nothing."""
-HOLDER = ("who", "controller", "pid")
+READING = {"look", "locked", "unlock", "status"}
+"""The actions that change nothing; in check mode there is no lock of ours to give back."""
+PROCESS = ("controller", "pid", "began")
 LOCK = "lock.json"
+UNFINISHED = "unfinished"
+"""There from the beginning of a roll-out to its end, and after it when it was killed."""
 ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 HOLD_S = 30
@@ -401,8 +415,8 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
     )
     releases = kept_releases(machine.directory)
     stand_in_is_there = bool(machine.inspect([stand_in_name(config)])) or is_diverted(config)
-    # A run that was killed may have left all running, but without the mark, or with its lock.
-    settled = live in {one["id"] for one in releases} and not (machine.directory / LOCK).exists()
+    # A run that was killed may have left all running, but without the mark, or with what it meant to remove.
+    settled = live in {one["id"] for one in releases} and not (machine.directory / UNFINISHED).exists()
     return {
         "live": live,
         "services": services,
@@ -854,57 +868,128 @@ def prepare(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     return {"changed": True, "text": "\n".join([f"{what}:", *lines])}
 
 
-def locked(machine: Machine, seconds: int) -> dict[str, Any]:
-    """Tell whether somebody deploys.
+def locked(machine: Machine, ours: dict[str, Any], seconds: int, dead: dict[str, Any]) -> dict[str, Any]:
+    """Tell whether somebody else deploys.
 
     Args:
         machine: The stack.
-        seconds: Age from which a lock counts as left behind.
+        ours: Who asks, and the controller and process that do it.
+        seconds: Age from which a lock of another controller counts as left behind; on the same one, the process counts.
+        dead: A holder whose process has ended.
 
     Returns:
         Ansible's result; failed, with the holder, when somebody does; it names a lock that was left behind.
     """
-    note = machine.directory / LOCK
+    note, roll_out = machine.directory / LOCK, machine.directory / UNFINISHED
     try:
         holder, since = json.loads(note.read_text()), note.stat().st_mtime
     except FileNotFoundError:
         return {"changed": False}
+    if is_same(holder, ours):
+        return {"changed": False, "ours": True}
+    is_near = holder["controller"] == ours["controller"]
+    # Building may take long, so the time counts anew when the roll-out begins.
+    left = max(since, roll_out.stat().st_mtime if roll_out.exists() else 0) + seconds - time.time()
     when = f"{utc(since)} UTC"
-    left = since + seconds - time.time()
-    if left <= 0:
+    if holder == dead or (left <= 0 and not is_near):
         return {"changed": False, "left_behind": f"{holder['who']} left behind at {when}"}
-    text = (
-        f"{holder['who']}, from {holder['controller']}, has been deploying here since {when}; "
-        f"the lock expires in {left:.0f} s"
-    )
+    until = f"its process {holder['pid']} lives" if is_near else f"the lock expires in {left:.0f} s"
+    text = f"{holder['who']}, from {holder['controller']}, has been deploying here since {when}; {until}"
     return {"failed": True, "msg": text, "holder": holder}
 
 
-def lock(machine: Machine, holder: dict[str, Any], seconds: int) -> dict[str, Any]:
-    """Keep a second deploy out.
+def is_same(holder: Mapping[str, Any], ours: Mapping[str, Any]) -> bool:
+    """Tell whether a lock is our own.
+
+    Args:
+        holder: What the lock says.
+        ours: The controller and process that ask.
+
+    Returns:
+        Whether it is.
+    """
+    return all(holder.get(key) == ours[key] for key in PROCESS)
+
+
+@contextmanager
+def guarded(directory: Path) -> Iterator[None]:
+    """Let one process at a time look at the lock and write it, so that of many who come at once one sees the others'.
+
+    Args:
+        directory: The stack's folder.
+
+    Yields:
+        Nothing.
+    """
+    with (directory / f"{LOCK}.guard").open("w") as guard:
+        fcntl.flock(guard, fcntl.LOCK_EX)
+        yield
+
+
+def lock(machine: Machine, ours: dict[str, Any], seconds: int, dead: dict[str, Any]) -> dict[str, Any]:
+    """Keep a second deploy out; who has the lock already keeps it.
 
     Args:
         machine: The stack.
-        holder: Who deploys, and the controller and process that do it.
-        seconds: Age from which a lock counts as left behind.
+        ours: Who deploys, and the controller and process that do it.
+        seconds: As for ``locked``.
+        dead: As for ``locked``.
 
     Returns:
         Ansible's result, with a warning when a stale lock was taken over; failed, with the holder, when somebody else
         deploys.
     """
-    with (machine.directory / f"{LOCK}.guard").open("w") as guard:
-        # Held only while looking and writing, so that of many who come at once one sees the others' note.
-        fcntl.flock(guard, fcntl.LOCK_EX)
-        other = locked(machine, seconds)
-        if other.get("failed"):
-            return other
-        write(machine.directory / LOCK, json.dumps(holder))
+    if not machine.directory.exists():
+        # Two may come at once also before the first deploy.
+        machine.directory.mkdir(parents=True, exist_ok=True)
+        machine.directory.chmod(0o755)
+    with guarded(machine.directory):
+        other = locked(machine, ours, seconds, dead)
+        if not (other.get("failed") or other.get("ours")):
+            write(machine.directory / LOCK, json.dumps(ours))
     left_behind = other.get("left_behind")
-    return {"changed": True, "warnings": [f"took over the lock that {left_behind}"] if left_behind else []}
+    return other | {"warnings": [f"took over the lock that {left_behind}"] if left_behind else []}
 
 
-def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
-    """Let the next deploy in and note this one in the audit log.
+def unlock(machine: Machine, ours: dict[str, Any]) -> dict[str, Any]:
+    """Let the next deploy in, unless the lock is somebody else's.
+
+    Args:
+        machine: The stack.
+        ours: The controller and process that deployed.
+
+    Returns:
+        Ansible's result.
+    """
+    note = machine.directory / LOCK
+    if note.exists():
+        with guarded(machine.directory):
+            if note.exists() and is_same(json.loads(note.read_text()), ours):
+                note.unlink()
+    return {"changed": False}
+
+
+def begin(machine: Machine, ours: dict[str, Any], seconds: int, dead: dict[str, Any]) -> dict[str, Any]:
+    """Note that a roll-out is under way, unless the lock was taken over meanwhile.
+
+    Args:
+        machine: The stack.
+        ours: As for ``lock``.
+        seconds: As for ``lock``.
+        dead: As for ``lock``.
+
+    Returns:
+        Ansible's result, as of ``lock``.
+    """
+    answer = lock(machine, ours, seconds, dead)
+    if answer.get("failed"):
+        return answer
+    (machine.directory / UNFINISHED).touch()
+    return answer | {"changed": True}
+
+
+def end(machine: Machine, release: str, who: str) -> dict[str, Any]:
+    """Note in the audit log what was done, and that it is over.
 
     Args:
         machine: The stack.
@@ -915,9 +1000,9 @@ def unlock(machine: Machine, release: str, who: str) -> dict[str, Any]:
         Ansible's result.
     """
     (machine.directory / ADMITTED).unlink(missing_ok=True)
-    (machine.directory / LOCK).unlink(missing_ok=True)
     with (machine.directory / "audit.log").open("a") as log:
         log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {release} by {who}\n")
+    (machine.directory / UNFINISHED).unlink(missing_ok=True)
     return {"changed": True}
 
 
@@ -1054,6 +1139,8 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     Returns:
         Ansible's result.
     """
+    ours = {key: params[key] for key in ("who", *PROCESS)}
+    held = (machine, ours, params["seconds"], params["dead"])
     actions: dict[str, Callable[[], dict[str, Any]]] = {
         "look": lambda: {"changed": False} | look(machine, params["release"]),
         "activate": lambda: activate(machine, params["release"]),
@@ -1066,9 +1153,11 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "retire_nginx": lambda: retire_nginx(params["replicas"]),
         "remove": lambda: retire(params["replicas"], gently=False),
         "prepare": lambda: prepare(machine, params),
-        "lock": lambda: lock(machine, {key: params[key] for key in HOLDER}, params["seconds"]),
-        "locked": lambda: locked(machine, params["seconds"]),
-        "unlock": lambda: unlock(machine, params["release"], params["who"]),
+        "lock": lambda: lock(*held),
+        "locked": lambda: locked(*held),
+        "unlock": lambda: unlock(machine, ours),
+        "begin": lambda: begin(*held),
+        "end": lambda: end(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
         "prune": lambda: prune(machine, params["count"]),
         "status": lambda: status(machine),
@@ -1091,6 +1180,8 @@ def main() -> None:
             "who": {"type": "str", "default": ""},
             "controller": {"type": "str", "default": ""},
             "pid": {"type": "int", "default": 0},
+            "began": {"type": "str", "default": ""},
+            "dead": {"type": "dict", "default": {}},
         },
         supports_check_mode=True,
     )
