@@ -550,7 +550,7 @@ def test_limits_per_address_can_be_switched_off(conf: Conf, number: int | str) -
 def test_slow_clients_are_cut(conf: Conf) -> None:
     """Each of them holds one of the connections that nginx has."""
     text = conf([APP], stack_client_seconds=7)
-    assert values(text, "(?:client_header|client_body|send)_timeout") == ["7s"] * 3
+    assert values(text, "(?:client_header|client_body|send)_timeout") == ["7s"] * 2
 
 
 def servers(text: str) -> dict[str, str]:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import shlex
+import socket
 
 import pytest
+from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
 from tests.live_services import PROBES, SERVICES, find
@@ -67,6 +70,26 @@ def test_app_knows_its_client_and_its_address(stack: Stack, name: str) -> None:
     with door.connect() as connection:
         connection.connect()
         assert said["client"] == connection.sock.getsockname()[0]
+
+
+ASK = """
+import json, sys, urllib.request
+print(json.load(urllib.request.urlopen(sys.argv[1], timeout=5))["container"])
+"""
+
+
+def test_services_reach_each_other_by_name_and_nobody_else_does(host: Host, stack: Stack) -> None:
+    """Through nginx, so that all replicas share the work; at a port that is closed outside."""
+
+    def ask(name: str, url: str) -> CommandResult:
+        return host.run(f"docker exec {stack.containers(name)[0].id} python3 -c {shlex.quote(ASK)} {url}")
+
+    answers = {ask("tools", "http://api.internal:8000/api/whoami").stdout.strip() for _ in range(4)}
+    assert answers == {replica.id for replica in stack.containers("api")}
+    assert ask("api", "http://live.internal:8000/whoami").rc == 0
+    assert "HTTP Error 421" in ask("api", "http://nginx:8000/whoami").stderr
+    with pytest.raises(OSError, match="refused|timed out"):
+        socket.create_connection((stack.address, 8000), timeout=2)
 
 
 CONNECT = "import socket, sys; socket.create_connection((sys.argv[1], int(sys.argv[2])), 2)"
