@@ -88,7 +88,7 @@ def test_services_reach_each_other_by_name_and_nobody_else_does(host: Host, stac
     assert answers == {replica.id for replica in stack.containers("api")}
     assert ask("api", "http://live.internal:8000/whoami").rc == 0
     assert "HTTP Error 421" in ask("api", "http://nginx:8000/whoami").stderr
-    with pytest.raises(OSError, match="refused|timed out"):
+    with pytest.raises(OSError, match=r"refused|timed out"):
         socket.create_connection((stack.address, 8000), timeout=2)
 
 
