@@ -206,7 +206,8 @@ class Stack:
         Returns:
             What nginx says of it.
         """
-        lines = f"cd {self.directory} && docker compose logs --no-log-prefix nginx | grep {request_id}"
+        # Not through Compose, which clears each line for a terminal, also where there is none.
+        lines = f"docker logs {self.containers('nginx')[0].id} 2> /dev/null | grep {request_id}"
         # nginx keeps lines back for a second.
         self.wait_for("nginx has logged it", lambda: self.host.run(lines).rc == 0)
         return dict(json.loads(self.host.check_output(lines)))

@@ -25,6 +25,7 @@ from roles.stack.library.stack_machine import (
     end,
     forget_mounted,
     kept_releases,
+    last_words,
     lock,
     locked,
     look,
@@ -325,3 +326,16 @@ def test_only_an_nginx_that_was_tried_is_found_by_the_services(
     assert "--use-aliases" in stands_in
     assert stands_in.index("--use-aliases") < stands_in.index("nginx"), "an option after the service is its command"
     assert "--use-aliases" not in tried
+
+
+@pytest.mark.parametrize(("restarts", "options"), [(0, []), (2, ["--until", "2026-11-22T06:19:00.1Z"])])
+def test_last_words_are_those_before_it_was_started_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, options: list[str]
+) -> None:
+    """A server that says much at its start would hide why it ended."""
+    docker = Docker(tmp_path / "bin", monkeypatch)
+    state = {"RestartCount": restarts, "State": {"StartedAt": "2026-11-22T06:19:00.1Z"}}
+    docker.answer("inspect", says=json.dumps([state]))
+    docker.answer("logs", says="no such module\n")
+    assert last_words(Machine(tmp_path), "0a1b") == "no such module"
+    assert docker.asked("logs") == [["logs", "--tail", "20", *options, "0a1b"]]

@@ -39,7 +39,7 @@ BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "unknown database": (
         {"stack_services": changed(api={"accessories": ["bd"]})},
-        "stack_services[1] (api): accessories is",
+        "stack_services[1] (api): accessories has 'bd', which accessory_services does not describe",
     ),
 }
 

@@ -529,8 +529,10 @@ def obstacle(machine: Machine, replica: str, on_trial: set[str]) -> str:
         raise StepError("it is gone")
     container = found[0]
     state = container["State"]
-    if state["Restarting"] or not state["Running"] or container["RestartCount"]:
+    if state["Restarting"] or not state["Running"]:
         raise StepError(f"it ended with status {state['ExitCode']}")
+    if container["RestartCount"]:
+        raise StepError("it ended, and was started again")
     unhealthy = health_failure(container)
     if unhealthy:
         return f"not healthy: {unhealthy}"
@@ -548,16 +550,19 @@ def obstacle(machine: Machine, replica: str, on_trial: set[str]) -> str:
     return "" if seen[0]["ready"] else f"not ready: {seen[0].get('why', 'no answer')}"
 
 
-def last_words(replica: str) -> str:
+def last_words(machine: Machine, replica: str) -> str:
     """Collect what helps to find out why a replica failed.
 
     Args:
+        machine: The stack.
         replica: Container id.
 
     Returns:
-        Its last log lines.
+        Its last log lines; where it was started again, those before that, because the next start is told at length too.
     """
-    command = ["docker", "logs", "--tail", str(LOG_LINES), replica]
+    again = [one["State"]["StartedAt"] for one in machine.inspect([replica]) if one["RestartCount"]]
+    until = ["--until", again[0]] if again else []
+    command = ["docker", "logs", "--tail", str(LOG_LINES), *until, replica]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
     return done.stdout.strip()
 
@@ -590,7 +595,7 @@ def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, A
         except StepError as error:
             reason = str(error)
         if reason:
-            words = last_words(replica)
+            words = last_words(machine, replica)
             raise StepError(
                 f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{words}"
             )
