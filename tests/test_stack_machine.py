@@ -328,14 +328,14 @@ def test_only_an_nginx_that_was_tried_is_found_by_the_services(
     assert "--use-aliases" not in tried
 
 
-@pytest.mark.parametrize(("restarts", "options"), [(0, []), (2, ["--until", "2026-11-22T06:19:00.1Z"])])
+@pytest.mark.parametrize(("restarts", "part"), [(0, ["--tail", "20"]), (2, ["--until", "2026-11-22T06:19:00.1Z"])])
 def test_last_words_are_those_before_it_was_started_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, options: list[str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, restarts: int, part: list[str]
 ) -> None:
     """A server that says much at its start would hide why it ended."""
     docker = Docker(tmp_path / "bin", monkeypatch)
     state = {"RestartCount": restarts, "State": {"StartedAt": "2026-11-22T06:19:00.1Z"}}
     docker.answer("inspect", says=json.dumps([state]))
-    docker.answer("logs", says="no such module\n")
-    assert last_words(Machine(tmp_path), "0a1b") == "no such module"
-    assert docker.asked("logs") == [["logs", "--tail", "20", *options, "0a1b"]]
+    docker.answer("logs", says="\n".join(map(str, range(50))))
+    assert last_words(Machine(tmp_path), "0a1b").splitlines() == [str(number) for number in range(30, 50)]
+    assert docker.asked("logs") == [["logs", *part, "0a1b"]]

@@ -561,10 +561,11 @@ def last_words(machine: Machine, replica: str) -> str:
         Its last log lines; where it was started again, those before that, because the next start is told at length too.
     """
     again = [one["State"]["StartedAt"] for one in machine.inspect([replica]) if one["RestartCount"]]
-    until = ["--until", again[0]] if again else []
-    command = ["docker", "logs", "--tail", str(LOG_LINES), *until, replica]
+    # Docker's --tail counts from the end of the log, whatever --until says.
+    part = ["--until", again[0]] if again else ["--tail", str(LOG_LINES)]
+    command = ["docker", "logs", *part, replica]
     done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=60)
-    return done.stdout.strip()
+    return "\n".join(done.stdout.strip().splitlines()[-LOG_LINES:])
 
 
 def wait(machine: Machine, replicas: Sequence[str], seconds: int) -> dict[str, Any]:
