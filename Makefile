@@ -18,7 +18,7 @@ SCENARIOS := default rollout services security aws
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule live security faults own audit clean
+.PHONY: help rehearse up down destroy test lint unit molecule live security services faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -69,6 +69,9 @@ own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engi
 
 security: $(READY) ## All that attackers try, a quarter of an hour more than make test has for it
 	@$(call step,molecule test of the security,molecule test -s default -s security)
+
+services: $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
+	@$(call step,molecule test of several services,molecule test -s default -s services)
 
 faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
 	@$(call step,molecule test of the faults,molecule test --scenario-name faults)

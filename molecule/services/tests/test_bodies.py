@@ -73,6 +73,7 @@ def _lines(door: Stack) -> list[tuple[float, str]]:
         return [(time.monotonic() - since, line.decode().strip()) for line in iter(response.readline, b"")]
 
 
+@pytest.mark.long
 def test_streams_of_30_s_come_line_by_line(stack: Stack) -> None:
     """From all three servers at once, while others are answered: by `streaming`, or by the answer's own header."""
     with ThreadPoolExecutor() as pool, find(stack, "app").under_load(SLOW_RATE) as load:
@@ -115,6 +116,7 @@ def _send_slowly(door: Stack, stop: threading.Event) -> bytes:
         return b"".join(iter(lambda: client.recv(65536), b""))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PROBES if not SERVICES[name].get("streaming")])
 def test_slow_clients_keep_nobody_waiting(stack: Stack, name: str) -> None:
     """The answer is taken off the server, which gets the body when it is whole: no thread waits for a client."""

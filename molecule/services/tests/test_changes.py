@@ -95,6 +95,7 @@ def test_stopped_replica_finishes_what_it_has_begun(host: Host, stack: Stack, na
     stack.wait_for("it takes its share again", lambda: victim in door.ask(10))
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PROBES)
 def test_killed_and_frozen_replicas_cost_what_is_in_flight(host: Host, stack: Stack, name: str) -> None:
     """The server's own process dies, then one gives no answer: the other replica takes over, each time."""
@@ -131,6 +132,7 @@ def test_service_without_a_replica_fails_alone(host: Host, stack: Stack) -> None
         assert_nothing_lost(load)
 
 
+@pytest.mark.long
 def test_each_service_is_scaled_by_its_own_number(stack: Stack) -> None:
     """Two at once, and the third stays."""
     tools, live = ids(stack, "tools"), ids(stack, "live")

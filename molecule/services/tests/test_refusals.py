@@ -55,6 +55,7 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
     assert "Deploy the stack" not in refused.said
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", ["tools", "extra"])
 def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack, tmp_path: Path, name: str) -> None:
     """The module is there and needs one that is not; the reason is told, of a new service as well."""
@@ -75,6 +76,7 @@ def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack,
     assert_nothing_lost(load)
 
 
+@pytest.mark.long
 def test_another_password_than_the_volume_has_is_told(stack: Stack) -> None:
     """PostgreSQL keeps the password of its first start; the data stays, and what is served from it."""
     door = find(stack, "api")
