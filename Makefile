@@ -15,6 +15,9 @@ INVENTORY := inventories/local
 # In this order: `default` makes the instance that the others use, `aws` bakes an image of it and removes it.
 SCENARIOS := default rollout services security aws
 
+# What an interrupted run left behind would be taken for instances that are there.
+MOLECULE := molecule destroy --scenario-name default; molecule test
+
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
@@ -59,7 +62,7 @@ unit: $(READY) ## Fast tests, without Docker
 
 molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
-	$(call step,molecule test,molecule test $(SCENARIOS:%=-s %))
+	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
 live: $(READY) ## The rehearsal and databases, with real clients; after molecule, which builds their images
 	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories)
@@ -68,13 +71,13 @@ own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engi
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)
 
 security: $(READY) ## All that attackers try, a quarter of an hour more than make test has for it
-	@$(call step,molecule test of the security,molecule test -s default -s security)
+	@$(call step,molecule test of the security,$(MOLECULE) -s default -s security)
 
 services: $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
-	@$(call step,molecule test of several services,molecule test -s default -s services)
+	@$(call step,molecule test of several services,$(MOLECULE) -s default -s services)
 
 faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
-	@$(call step,molecule test of the faults,molecule test --scenario-name faults)
+	@$(call step,molecule test of the faults,$(MOLECULE) --scenario-name faults)
 
 audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there
 	@rm -rf .cache/packages
