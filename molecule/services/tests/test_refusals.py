@@ -77,6 +77,21 @@ def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack,
 
 
 @pytest.mark.long
+def test_command_before_the_switch_that_fails_stops_the_deploy(stack: Stack) -> None:
+    """A migration that does not work leaves the version that knows the old tables."""
+    before = {replica.id for replica in stack.containers("api")}
+    wrong = {"pre_deploy": ["python3", "-c", "raise SystemExit('no such column')"], "cpus": "0.4"}
+    with find(stack, "api").under_load(RATE) as load:
+        refused = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps({"stack_services": changed(api=wrong)}))
+    assert not refused.ok
+    assert "pre_deploy of api" in refused.said
+    assert "no such column" in refused.said
+    assert "Nothing was replaced: what served serves on." in refused.said
+    assert {replica.id for replica in stack.containers("api")} == before
+    assert_nothing_lost(load)
+
+
+@pytest.mark.long
 def test_another_password_than_the_volume_has_is_told(stack: Stack) -> None:
     """PostgreSQL keeps the password of its first start; the data stays, and what is served from it."""
     door = find(stack, "api")
