@@ -92,7 +92,10 @@ def bad_accessories(accessories: object, services: object, option: Mapping[str, 
 
 def _use_problems(service: Mapping[str, Any], names: list[str]) -> Iterator[str]:
     used, secrets = service.get("accessories", []), service.get("secrets", {})
-    for name in map(str, used if isinstance(used, list) else []):
+    listed = [str(name) for name in used] if isinstance(used, list) else []
+    for twice in sorted({name for name in listed if listed.count(name) > 1}):
+        yield f"accessories has {twice!r} twice: allowed is once"
+    for name in listed:
         secret = password_name(name)
         if name not in names:
             known = ", ".join(names) or "none"

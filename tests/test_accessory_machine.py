@@ -144,6 +144,16 @@ def test_restored_data_is_accepted_once_it_serves(docker: Docker, tmp_path: Path
     assert done == ["check", "restore", "id-of-db", "settle"]
 
 
+def test_backup_that_does_not_serve_in_time_is_given_up(docker: Docker, tmp_path: Path) -> None:
+    """With another start, which brings the old data back now, and not when nobody expects it."""
+    (tmp_path / "backup").write_text("REDIS")
+    runs(docker, container("db", "starting"))
+    with pytest.raises(StepError, match=r"db is started again with what it had: db did not serve within 0 s"):
+        restore(PROJECT, "db", tmp_path / "backup", 0, restarts=True)
+    done = [call[-1] for call in docker.asked("id-of-db") if call[0] in ("exec", "restart")]
+    assert done == ["check", "restore", "id-of-db", "id-of-db"]
+
+
 def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: Path) -> None:
     """The container of an accessory that is gone, old passwords, old images; its volume stays and is named."""
     runs(docker, container("db"), container("cache"))

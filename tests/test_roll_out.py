@@ -7,6 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ansible.errors import AnsibleActionFail
+from ansible.plugins.action import ActionBase
 
 from roles.stack.action_plugins.roll_out import (
     ActionModule,
@@ -126,6 +128,23 @@ def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, *, last: 
     assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (last, first)
     services["app"]["replicas"] = []
     assert (changes_to_uwsgi(services), leaves_uwsgi(services)) == (False, False)
+
+
+def test_static_files_that_cannot_be_brought_leave_those_that_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some are written by then, in the place of files of the same name; the reason is told all the same."""
+    plugin, brought = object.__new__(ActionModule), []
+    plugin._task = SimpleNamespace(args={"release": "new"}, check_mode=False)
+
+    def bring(release: str) -> None:
+        brought.append(release)
+        raise AnsibleActionFail(f"{release} has a link")
+
+    monkeypatch.setattr(ActionBase, "run", lambda *_: {})
+    monkeypatch.setattr(plugin, "_last_that_worked", lambda: "old")
+    monkeypatch.setattr(plugin, "_bring_static", bring)
+    with pytest.raises(AnsibleActionFail, match="new has a link"):
+        plugin.run(None, {})
+    assert brought == ["new", "old"]
 
 
 def test_nothing_stays_of_a_release_that_does_not_work(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,13 @@ def test_service_that_names_an_unknown_one_is_refused() -> None:
     ]
 
 
+def test_service_that_names_one_twice_is_refused() -> None:
+    """Compose would refuse it too, after everything was built."""
+    assert problems(accessory(), services=[service(accessories=["db", "db"])]) == [
+        "stack_services[0] (app): accessories has 'db' twice: allowed is once"
+    ]
+
+
 def test_password_of_an_accessory_has_one_source() -> None:
     """Of two values for one file only one arrives."""
     assert problems(accessory(), services=[service(accessories=["db"], secrets={"db_password": STRONG})]) == [

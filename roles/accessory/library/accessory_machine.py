@@ -346,7 +346,12 @@ def restore(project: Project, accessory: str, path: Path, seconds: int, *, resta
     inside(container, "restore", f"the restore failed, and {accessory} has what it had", source=path)
     if restarts:
         run(["docker", "restart", container])
-        wait_until_healthy(project, accessory, seconds)
+        try:
+            wait_until_healthy(project, accessory, seconds)
+        except StepError as error:
+            # Else it may serve the backup late, and go back at some later start, without what was written meanwhile.
+            run(["docker", "restart", container])
+            raise StepError(f"the restore failed; {accessory} is started again with what it had: {error}") from error
         inside(container, "settle", f"the restore of {accessory} failed")
     return {"changed": True}
 

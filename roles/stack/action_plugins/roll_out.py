@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -184,8 +185,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode:
             return result | {"changed": True}
         before = self._last_that_worked()
-        self._bring_static(release)
-        self._do("activate", release=release)
+        try:
+            self._bring_static(release)
+            self._do("activate", release=release)
+        except AnsibleActionFail:
+            if before:
+                # Some may have the place of files of the same name, which the pages that serve on ask for.
+                with suppress(AnsibleActionFail):
+                    self._bring_static(before)
+            raise
         try:
             self._change(release)
         except AnsibleActionFail as failure:
