@@ -9,7 +9,7 @@ from typing import Any
 from plugins.filter.routes import DEFAULTS, by_host, completed, prefix
 from preflight.web import is_host
 
-PATH = "a path that begins with /, of letters, digits and the characters . _ ~ - /"
+PATH = "a path that begins with /, of letters, digits and the characters . _ ~ - /, without //"
 
 
 def bad_routes(services: object, host_names: object) -> Iterator[str]:
@@ -61,7 +61,8 @@ def _static_problems(static: object) -> Iterator[str]:
 
 
 def _is_path(path: object) -> bool:
-    return bool(re.fullmatch(r"/[\w./~-]*", str(path), re.ASCII))
+    # nginx takes two slashes for one, and would never find such a path.
+    return bool(re.fullmatch(r"(?:/(?!/)[\w.~-]*)+", str(path), re.ASCII))
 
 
 def _taken_twice(services: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -185,5 +185,5 @@ def test_every_scenario_is_run() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = re.search(r"^SCENARIOS := (.+)$", makefile, re.MULTILINE)
     assert named
-    alone = re.findall(r"molecule test --scenario-name (\w+)", makefile)
+    alone = re.findall(r"\$\(MOLECULE\) --scenario-name (\w+)", makefile)
     assert sorted(named[1].split() + alone) == sorted(path.parent.name for path in files("molecule/*/molecule.yml"))

@@ -182,6 +182,16 @@ def test_redis_that_does_not_load_a_backup_goes_back(lab: Lab) -> None:
     assert lab.redis("GET", "visits") == "41"
 
 
+def test_backup_of_a_restore_that_was_killed_is_forgotten(lab: Lab) -> None:
+    """A restart weeks later must not bring it."""
+    docker("exec", f"{STACK}-data-cache-1", "sh", "-c", "mkdir restored && touch -d '-1 hour' restored")
+    docker("restart", f"{STACK}-data-cache-1")
+    again = lab.start()
+    assert again.ok, again.said
+    assert lab.redis("GET", "visits") == "41"
+    assert docker("exec", f"{STACK}-data-cache-1", "ls").split() == ["appendonlydir"]
+
+
 def test_half_a_backup_is_refused(lab: Lab) -> None:
     """It begins as one does; only reading all of it shows what is missing."""
     lab.sql("INSERT INTO guest SELECT md5(n::text) FROM generate_series(1, 5000) n")

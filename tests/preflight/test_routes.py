@@ -11,7 +11,7 @@ from tests.preflight.input import service
 from tests.project import ROOT
 
 HOSTS = ["www.example.com", "shop.example.com"]
-PATHS = "allowed is a path that begins with /, of letters, digits and the characters . _ ~ - /"
+PATHS = "allowed is a path that begins with /, of letters, digits and the characters . _ ~ - /, without //"
 FILES = {"path": "/static/", "folder": "hello/static"}
 
 
@@ -42,14 +42,16 @@ def test_specification_tells_the_defaults() -> None:
     assert {name: option["default"] for name, option in options.items() if "default" in option} == DEFAULTS
 
 
-@pytest.mark.parametrize("path", ["api", "", None, "http://example.org/", "/a b", "/;", "/a {", "/\u00e4", "/a\n"])
+@pytest.mark.parametrize(
+    "path", ["api", "", None, "http://example.org/", "/a b", "/a//b", "/;", "/a {", "/\u00e4", "/a\n"]
+)
 def test_path_has_to_begin_with_a_slash(path: str | None) -> None:
     """Nginx compares with the beginning of what was asked for, and that is a slash."""
     assert problems(service(), api(path=path)) == [f"stack_services[1] (api): path is {path!r}: {PATHS}"]
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [("/", "/"), ("/api", "/api"), ("/api/", "/api"), ("/api/v1", "/api/v1//")]
+    ("first", "second"), [("/", "/"), ("/api", "/api"), ("/api/", "/api"), ("/api/v1", "/api/v1/")]
 )
 @pytest.mark.parametrize(("host", "named"), [("", ""), (HOSTS[1], f" of {HOSTS[1]}")])
 def test_two_services_on_one_path_are_refused(first: str, second: str, host: str, named: str) -> None:
