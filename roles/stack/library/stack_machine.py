@@ -35,8 +35,8 @@ options:
         after its clients went on over other connections; C(remove) removes one at once; C(prepare) runs a command in a
         container of a release that is not live yet; C(lock) and C(unlock) keep two deploys apart, and C(locked) fails
         while somebody else has the lock; C(begin) makes sure of the lock and notes that a roll-out is under way, C(end)
-        that it is over; C(settle) notes that a release works, and removes like C(prune) what no kept release needs;
-        C(status) tells a person what runs.
+        that it is over, with a line in the audit log, which C(audit) writes alone; C(settle) notes that a release
+        works, and removes like C(prune) what no kept release needs; C(status) tells a person what runs.
     type: str
     required: true
     choices:
@@ -56,6 +56,7 @@ options:
       - unlock
       - begin
       - end
+      - audit
       - settle
       - prune
       - status
@@ -82,7 +83,7 @@ options:
     type: int
     default: 120
   release:
-    description: Id of the release, for C(look), C(activate), C(prepare) and C(settle); with the outcome, for C(end).
+    description: Id of the release, for C(look), C(activate), C(prepare) and C(settle); with the outcome, for C(end); what was done, for C(audit).
     type: str
   controller:
     description: Host name of the controller, for C(lock), C(locked), C(unlock) and C(begin).
@@ -101,7 +102,7 @@ options:
     type: dict
     default: {}
   who:
-    description: Who deploys and why, for C(lock), C(begin), C(end) and C(settle).
+    description: Who deploys and why, for C(lock), C(begin), C(end), C(audit) and C(settle).
     type: str
     default: ""
 attributes:
@@ -134,7 +135,7 @@ text:
 
 ACTIONS = [
     *("look", "activate", "start", "wait", "try_nginx", "stand_in", "stand_down", "retire", "retire_nginx", "remove"),
-    *("prepare", "lock", "locked", "unlock", "begin", "end", "settle", "prune", "status"),
+    *("prepare", "lock", "locked", "unlock", "begin", "end", "audit", "settle", "prune", "status"),
 ]
 READING = {"look", "locked", "unlock", "status"}
 """The actions that change nothing; in check mode there is no lock of ours to give back."""
@@ -994,22 +995,37 @@ def begin(machine: Machine, ours: dict[str, Any], seconds: int, dead: dict[str, 
     return answer | {"changed": True}
 
 
-def end(machine: Machine, release: str, who: str) -> dict[str, Any]:
-    """Note in the audit log what was done, and that it is over.
+def audit(machine: Machine, what: str, who: str) -> dict[str, Any]:
+    """Write a line into the audit log.
 
     Args:
         machine: The stack.
-        release: Id of the release, with the outcome.
-        who: Who deployed and why.
+        what: What was done, such as the id of a release with the outcome.
+        who: Who did it and why.
+
+    Returns:
+        Ansible's result.
+    """
+    with (machine.directory / "audit.log").open("a") as log:
+        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {what} by {who}\n")
+    return {"changed": True}
+
+
+def end(machine: Machine, what: str, who: str) -> dict[str, Any]:
+    """Note a roll-out, and that it is over.
+
+    Args:
+        machine: The stack.
+        what: As for ``audit``.
+        who: As for ``audit``.
 
     Returns:
         Ansible's result.
     """
     (machine.directory / ADMITTED).unlink(missing_ok=True)
-    with (machine.directory / "audit.log").open("a") as log:
-        log.write(f"{datetime.now(UTC).isoformat(timespec='seconds')} {release} by {who}\n")
+    noted = audit(machine, what, who)
     (machine.directory / UNFINISHED).unlink(missing_ok=True)
-    return {"changed": True}
+    return noted
 
 
 def services_of(machine: Machine, release: str) -> dict[str, dict[str, Any]]:
@@ -1164,6 +1180,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
         "unlock": lambda: unlock(machine, ours),
         "begin": lambda: begin(*held),
         "end": lambda: end(machine, params["release"], params["who"]),
+        "audit": lambda: audit(machine, params["release"], params["who"]),
         "settle": lambda: settle(machine, params["release"], params["who"], params["count"]),
         "prune": lambda: prune(machine, params["count"]),
         "status": lambda: status(machine),
