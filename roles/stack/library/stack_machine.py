@@ -83,7 +83,8 @@ options:
     type: int
     default: 120
   release:
-    description: Id of the release, for C(look), C(activate), C(prepare) and C(settle); with the outcome, for C(end); what was done, for C(audit).
+    description: Id of the release, for C(look), C(activate), C(prepare) and C(settle); with the outcome, for C(end);
+      what was done, for C(audit).
     type: str
   controller:
     description: Host name of the controller, for C(lock), C(locked), C(unlock) and C(begin).
