@@ -202,11 +202,28 @@ def docker(*words: str) -> str:
         words: What.
 
     Returns:
-        What it said.
+        What it answered.
     """
+    return _ask(*words).stdout
+
+
+def logs(container: str) -> str:
+    """Read what a container said.
+
+    Args:
+        container: Its name.
+
+    Returns:
+        Its answers and its complaints.
+    """
+    done = _ask("logs", container)
+    return done.stdout + done.stderr
+
+
+def _ask(*words: str) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(["docker", *words], capture_output=True, text=True, check=False, timeout=PATIENCE_S)
     assert done.returncode == 0, done.stderr
-    return done.stdout
+    return done
 
 
 @pytest.fixture(scope="session")
