@@ -62,9 +62,9 @@ def test_file_of_a_form_arrives_whole(stack: Stack) -> None:
     assert answer.json() == {"sha256": DIGEST}
 
 
-def _lines(door: Stack) -> list[tuple[float, str]]:
+def _lines(stack: Stack, name: str) -> list[tuple[float, str]]:
     """Read a stream; gives each line with the seconds since it was asked for."""
-    query = "" if SERVICES["live"].get("streaming") and door.name == SERVICES["live"]["host"] else "?unbuffered"
+    door, query = find(stack, name), "" if SERVICES[name].get("streaming") else "?unbuffered"
     with door.connect() as connection:
         since = time.monotonic()
         connection.request("GET", f"{door.prefix}/stream/{STREAM_S}{query}", headers={"Host": door.name})
@@ -77,7 +77,7 @@ def _lines(door: Stack) -> list[tuple[float, str]]:
 def test_streams_of_30_s_come_line_by_line(stack: Stack) -> None:
     """From all three servers at once, while others are answered: by `streaming`, or by the answer's own header."""
     with ThreadPoolExecutor() as pool, find(stack, "app").under_load(SLOW_RATE) as load:
-        streams = {name: pool.submit(_lines, find(stack, name)) for name in PROBES}
+        streams = {name: pool.submit(_lines, stack, name) for name in PROBES}
         read = {name: stream.result() for name, stream in streams.items()}
     for name, lines in read.items():
         assert [text for _, text in lines] == [*map(str, range(STREAM_S)), "end"], name
