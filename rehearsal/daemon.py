@@ -172,6 +172,9 @@ def down(name: str) -> str:
     """
     with locked():
         state = State.of(name)
+        # `molecule test` begins by removing, also on a machine that does not have an engine yet.
+        if not state.path.exists() and not docker.answers():
+            return f"rehearsal {name!r} was not running, nothing to remove (no Docker engine answers)"
         was_running = running(name) is not None
         removed = _clean(name)
         existed = state.path.exists()

@@ -6,6 +6,7 @@ The command line and not the API: ``systempaths=unconfined`` and the seccomp fil
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -92,6 +93,11 @@ def run(*arguments: str, timeout: float = SHORT) -> str:
     if outcome.status:
         raise DockerError(f"docker {arguments[0]} failed ({outcome.status}): {outcome.stderr.strip()}")
     return outcome.stdout.strip()
+
+
+def answers() -> bool:
+    """Tell whether there is an engine: its client is installed and it answers."""
+    return shutil.which("docker") is not None and not attempt("version", "--format", "{{.Server.Version}}").status
 
 
 def exit_code(container: str) -> int | None:

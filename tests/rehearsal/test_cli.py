@@ -2,6 +2,7 @@
 
 import socket
 import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -63,6 +64,23 @@ def test_running_rehearsal_takes_a_newer_image(settings: Settings, monkeypatch: 
     monkeypatch.setattr(docker, "require_image", lambda _: None)
     assert "now boot flask-fleet/instance:new" in daemon.up("trial", "flask-fleet/instance:new", None, None)
     assert sent == [("PUT", {"image": "flask-fleet/instance:new"})]
+
+
+@pytest.mark.parametrize("status", [None, 1], ids=["no client", "no engine"])
+def test_down_without_an_engine_removes_nothing_unless_something_is_kept(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int | None
+) -> None:
+    """`make test` removes first, on a fresh machine too; what a stopped engine still has must not be forgotten."""
+    if status is not None:
+        client = tmp_path / "docker"
+        client.write_text(f"#!/bin/sh\necho Cannot connect >&2\nexit {status}\n", encoding="utf-8")
+        client.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert "nothing to remove" in daemon.down("trial")
+    State.of("trial").save(settings)
+    with pytest.raises(RehearsalError, match=r"Cannot connect|no docker client"):
+        daemon.down("trial")
+    assert State.of("trial").path.exists()
 
 
 @pytest.mark.usefixtures("settings")
