@@ -18,6 +18,7 @@ from roles.stack.library.stack_machine import (
     RENDERED,
     UNFINISHED,
     Machine,
+    StepError,
     activate,
     begin,
     digest,
@@ -233,9 +234,10 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     """The lock that a full disk cut in half could be read by nobody."""
     note = tmp_path / "note"
     write(note, "before")
-    (tmp_path / "note.new").mkdir()
-    with pytest.raises(OSError, match=r"note\.new"):
+    (tmp_path / "note.new").symlink_to("/dev/full")
+    with pytest.raises(StepError, match=r"note is not written: No space left on device"):
         write(note, "after")
+    assert [one.name for one in tmp_path.iterdir()] == ["note"]
     assert note.read_text() == "before"
 
 

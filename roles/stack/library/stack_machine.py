@@ -195,11 +195,16 @@ def write(path: Path, text: str) -> None:
         text: What it shall say.
 
     Raises:
-        OSError: It was not written; what was there before still is.
+        StepError: It was not written; what was there before still is.
     """
     new = path.with_name(f"{path.name}.new")
-    new.write_text(text)
-    new.replace(path)
+    try:
+        new.write_text(text)
+        new.replace(path)
+    except OSError as error:
+        new.unlink(missing_ok=True)
+        # The error of a full disk does not say which disk.
+        raise StepError(f"{path} is not written: {error.strerror}") from error
 
 
 def utc(seconds: float) -> str:
