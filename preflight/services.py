@@ -21,6 +21,9 @@ MOST_REPLICAS = 50
 IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis", "uwsgi"}
 """Names of files/images/ that a service cannot have."""
 
+ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
+"""Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
+
 STACK_ENVIRONMENT = ("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE")
 """What compose.yml tells every service."""
 
@@ -144,12 +147,12 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
     if not isinstance(services, list) or not services or not all(isinstance(entry, dict) for entry in services):
         yield "stack_services has to be a list with at least one service"
         return
-    allowed = option["options"]
+    allowed, reserved = option["options"], IMAGE_NAMES | ANSIBLE_NAMES
     for position, service in enumerate(services):
         name = str(service.get("name"))
         where = f"stack_services[{position}] ({name})"
-        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", name) or name in IMAGE_NAMES:
-            taken = ", ".join(sorted(IMAGE_NAMES))
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", name) or name in reserved:
+            taken = ", ".join(sorted(reserved))
             yield (
                 f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, at most 31, "
                 f"a letter first, no hyphen last, but not {taken}"

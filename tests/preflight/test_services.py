@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from plugins.filter.sizes import SYSTEM_MIB
-from preflight.services import bad_services, no_room, scaled, short_lock
+from preflight.services import ANSIBLE_NAMES, bad_services, no_room, scaled, short_lock
 from preflight.variables import known_variables
 from tests.preflight.input import service, stack
 from tests.project import ROOT
@@ -92,10 +92,11 @@ def test_name_has_to_serve_as_image_and_host_name(project: Path, name: str | Non
     assert problem.startswith(f"stack_services[0] ({name}): name is {str(name)!r}: allowed are small letters, digits")
 
 
-def test_name_of_a_recipe_is_reserved(project: Path) -> None:
-    """A service named nginx would be the second image and the second container of that name."""
-    reserved = {"base", *(path.parent.name for path in (ROOT / "files/images").glob("*/Dockerfile"))}
-    assert len(reserved) > 1
+def test_name_that_means_something_else_is_reserved(project: Path) -> None:
+    """A service named nginx would be a second image and container of that name; groups is what Ansible calls hosts."""
+    recipes = {"base", *(path.parent.name for path in (ROOT / "files/images").glob("*/Dockerfile"))}
+    assert len(recipes) > 1
+    reserved = recipes | ANSIBLE_NAMES
     for name in sorted(reserved):
         (problem,) = service_problems(project, service(name=name))
         assert f"name is {name!r}" in problem
