@@ -12,7 +12,7 @@ from testinfra.host import Host
 from preflight import receipts
 from preflight.account import inventory_region
 from tests.live_app import copy_app
-from tests.live_stack import Stack
+from tests.live_stack import Stack, over_ssh
 from tests.project import ROOT, load_mapping
 
 INVENTORY = ROOT / "inventories/aws"
@@ -46,7 +46,19 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
     print(f"\nreceipt: {receipts.write(scenario, passed, receipts.fingerprint(*covered))}")
 
 
-# As long as testinfra's own host: to ask Ansible for the variables takes a second or two.
+@pytest.fixture(scope="module")
+def host(host: Host) -> Host:
+    """Reach the host under test over SSH alone.
+
+    Args:
+        host: The instance, reached through Ansible.
+
+    Returns:
+        The same instance.
+    """
+    return over_ssh(host)
+
+
 @pytest.fixture(scope="module")
 def stack(host: Host) -> Stack:
     """Give the stack on the host under test.

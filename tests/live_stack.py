@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 import boto3
+import testinfra
 from testinfra.host import Host
 
 from loadgen import Load
+from preflight.account import inventory_region
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
@@ -23,6 +25,11 @@ RATE = 200
 """Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
 ANSWER_S = 10
+SHARED = (
+    "-o ControlMaster=auto -o ControlPersist=60s -o ControlPath=~/.ansible/cp/testinfra-%C "
+    "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
+)
+"""Options of SSH for one connection that is given up when the instance is gone."""
 
 
 @dataclass
@@ -43,19 +50,36 @@ class Answer:
     text: str
 
 
+def over_ssh(host: Host) -> Host:
+    """Reach an instance over one connection that stays open; through Ansible each command takes a second or two.
+
+    Args:
+        host: The instance, reached through Ansible.
+
+    Returns:
+        The same instance.
+    """
+    # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
+    names = "ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args"
+    user, address, key, options = host.ansible("ansible.builtin.debug", f"msg={{{{ [{names}] }}}}")["msg"]
+    return testinfra.get_host(
+        f"ssh://{user}@{address}", sudo=True, ssh_identity_file=key, ssh_extra_args=f"{options} {SHARED}"
+    )
+
+
 class Stack:
     """The stack of one instance, asked over HTTP from outside and through the engine inside."""
 
     def __init__(self, host: Host) -> None:
-        """Read from the inventory what is expected.
+        """Ask the instance what it is, and what is expected of it.
 
         Args:
-            host: The instance, reached through Ansible.
+            host: The instance, reached over SSH.
         """
         self.host = host
-        # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
-        expression = "msg={{ [inventory_hostname, ansible_host, ec2_region] }}"
-        self.instance_id, self.address, self.region = host.ansible("ansible.builtin.debug", expression)["msg"]
+        self.address = host.backend.get_hostname()
+        self.instance_id = host.check_output("cat /var/lib/cloud/data/instance-id")
+        self.region = inventory_region(ROOT / "inventories/aws")
         self.name, self.prefix = self.address, ""
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
         self.replicas = self.wanted()
