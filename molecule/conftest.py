@@ -12,10 +12,9 @@ from testinfra.host import Host
 from preflight import receipts
 from preflight.account import inventory_region
 from tests.live_app import copy_app
+from tests.live_fleet import INVENTORY
 from tests.live_stack import Stack, over_ssh
 from tests.project import ROOT, load_mapping
-
-INVENTORY = ROOT / "inventories/aws"
 
 
 def _made() -> float:

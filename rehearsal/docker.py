@@ -96,7 +96,14 @@ def run(*arguments: str, timeout: float = SHORT) -> str:
 
 
 def answers() -> bool:
-    """Tell whether there is an engine: its client is installed and it answers."""
+    """Tell whether there is an engine.
+
+    Returns:
+        Whether its client is installed and it answers.
+
+    Raises:
+        DockerError: It did neither answer nor refuse in time.
+    """
     return shutil.which("docker") is not None and not attempt("version", "--format", "{{.Server.Version}}").status
 
 

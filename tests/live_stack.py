@@ -17,7 +17,7 @@ import testinfra
 from testinfra.host import Host
 
 from loadgen import Load
-from preflight.account import inventory_region
+from tests.live_fleet import REGION
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
@@ -25,11 +25,13 @@ RATE = 200
 """Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
 ANSWER_S = 10
-SHARED = (
-    "-o ControlMaster=auto -o ControlPersist=60s -o ControlPath=~/.ansible/cp/testinfra-%C "
-    "-o ServerAliveInterval=5 -o ServerAliveCountMax=3"
-)
-"""Options of SSH for one connection that is given up when the instance is gone."""
+SOCKET = "~/.ansible/cp/testinfra-%C"
+"""Of the shared connection; SSH replaces %C by a hash of user, address and port."""
+WAY_IN = """
+[ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args,
+ lookup('ansible.builtin.config', 'ssh_args', plugin_type='connection', plugin_name='ssh')]
+"""
+"""How Ansible reaches an instance; the last are the options of ansible.cfg that keep a connection."""
 
 
 @dataclass
@@ -60,11 +62,9 @@ def over_ssh(host: Host) -> Host:
         The same instance.
     """
     # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
-    names = "ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args"
-    user, address, key, options = host.ansible("ansible.builtin.debug", f"msg={{{{ [{names}] }}}}")["msg"]
-    return testinfra.get_host(
-        f"ssh://{user}@{address}", sudo=True, ssh_identity_file=key, ssh_extra_args=f"{options} {SHARED}"
-    )
+    user, address, key, *options = host.ansible("ansible.builtin.debug", f"msg={{{{ {WAY_IN.strip()} }}}}")["msg"]
+    shared = " ".join([*options, f"-o ControlPath={SOCKET}"])
+    return testinfra.get_host(f"ssh://{user}@{address}", sudo=True, ssh_identity_file=key, ssh_extra_args=shared)
 
 
 class Stack:
@@ -79,7 +79,7 @@ class Stack:
         self.host = host
         self.address = host.backend.get_hostname()
         self.instance_id = host.check_output("cat /var/lib/cloud/data/instance-id")
-        self.region = inventory_region(ROOT / "inventories/aws")
+        self.region = REGION
         self.name, self.prefix = self.address, ""
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
         self.replicas = self.wanted()

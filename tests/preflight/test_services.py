@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from ansible.constants import INTERNAL_STATIC_VARS
 
 from plugins.filter.sizes import SYSTEM_MIB
 from preflight.services import ANSIBLE_NAMES, bad_services, no_room, scaled, short_lock
@@ -96,6 +97,7 @@ def test_name_that_means_something_else_is_reserved(project: Path) -> None:
     """A service named nginx would be a second image and container of that name; groups is what Ansible calls hosts."""
     recipes = {"base", *(path.parent.name for path in (ROOT / "files/images").glob("*/Dockerfile"))}
     assert len(recipes) > 1
+    assert {name for name in INTERNAL_STATIC_VARS if name.isalpha()} < ANSIBLE_NAMES
     reserved = recipes | ANSIBLE_NAMES
     for name in sorted(reserved):
         (problem,) = service_problems(project, service(name=name))

@@ -203,7 +203,7 @@ def write(path: Path, text: str) -> None:
         new.replace(path)
     except OSError as error:
         new.unlink(missing_ok=True)
-        # The error of a full disk does not say which disk.
+        # The error of a full disk does not name the file.
         raise StepError(f"{path} is not written: {error.strerror}") from error
 
 
