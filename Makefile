@@ -16,12 +16,16 @@ INVENTORY := inventories/local
 SCENARIOS := default rollout services security aws
 
 # What an interrupted run left behind would be taken for instances that are there.
-MOLECULE := molecule destroy --scenario-name default; molecule test
+FRESH := molecule destroy --scenario-name default
+MOLECULE := $(FRESH); molecule test
+
+# Molecule may be writing at the same time.
+WHOLE_LINES := grep --line-buffered ""
 
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit molecule live security services faults own audit clean
+.PHONY: help rehearse up down destroy test lint unit engine molecule live security services faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -50,8 +54,8 @@ destroy: $(READY) ## Remove the local EC2 and all that runs in it
 	@python -m rehearsal down
 
 test: $(READY) ## Lint, unit tests, then the whole way in containers
-	@$(MAKE) --jobs=2 --output-sync=target lint unit
-	$(MAKE) molecule live
+	@$(MAKE) --jobs=2 --output-sync=target lint unit engine
+	$(MAKE) --jobs=2 molecule live
 	echo "==> all passed: lint, unit tests, molecule, live tests ($$SECONDS s)"
 
 lint: $(READY) ## Check style, types and rules
@@ -60,12 +64,15 @@ lint: $(READY) ## Check style, types and rules
 unit: $(READY) ## Fast tests, without Docker
 	@$(call step,unit tests,pytest)
 
+engine: $(READY) ## Install the engine and make the image of a local instance
+	@$(call step,engine; instance image,$(FRESH); molecule create --scenario-name default)
+
 molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
 	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
-live: $(READY) ## The rehearsal and databases, with real clients; after molecule, which builds their images
-	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories)
+live: $(READY) ## The rehearsal and databases, with real clients; after `make engine`
+	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories | $(WHOLE_LINES))
 
 own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)
