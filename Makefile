@@ -83,7 +83,7 @@ security: $(READY) ## All that attackers try, a quarter of an hour more than mak
 services: $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
 	@$(call step,molecule test of several services,$(MOLECULE) -s default -s services)
 
-faults: $(READY) ## Faults under load, an hour or two; see docs/testing.md
+faults: $(READY) ## Faults under load, two to three hours; see docs/testing.md
 	@$(call step,molecule test of the faults,$(MOLECULE) --scenario-name faults)
 
 audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there
