@@ -65,7 +65,7 @@ unit: $(READY) ## Fast tests, without Docker
 	@$(call step,unit tests,pytest)
 
 engine: $(READY) ## Install the engine and make the image of a local instance
-	@$(call step,engine; instance image,$(FRESH); molecule create --scenario-name default)
+	@$(call step,engine; instance image,$(FRESH); molecule create --scenario-name default; $(FRESH))
 
 molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"

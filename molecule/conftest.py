@@ -5,21 +5,19 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-import boto3
 import pytest
 from testinfra.host import Host
 
 from preflight import receipts
-from preflight.account import inventory_region
 from tests.live_app import copy_app
-from tests.live_fleet import INVENTORY
+from tests.live_fleet import INVENTORY, client
 from tests.live_stack import Stack, over_ssh
 from tests.project import ROOT, load_mapping
 
 
 def _made() -> float:
     """Tell when the first of the running instances was launched; 0 when there is none."""
-    ec2 = boto3.client("ec2", region_name=inventory_region(INVENTORY))
+    ec2 = client("ec2")
     running = [{"Name": "instance-state-name", "Values": ["running"]}]
     groups = ec2.describe_instances(Filters=running)["Reservations"]
     return min((one["LaunchTime"].timestamp() for group in groups for one in group["Instances"]), default=0.0)

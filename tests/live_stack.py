@@ -27,10 +27,10 @@ PATIENCE_S = 120
 ANSWER_S = 10
 SOCKET = "~/.ansible/cp/testinfra-%C"
 """Of the shared connection; SSH replaces %C by a hash of user, address and port."""
-WAY_IN = """
-[ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args,
- lookup('ansible.builtin.config', 'ssh_args', plugin_type='connection', plugin_name='ssh')]
-"""
+WAY_IN = (
+    "[ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args,"
+    " lookup('ansible.builtin.config', 'ssh_args', plugin_type='connection', plugin_name='ssh')]"
+)
 """How Ansible reaches an instance; the last are the options of ansible.cfg that keep a connection."""
 
 
@@ -62,7 +62,7 @@ def over_ssh(host: Host) -> Host:
         The same instance.
     """
     # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
-    user, address, key, *options = host.ansible("ansible.builtin.debug", f"msg={{{{ {WAY_IN.strip()} }}}}")["msg"]
+    user, address, key, *options = host.ansible("ansible.builtin.debug", f"msg={{{{ {WAY_IN} }}}}")["msg"]
     shared = " ".join([*options, f"-o ControlPath={SOCKET}"])
     return testinfra.get_host(f"ssh://{user}@{address}", sudo=True, ssh_identity_file=key, ssh_extra_args=shared)
 

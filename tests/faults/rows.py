@@ -106,12 +106,19 @@ class Row:
                 self.figure(f"failed {method}", lost)
             else:
                 self.most(f"failed {method}", lost, most)
-        # A request that was never sent has no outcome, and must not pass for one that did not fail.
-        self.most("requests due but not sent", report.planned - report.sent, 0)
+        self.all_sent(report)
         self.figure("requests", report.planned)
         self.figure("kinds of failure", json.dumps(report.failures(), sort_keys=True) if report.failures() else "none")
         self.figure("p99 (ms)", report.latency.p99 * 1000)
         self.figure("longest gap (s)", report.longest_gap)
+
+    def all_sent(self, report: Report) -> None:
+        """Require that all was sent: what was not has no outcome, and must not pass for what did not fail.
+
+        Args:
+            report: The load's report.
+        """
+        self.most("requests due but not sent", report.planned - report.sent, 0)
 
     def misses(self) -> list[str]:
         """Tell what was not reached.

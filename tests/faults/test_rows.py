@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,6 +13,8 @@ from loadgen.report import Method
 from tests.faults.rows import Book, read
 from tests.faults.table import page, worst
 from tests.project import ROOT
+
+KEPT_RUNS = 3
 
 
 def _report(failed: int, *, planned: int = 100) -> Report:
@@ -92,3 +95,9 @@ def test_the_page_in_docs_says_what_was_measured() -> None:
     runs = sorted((ROOT / "docs/faults").glob("*.jsonl"))
     assert runs
     assert (ROOT / "docs/faults.md").read_text() == page(runs)
+
+
+def test_no_row_is_kept_from_more_than_three_runs() -> None:
+    """The page is read by people; what is older than the three newest of a row is in the history."""
+    kept = Counter(event for run in (ROOT / "docs/faults").glob("*.jsonl") for event in read(run)[1])
+    assert kept.most_common(1)[0][1] == KEPT_RUNS
