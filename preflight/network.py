@@ -8,21 +8,21 @@ from collections.abc import Iterable, Iterator
 from preflight.variables import Variables, is_true, whole_number
 from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST
 
-Block = ipaddress.IPv4Network | ipaddress.IPv6Network
-
 HIGHEST_PORT = 65535
 SSH_PORT = 22
 
 EXAMPLE = "203.0.113.7/32"
 
 
-def _read_block(value: object) -> Block | str:
+def _read_block(value: object) -> ipaddress.IPv4Network | str:
     """Read a CIDR block, or say what is wrong with it."""
     text = str(value)
     try:
         block = ipaddress.ip_network(text, strict=False)
     except ValueError:
         return f"allowed is a CIDR block such as {EXAMPLE}"
+    if isinstance(block, ipaddress.IPv6Network):
+        return f"that is IPv6, and the instances have IPv4 addresses only; allowed is a CIDR block such as {EXAMPLE}"
     if "/" not in text:
         return f"the length of the prefix is missing; allowed is a CIDR block such as {block}"
     if str(block) != text:
@@ -30,13 +30,9 @@ def _read_block(value: object) -> Block | str:
     return block
 
 
-def _covers_everything(blocks: Iterable[Block]) -> bool:
+def _covers_everything(blocks: Iterable[ipaddress.IPv4Network]) -> bool:
     """Tell whether blocks are the whole internet, also when it was cut into pieces."""
-    listed = list(blocks)
-    fours = [one for one in listed if isinstance(one, ipaddress.IPv4Network)]
-    sixes = [one for one in listed if isinstance(one, ipaddress.IPv6Network)]
-    joined: list[Block] = [*ipaddress.collapse_addresses(fours), *ipaddress.collapse_addresses(sixes)]
-    return any(block.prefixlen == 0 for block in joined)
+    return any(block.prefixlen == 0 for block in ipaddress.collapse_addresses(blocks))
 
 
 def items(value: object) -> list[object]:
@@ -63,7 +59,7 @@ def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
         A sentence for each problem.
     """
     cidrs = items(variables.get("ec2_ssh_cidrs", []))
-    blocks: list[Block] = []
+    blocks: list[ipaddress.IPv4Network] = []
     for position, cidr in enumerate(cidrs):
         read = _read_block(cidr)
         if isinstance(read, str):
@@ -92,7 +88,7 @@ def bad_vpc_cidr(variables: Variables) -> Iterator[str]:
     read = _read_block(cidr)
     if isinstance(read, str):
         yield f"ec2_vpc_cidr is {cidr!r}: {read}"
-    elif isinstance(read, ipaddress.IPv6Network) or not (LARGEST <= read.prefixlen <= SMALLEST and read.is_private):
+    elif not (LARGEST <= read.prefixlen <= SMALLEST and read.is_private):
         yield (
             f"ec2_vpc_cidr is {cidr!r}: allowed is a private IPv4 block from /{LARGEST} to /{SMALLEST}, "
             "such as 10.20.0.0/16"
