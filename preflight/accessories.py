@@ -71,10 +71,10 @@ def bad_accessories(accessories: object, services: object, option: Mapping[str, 
     for position, accessory in enumerate(accessories):
         name = str(accessory.get("name"))
         where = f"accessory_services[{position}] ({name})"
-        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", name) or name in RESERVED:
+        if not re.fullmatch(r"[a-z]([a-z0-9-]{0,29}[a-z0-9])?", name) or name in RESERVED:
             yield (
                 f"{where}: name is {name!r}: allowed are small letters, digits and hyphens, at most 31, "
-                f"a letter first, but not {', '.join(sorted(RESERVED))}"
+                f"a letter first, no hyphen last, but not {', '.join(sorted(RESERVED))}"
             )
         elif name in taken:
             yield f"{where}: a service has the name {name} too: choose another one, because both are reached by it"

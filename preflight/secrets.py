@@ -22,11 +22,13 @@ is asked for."""
 FILE_NAME = r"[A-Za-z0-9][\w.-]{0,63}"
 
 PLACEHOLDER = re.compile(
-    r"(?:change|replace|fill|put|insert)[\s_-]*(?:it|me|this|in|here)\b|place[\s_-]?holder"
-    r"|your[\s_-][\w-]*(?:secret|password|key|token)|^<.*>$|^(?P<one>.)(?P=one)*$"
+    r"^(?:please[\s_-]*)?(?:change|replace|fill|put|insert)[\s_-]*(?:it|me|this|in|here)(?![a-z])|^place[\s_-]?holder"
+    r"|^your[\s_-][\w-]*(?:secret|password|key|token)|^<.*>$|^(?P<one>.)(?P=one)*$"
     r"|^(?:secret|password|passwort|letmein|example|12345678\d*)$",
     re.IGNORECASE,
 )
+
+AS_TEXT = "put quotes around it, or | string behind it in a template"
 
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
@@ -132,9 +134,14 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         return
     taken: Mapping[str, Any] = dict.fromkeys(reserved)
     for name, value in environment.items():
-        if not re.fullmatch(r"[A-Za-z_]\w*", str(name), re.ASCII):
-            yield f"environment has {str(name)!r}: allowed are letters, digits and _, no digit first"
+        if not isinstance(name, str):
+            yield f"environment has the name {name!r}, which is no text: put quotes around it"
+        elif not re.fullmatch(r"[A-Za-z_]\w*", name, re.ASCII):
+            yield f"environment has {name!r}: allowed are letters, digits and _, no digit first"
         elif name in taken:
             yield f"environment has {name}, which the stack sets itself; so it does {', '.join(sorted(taken))}"
-        elif isinstance(value, bool) or not isinstance(value, str | int):
-            yield f"environment has {name} with {value!r}: allowed is text or a whole number; put quotes around others"
+        elif not isinstance(value, str):
+            # YAML 1.1 reads 22:30 as 1350 and 0644 as 420: what was written cannot be known any more.
+            yield f"environment has {name} with {value!r}, which is no text: {AS_TEXT}"
+        elif "\0" in value:
+            yield f"environment has {name} with a NUL character: allowed is any other text"

@@ -56,6 +56,14 @@ WHOLE_NUMBERS = {
 }
 """Smallest and largest value that makes sense for a number of ours; sizes in GiB, MiB or bytes, times in seconds."""
 
+NAMES = {
+    # Compose makes small letters of it and drops the rest: https://docs.docker.com/compose/how-tos/project-name/
+    "stack_name": (r"[a-z0-9][a-z0-9_-]{0,62}", "small letters, digits, - and _, at most 63, a letter or digit first"),
+    # It is part of a role's name: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
+    "ec2_project": (r"[A-Za-z0-9][\w.-]{0,39}", "letters, digits, . _ and -, at most 40, a letter or digit first"),
+}
+"""Variables that are a name: a pattern, and what it allows in words."""
+
 TIMES_OF_DAY = {"host_reboot_time"}
 """Variables that are a time of day, or empty."""
 
@@ -189,3 +197,15 @@ def bad_times(variables: Variables) -> Iterator[str]:
     for name in sorted(TIMES_OF_DAY & variables.keys()):
         if variables[name] != "" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(variables[name]), re.ASCII):
             yield f'{name} is {variables[name]!r}: allowed is a time of day in quotes, such as "04:00", or ""'
+
+
+def bad_names(variables: Variables) -> Iterator[str]:
+    """Check the names that Docker or AWS would change or refuse.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for name in sorted(NAMES.keys() & variables.keys()):
+        pattern, allowed = NAMES[name]
+        if not re.fullmatch(pattern, str(variables[name]), re.ASCII):
+            yield f"{name} is {variables[name]!r}: allowed are {allowed}"

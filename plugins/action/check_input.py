@@ -33,6 +33,7 @@ from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled, short_lock
 from preflight.variables import (
     Variables,
+    bad_names,
     bad_times,
     is_true,
     known_variables,
@@ -95,6 +96,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *wrong_types(variables, options),
             *out_of_range(variables),
             *bad_times(variables),
+            *bad_names(variables),
             *bad_ssh_cidrs(variables),
             *bad_vpc_cidr(variables),
             *bad_public_ports(variables),

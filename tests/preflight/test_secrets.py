@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
-from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
+from preflight.secrets import AS_TEXT, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import STACK_ENVIRONMENT, bad_services
 from preflight.variables import known_variables
 from tests.preflight.input import free_port, service
@@ -27,7 +28,14 @@ def problems(**changes: Any) -> list[str]:
 
 
 @pytest.mark.parametrize(
-    "value", ["8 letter", secrets.token_hex(32), "postgres://app@db/app?password=$1", "a\nb\nc\nd\ne"]
+    "value",
+    [
+        "8 letter",
+        secrets.token_hex(32),
+        "amqp://u:p@exchange-in.corp.example/",
+        "postgres://app@db/app?password=$1",
+        "a\nb\nc\nd\ne",
+    ],
 )
 def test_secret_of_any_kind_is_allowed(value: str) -> None:
     """Keys, passwords, addresses with passwords in them, files of several lines."""
@@ -44,7 +52,16 @@ def test_secret_without_a_value_is_refused(value: str | None) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *("changeme", "CHANGE_ME", "change-me-please", "ChangeThis", "replace me", "placeholder", "put-it-here"),
+        *(
+            "changeme",
+            "CHANGE_ME",
+            "change-me-please",
+            "ChangeThis",
+            "replace me",
+            "placeholder",
+            "put-it-here",
+            "CHANGEME_123",
+        ),
         *("your_secret_key", "your-db-password", "<a long random string>", "xxxxxxxxxx", "********", "password"),
         *("secret", "12345678", "letmein"),
     ],
@@ -81,8 +98,10 @@ def test_secrets_have_to_be_a_mapping(value: object) -> None:
     ]
 
 
-@pytest.mark.parametrize("value", ["", "Europe/Berlin", "costs $5 and 100%", 3, "line\nbreak", '"quoted"'])
-def test_environment_of_any_text_is_allowed(value: str | int) -> None:
+@pytest.mark.parametrize(
+    "value", ["", "Europe/Berlin", "costs $5 and 100%", "3", "line\nbreak", '"quoted"', "\U0001f680"]
+)
+def test_environment_of_any_text_is_allowed(value: str) -> None:
     """What it says is the app's business."""
     assert problems(environment={"TZ": value, "_a1": value}) == []
 
@@ -92,11 +111,21 @@ def test_environment_of_any_text_is_allowed(value: str | int) -> None:
     [
         ({"1A": "x"}, "environment has '1A': allowed are letters, digits and _, no digit first"),
         ({"A-B": "x"}, "environment has 'A-B': allowed are letters, digits and _, no digit first"),
-        (
-            {"DEBUG": True},
-            "environment has DEBUG with True: allowed is text or a whole number; put quotes around others",
+        ({"A": "x\0"}, "environment has A with a NUL character: allowed is any other text"),
+        *(
+            (yaml.safe_load(written), f"environment has A with {read}, which is no text: {AS_TEXT}")
+            for written, read in (
+                *(("A: yes", "True"), ("A: 1.50", "1.5"), ("A: 22:30", "1350"), ("A: 0644", "420"), ("A: 007", "7")),
+                *(("A: 8080", "8080"), ("A: ~", "None"), ("A: 2026-11-30", "datetime.date(2026, 11, 30)")),
+            )
         ),
-        ({"RATE": 1.50}, "environment has RATE with 1.5: allowed is text or a whole number; put quotes around others"),
+        *(
+            (
+                yaml.safe_load(f"{written}: x"),
+                f"environment has the name {read}, which is no text: put quotes around it",
+            )
+            for written, read in (("YES", "True"), ("off", "False"), ("1", "1"))
+        ),
         (
             {"PORT": "80"},
             f"environment has PORT, which the stack sets itself; so it does {', '.join(STACK_ENVIRONMENT)}",

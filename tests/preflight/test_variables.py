@@ -59,6 +59,30 @@ def test_what_is_no_time_of_day_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
+    ("name", "value"), [("stack_name", "my_shop-2"), ("stack_name", "7"), ("ec2_project", "Shop.eu")]
+)
+def test_name_that_arrives_unchanged_is_allowed(name: str, value: str) -> None:
+    """What Docker and AWS take as it is."""
+    assert list(variables.bad_names({name: value})) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            ("stack_name", value)
+            for value in ("Shop", "My Shop", "shop.eu", "-shop", "", "shop\n", "a" * 64, "käse", None)
+        ),
+        *(("ec2_project", value) for value in ("my shop", "a/b", "", "a" * 41, "käse")),
+    ],
+)
+def test_name_that_would_be_changed_is_refused(name: str, value: object) -> None:
+    """The first deploy would work under another name, and all later ones would not find it."""
+    (problem,) = variables.bad_names({name: value})
+    assert problem.startswith(f"{name} is {value!r}: allowed are ")
+
+
+@pytest.mark.parametrize(
     ("name", "meant"),
     [
         ("stack_servces", "stack_services"),

@@ -21,6 +21,7 @@ IMAGES = {
     "api-2": "registry.example:5000/team/api:v1.2",
 }
 T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
+ANY_TEXT = "\U0001f680 é \ufeff\u2028\x85\x7f\x9f\ufffe" + "".join(map(chr, range(1, 32))) + " " * 200 + "\\ end "
 NEW_ENGINE = {"stdout": "26.1.5+dfsg1"}
 SERVICES = {"one service": [APP], "two services": [APP, API]}
 
@@ -128,7 +129,7 @@ def test_server_is_started_with_its_file(compose: Compose, server: str, program:
 
 def test_service_may_have_a_command_of_its_own(compose: Compose) -> None:
     """Word for word: Compose would put something in the place of $NAME."""
-    words = ["gunicorn", "--threads", "8", "$HOME", "shop:app"]
+    words = ["gunicorn", "--threads", "8", "$HOME", ANY_TEXT, "shop:app"]
     command = compose([APP | {"command": words}])["services"]["app"]["command"]
     assert [word.replace("$$", "$") for word in command] == words
     assert command[3] == "$$HOME"
@@ -325,9 +326,16 @@ def test_changed_secret_changes_its_service_alone(compose: Compose) -> None:
 
 def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
     """Compose would put something in the place of $NAME, and YAML makes numbers of what looks like one."""
-    given = {"TZ": "Europe/Berlin", "PRICE": "5$ ${HOME}", "VERSION": "1.10", "LIMIT": 3, "TEXT": 'a "b": {c}\nd'}
+    given = {
+        "TZ": "Europe/Berlin",
+        "PRICE": "5$ ${HOME}",
+        "VERSION": "1.10",
+        "EMPTY": "",
+        "TEXT": 'a "b": {c}\nd',
+        "ANY": ANY_TEXT,
+    }
     environment = compose([APP | {"environment": given}, API])["services"]["app"]["environment"]
-    assert {name: environment[name].replace("$$", "$") for name in given} == {k: str(v) for k, v in given.items()}
+    assert {name: environment[name].replace("$$", "$") for name in given} == given
     assert environment["PRICE"] == "5$$ $${HOME}"
 
 
