@@ -30,6 +30,9 @@ PLACEHOLDER = re.compile(
 
 AS_TEXT = "put quotes around it, or | string behind it in a template"
 
+REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
+"""A variable, or something in a variable, in a template."""
+
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
 
@@ -83,6 +86,38 @@ def readable_secrets(
                     f"{variable}[{position}] ({service.get('name')}): the secret {name} can be read by whoever "
                     f"reads the inventory: write a variable in its place; {KEPT_IN}"
                 )
+
+
+def changed_secrets(
+    entries: object, variables: Mapping[str, Any], is_template: Callable[[object], bool], variable: str
+) -> Iterator[str]:
+    """Find secrets whose variable holds what Ansible takes for a template: it would change them, or show a part.
+
+    Args:
+        entries: As for ``readable_secrets``.
+        variables: All variables as they are written, by name.
+        is_template: Tells whether Ansible would fill a value in.
+        variable: Name of the variable that the entries come from.
+
+    Yields:
+        A sentence for each problem.
+    """
+    for position, entry in enumerate(entries if isinstance(entries, list) else []):
+        secrets = entry.get("secrets") if isinstance(entry, Mapping) else None
+        for name, written in secrets.items() if isinstance(secrets, Mapping) else ():
+            for source in REFERENCE.findall(str(written)) if is_template(written) else ():
+                if is_template(_found(variables, source.split("."))):
+                    yield (
+                        f"{variable}[{position}] ({entry.get('name')}): the secret {name} comes from {source}, which "
+                        "has {{, {% or {# in it, so that Ansible would change it: write !unsafe before the value of "
+                        f"{source}, or put a secret together where {variable} names it"
+                    )
+
+
+def _found(variables: object, path: Iterable[str]) -> object:
+    for name in path:
+        variables = variables.get(name) if isinstance(variables, Mapping) else None
+    return variables
 
 
 def readable_vaults(inventory: Path) -> Iterator[str]:

@@ -7,7 +7,7 @@ neither ranges nor misspelt names. This looks at everything first.
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports
 from preflight.receipts import fingerprint, proof
 from preflight.routes import bad_routes
-from preflight.secrets import readable_secrets, readable_vaults, weak_passwords
+from preflight.secrets import changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled, short_lock
 from preflight.variables import (
     Variables,
@@ -62,7 +62,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         project = Path(self._task.args["project"])
         notes: list[str] = []
-        problems = list(self._problems(project, task_vars or {}, notes))
+        # First, because filling such a secret in may fail with a message that shows a part of it.
+        problems = list(self._changed_secrets(task_vars or {})) or list(self._problems(project, task_vars or {}, notes))
         listed = "\n".join(f"- {problem}" for problem in problems)
         for note in () if problems else notes:
             Display().display(note, color="yellow" if note.startswith("UNPROVEN") else "cyan")
@@ -71,6 +72,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             "failed": bool(problems),
             "msg": f"Nothing was touched. To be mended first:\n{listed}" if problems else "The input is in order.",
         }
+
+    def _changed_secrets(self, task_vars: Variables) -> Iterator[str]:
+        entries = {
+            "stack_services": task_vars.get("stack_services"),
+            "accessory_services": as_secrets(task_vars.get("accessory_services")),
+        }
+        for name, of_name in entries.items():
+            yield from changed_secrets(of_name, task_vars, self._templar.is_template, name)
 
     def _problems(self, project: Path, task_vars: Variables, notes: list[str]) -> list[str]:
         options = known_variables(project / "roles")

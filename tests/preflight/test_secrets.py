@@ -229,9 +229,13 @@ class Inventory:
         Returns:
             The file with the password.
         """
+        return self.write_text(password, json.dumps(variables))
+
+    def write_text(self, password: str, content: str) -> Path:
+        """Encrypt the vault with this in it."""
         key = self.vault.parents[2] / "password"
         key.write_text(password, encoding="utf-8")
-        self.vault.write_text(json.dumps(variables), encoding="utf-8")
+        self.vault.write_text(content, encoding="utf-8")
         done = tool("ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault), home=self.home)
         assert done.returncode == 0, done.stderr
         return key
@@ -260,6 +264,24 @@ def test_playbook_opens_the_vault(inventory: Inventory) -> None:
     """With a password and a value that are in order there is nothing to say."""
     key = inventory.write(STRONG, vault_app_secret_key=STRONG)
     status, said = inventory.check("--vault-password-file", str(key))
+    assert status == 0, said
+
+
+@pytest.mark.parametrize("value", ["{{7}}", "{#x#}", "{%Z"])
+def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: str) -> None:
+    """Ansible would change it without a word, or show a part of it in an error."""
+    key = inventory.write(STRONG, vault_app_secret_key=f"{STRONG}{value}{STRONG}")
+    status, said = inventory.check("--vault-password-file", str(key))
+    assert status != 0
+    assert "the secret secret_key comes from vault_app_secret_key, which has {{, {% or {# in it" in said
+    assert STRONG not in said
+    assert value not in said
+
+
+def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
+    """!unsafe is Ansible's own mark."""
+    text = f'vault_app_secret_key: !unsafe "{STRONG}{{{{7}}}}{{#x#}}{{%Z"'
+    status, said = inventory.check("--vault-password-file", str(inventory.write_text(STRONG, text)))
     assert status == 0, said
 
 
