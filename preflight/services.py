@@ -30,7 +30,7 @@ STACK_ENVIRONMENT = ("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "POR
 APP = re.compile(
     r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
 )
-"""As files/images/python/fleet/loading.py reads it."""
+"""As files/images/python/_flask_fleet/loading.py reads it."""
 
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")
 """What files/flask installs: one of these."""

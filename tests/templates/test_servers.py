@@ -217,10 +217,12 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
 
     def start_server(server: str, app: str = "shop:app") -> Running:
         port, uwsgi_port = free_ports()
-        file = tmp_path / SERVERS[server]["file"]
+        folder = tmp_path / "etc"
+        folder.mkdir(exist_ok=True)
+        file = folder / SERVERS[server]["file"]
         ports = {"__stack_ports": {"app": port}, "__stack_uwsgi_port": uwsgi_port}
         file.write_text(rendered(server, **ports), encoding="utf-8")
-        command = [word.replace("{{ __stack_server_folder }}", str(tmp_path)) for word in SERVERS[server]["command"]]
+        command = [word.replace("{{ __stack_server_folder }}", str(folder)) for word in SERVERS[server]["command"]]
         environment = {
             **os.environ,
             "APP": app,
@@ -279,6 +281,23 @@ def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[...
     said = running.log.read_text()
     assert "app is 'shop:application': there is no application in the module shop" in said
     assert "Traceback" not in said
+
+
+@each_server
+def test_app_may_have_any_name(start: Callable[..., Running], server: str, tmp_path: Path) -> None:
+    """An app's folder is on the path, and in uWSGI before ours: what we import ourselves must not be found there."""
+    package = tmp_path / "fleet"
+    package.mkdir()
+    (package / "__init__.py").write_text(APP, encoding="utf-8")
+    for file in (PYTHON_IMAGE / "_flask_fleet").glob("[!_]*.py"):
+        # Only those that are not also names of Python's own.
+        if file.stem not in sys.stdlib_module_names:
+            (tmp_path / file.name).write_text("raise ImportError('the app was not asked for')\n", encoding="utf-8")
+    for name in ("granian", "gunicorn", "uwsgi"):
+        (tmp_path / f"{name}.py").write_text("raise ImportError('the app was not asked for')\n", encoding="utf-8")
+    running = start(server, "fleet:app")
+    running.wait_until_ready()
+    assert running.ask("/log") == (200, "logged")
 
 
 @each_server

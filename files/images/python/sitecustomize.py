@@ -2,6 +2,6 @@
 
 import os
 
-from fleet import secrets
+from _flask_fleet import secrets
 
 secrets.into_environment(os.environ)

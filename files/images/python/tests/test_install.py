@@ -1,11 +1,11 @@
-"""`fleet.install`: what pip is told for a folder without a Dockerfile."""
+"""`_flask_fleet.install`: what pip is told for a folder without a Dockerfile."""
 
 from pathlib import Path
 
 import pytest
 
-from fleet import install
-from fleet.install import InstallError, lacking, stands_alone, steps, wanted
+from _flask_fleet import install
+from _flask_fleet.install import InstallError, lacking, stands_alone, steps, wanted
 
 PACKAGE = '[build-system]\nrequires = ["setuptools"]\n[project]\nname = "shop"\nversion = "1"\n'
 LIST = '[project]\nname = "shop"\nversion = "1"\ndependencies = ["flask>=3", "redis"]\n'

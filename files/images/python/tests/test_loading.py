@@ -1,12 +1,13 @@
-"""`fleet.loading`: the application that a service names, or one clear line."""
+"""`_flask_fleet.loading`: the application that a service names, or one clear line."""
 
+import logging
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from fleet.loading import NAMED, AppError, load, load_or_explain
+from _flask_fleet.loading import NAMED, AppError, load, load_or_explain
 from preflight.services import APP
 
 FILES = {
@@ -21,6 +22,7 @@ name = "shop"
     "needs.py": "import no_such_dependency\n",
     "ends.py": "raise SystemExit('no database')\n",
     "breaks.py": "1 / 0\n",
+    "logging.py": "app = None\n",
 }
 
 
@@ -58,6 +60,7 @@ def test_application_is_found(target: str, says: bytes) -> None:
         ("parts.wbe:app", "there is no module parts.wbe in {folder}, nor is it installed"),
         ("shop:application", "there is no application in the module shop ({folder}/shop.py)"),
         ("shop:name", "that is no WSGI application, but str"),
+        ("logging:app", f"Python has another module logging already ({logging.__file__}); rename yours"),
         ("ends:app", "its module ended the process: no database"),
     ],
 )

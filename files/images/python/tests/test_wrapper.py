@@ -1,4 +1,4 @@
-"""`fleet.wrapper`: what every app gets in front of it."""
+"""`_flask_fleet.wrapper`: what every app gets in front of it."""
 
 import logging
 import socket
@@ -12,9 +12,9 @@ import pytest
 from werkzeug.test import Client, EnvironBuilder
 from werkzeug.wrappers import Request, Response
 
-from fleet import logs
-from fleet.logs import request_id
-from fleet.wrapper import Wrapper
+from _flask_fleet import logs
+from _flask_fleet.logs import request_id
+from _flask_fleet.wrapper import Wrapper
 
 LOGGER = logging.getLogger("app")
 

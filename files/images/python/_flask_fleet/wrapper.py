@@ -11,8 +11,8 @@ from typing import Any
 from werkzeug.middleware.proxy_fix import ProxyFix
 from werkzeug.wrappers import Response
 
-from fleet.loading import Application
-from fleet.logs import request_id
+from _flask_fleet.loading import Application
+from _flask_fleet.logs import request_id
 
 Environ = dict[str, Any]
 

@@ -70,6 +70,11 @@ def load_or_explain(target: str) -> Application:
 
 
 def _module(name: str, target: str, folder: str) -> ModuleType:
+    top = name.partition(".")[0]
+    taken_by = getattr(sys.modules.get(top), "__file__", None) or "built in"
+    is_in_folder = any(Path(folder, one).exists() for one in (f"{top}.py", top))
+    if top in sys.modules and is_in_folder and not taken_by.startswith(f"{folder}/"):
+        raise AppError(f"app is {target!r}: Python has another module {top} already ({taken_by}); rename yours")
     try:
         return importlib.import_module(name)
     except ModuleNotFoundError as error:

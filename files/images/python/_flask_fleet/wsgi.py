@@ -3,9 +3,9 @@
 import os
 from pathlib import Path
 
-from fleet import logs
-from fleet.loading import load_or_explain
-from fleet.wrapper import Wrapper
+from _flask_fleet import logs
+from _flask_fleet.loading import load_or_explain
+from _flask_fleet.wrapper import Wrapper
 
 logs.install()
 

@@ -1,4 +1,4 @@
-"""`fleet.secrets`: secrets whose names are in capitals are environment variables, in every Python of a container."""
+"""`_flask_fleet.secrets`: those named in capitals are environment variables, in every Python of a container."""
 
 import os
 import subprocess
@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fleet.secrets import into_environment
+from _flask_fleet.secrets import into_environment
 
 FILES = {
     "DATABASE_URL": "postgresql://db\n",
