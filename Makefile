@@ -25,7 +25,7 @@ WHOLE_LINES := grep --line-buffered ""
 # Says what a long step does and how long it took.
 step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test lint unit engine molecule live security services faults own audit clean
+.PHONY: help rehearse up down destroy test release lint unit engine molecule live security services faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -54,9 +54,14 @@ destroy: $(READY) ## Remove the local EC2 and all that runs in it
 	@python -m rehearsal down
 
 test: $(READY) ## Lint, unit tests, then the whole way in containers
-	@$(MAKE) --jobs=2 --output-sync=target lint unit engine
+	@start=$$(date +%s)
+	$(MAKE) --jobs=2 --output-sync=target lint unit engine
 	$(MAKE) --jobs=2 molecule live
+	python -m preflight.receipts passed "$$start"
 	echo "==> all passed: lint, unit tests, molecule, live tests ($$SECONDS s)"
+
+release: $(READY) ## Write receipt.json, which says that this commit passed `make test`; docs/testing.md
+	@python -m preflight.receipts release
 
 lint: $(READY) ## Check style, types and rules
 	@$(call step,lint,ruff check .; ruff format --check .; mypy; mypy app; yamllint --strict .; ansible-lint)

@@ -1,16 +1,23 @@
-"""Proof before money: what a passed scenario was run with, and whether that is what AWS is about to get."""
+"""Proof before money: whether the code that AWS is about to be asked by is code that passed its tests."""
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-COVERED = (
+PROJECT = Path(__file__).parents[1]
+
+RELEASE = "receipt.json"
+"""The receipt that comes with a release: `make release` writes it after `make test` passed."""
+
+CODE = (
     "ansible.cfg",
     "files",
     "playbooks",
@@ -21,46 +28,37 @@ COVERED = (
     "roles",
     "site.yml",
 )
-"""What decides what site.yml does, beside the inventory and the contexts of the services."""
+"""What decides what site.yml does, but for values and apps. A test says why the rest of the project is not here."""
 
-IGNORED = {"__pycache__", ".git", ".mypy_cache", ".pytest_cache", ".ruff_cache", ".venv"}
+LEFTOVERS = {".DS_Store", "__pycache__"}
+
+EVERYTHING = "make test"
+PROVING = "default"
+"""The scenario that runs site.yml from end to end."""
 
 LESS_THAN_PASSED = ("failed", "error", "skipped", "deselected", "xfailed", "xpassed")
+NAMED = 5
+"""How many changed files a message names."""
 
-PROVING = "default"
-"""The scenario that runs site.yml from end to end. Receipts of others are told, but are not enough."""
-
-COMMAND = f"molecule test -s {PROVING}   (or all scenarios: make molecule)"
+Code = Mapping[str, str]
+"""SHA-256 of each file, by its name in the project."""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """A scenario whose tests all passed.
+    """Tests that all passed, when (ISO 8601), and the code that they ran."""
 
-    Attributes:
-        scenario: Its name.
-        tests: How many tests passed.
-        time: When, in ISO 8601.
-        fingerprint: Of what it was run with.
-    """
-
-    scenario: str
-    tests: int
+    passed: str
     time: str
-    fingerprint: str
+    code: Code
 
     def __str__(self) -> str:
         """Say it to the person, in local time."""
-        when = datetime.fromisoformat(self.time).astimezone()
-        return f"scenario {self.scenario}, {self.tests} tests, {when:%Y-%m-%d %H:%M}"
+        return f"{self.passed}, {datetime.fromisoformat(self.time).astimezone():%Y-%m-%d %H:%M}"
 
 
 def folder() -> Path:
-    """Find where receipts are kept.
-
-    Returns:
-        A folder that need not exist.
-    """
+    """Give the folder of the receipts of this person's own tests; it need not exist."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "flask-fleet" / "receipts"
 
@@ -70,122 +68,114 @@ def _files(root: Path) -> Iterator[Path]:
     if root.is_file():
         yield root
     for path in root.iterdir() if root.is_dir() else ():
-        if path.name not in IGNORED:
+        if path.name not in LEFTOVERS:
             yield from _files(path)
 
 
-def _covered(project: Path, inventory: Path, contexts: Iterable[str]) -> list[Path]:
-    """List all files that decide what site.yml does."""
-    roots = {project / name for name in (*COVERED, *contexts)} | {inventory}
-    return sorted({file.resolve() for root in roots for file in _files(root)})
+def _code_files(project: Path) -> Iterator[Path]:
+    for name in CODE:
+        yield from _files(project / name)
 
 
-def last_change(project: Path, inventory: Path, contexts: Iterable[str]) -> float:
-    """Tell when something was last changed that decides what site.yml does.
-
-    Args:
-        project: Folder of the project.
-        inventory: Folder of the inventory.
-        contexts: Folders of the services, relative to the project or absolute.
-
-    Returns:
-        Seconds since the epoch.
-    """
-    return max(path.stat().st_mtime for path in _covered(project, inventory, contexts))
+def code_of(project: Path) -> Code:
+    """Hash the code of a project. Without git, because a release may be a folder without history."""
+    return {
+        path.relative_to(project).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(_code_files(project))
+    }
 
 
-def fingerprint(project: Path, inventory: Path, contexts: Iterable[str]) -> str:
-    """Hash everything that decides what site.yml does.
+def last_change(project: Path) -> float:
+    """Tell when code was last changed, in seconds since the epoch."""
+    return max(path.stat().st_mtime for path in _code_files(project))
 
-    Args:
-        project: Folder of the project.
-        inventory: Folder of the inventory.
-        contexts: Folders of the services, relative to the project or absolute.
 
-    Returns:
-        Hexadecimal digits. Names, contents and whether a file can be executed count, times and owners do not.
-    """
-    total = hashlib.sha256()
-    for path in _covered(project, inventory, contexts):
-        name = os.path.relpath(path, project)
-        content = hashlib.sha256(path.read_bytes()).hexdigest()
-        total.update(f"{name}\0{os.access(path, os.X_OK)}\0{content}\n".encode())
-    return total.hexdigest()
+def changes(receipt: Receipt, code: Code) -> list[str]:
+    """Name the files that are not as they were when the tests passed."""
+    return sorted(name for name in receipt.code.keys() | code.keys() if receipt.code.get(name) != code.get(name))
 
 
 def complete(outcomes: Mapping[str, Sequence[object]]) -> int:
-    """Tell whether a session of pytest proved something.
-
-    Args:
-        outcomes: Reports by outcome, as pytest's terminal reporter keeps them.
-
-    Returns:
-        How many tests passed; 0 when any failed, or was left out.
-    """
+    """Count the tests that passed, by pytest's own reports; 0 when any failed, or was left out."""
     if any(outcomes.get(outcome) for outcome in LESS_THAN_PASSED):
         return 0
     return len(outcomes.get("passed", ()))
 
 
-def write(scenario: str, tests: int, digest: str) -> Path:
-    """Leave a receipt.
-
-    Args:
-        scenario: Whose tests all passed.
-        tests: How many there were.
-        digest: As ``fingerprint`` gives it.
-
-    Returns:
-        The file.
-    """
-    receipt = Receipt(scenario, tests, datetime.now(UTC).isoformat(timespec="seconds"), digest)
-    folder().mkdir(parents=True, exist_ok=True)
-    file = folder() / f"{scenario}-{digest[:12]}.json"
-    file.write_text(json.dumps(asdict(receipt), indent=2) + "\n", encoding="utf-8")
+def write(file: Path, passed: str, code: Code) -> Path:
+    """Leave a receipt."""
+    receipt = Receipt(passed, datetime.now(UTC).isoformat(timespec="seconds"), code)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_text(json.dumps(asdict(receipt), indent=1) + "\n", encoding="utf-8")
     return file
 
 
-def find(digest: str) -> list[Receipt]:
-    """Look for the receipts of exactly this.
-
-    Args:
-        digest: As ``fingerprint`` gives it.
-
-    Returns:
-        The proving scenario's first, if there is one.
-    """
-    found = []
-    for file in sorted(folder().glob(f"*-{digest[:12]}.json")):
-        try:
-            receipt = Receipt(**json.loads(file.read_text(encoding="utf-8")))
-        except (OSError, TypeError, ValueError):
-            continue
-        if receipt.fingerprint == digest:
-            found.append(receipt)
-    return sorted(found, key=lambda one: (one.scenario != PROVING, one.scenario))
+def read(file: Path) -> Receipt | None:
+    """Read a receipt; None when there is none, or half of one."""
+    try:
+        receipt = Receipt(**json.loads(file.read_text(encoding="utf-8")))
+        datetime.fromisoformat(receipt.time)
+    except (OSError, TypeError, ValueError):
+        return None
+    return receipt if isinstance(receipt.code, dict) else None
 
 
-def proof(digest: str, overridden: Iterable[str], unproven: bool) -> tuple[str, bool]:
-    """Say what proves that it works.
-
-    Args:
-        digest: Of what is about to be done.
-        overridden: Variables given with -e, which no receipt covers.
-        unproven: Whether to go ahead all the same.
-
-    Returns:
-        A sentence, and whether to go ahead.
-    """
-    found = find(digest)
-    given = ", ".join(sorted(overridden))
-    besides = f", apart from what -e gives: {given}" if given else ""
-    if found and found[0].scenario == PROVING:
-        return f"Proved by {'; '.join(map(str, found))}{besides}", True
+def proof(project: Path, unproven: bool) -> tuple[str, bool]:
+    """Say what proves the code of a project, and whether to go ahead, which ``unproven`` does all the same."""
+    code = code_of(project)
+    files = [project / RELEASE, *sorted(folder().glob("*.json"))]
+    receipts = [receipt for file in files if (receipt := read(file))]
+    since = sorted(((changes(receipt, code), receipt) for receipt in receipts), key=lambda one: len(one[0]))
+    if not since:
+        said = "No passed test has proved this code, and no receipt came with it"
+    elif not since[0][0]:
+        return f"Proved: this code passed {since[0][1]}", True
+    else:
+        changed, receipt = since[0]
+        more = f" and {len(changed) - NAMED} more" if len(changed) > NAMED else ""
+        said = f"This code is not what passed {receipt}: changed since is {', '.join(changed[:NAMED])}{more}"
     if unproven:
-        return "UNPROVEN: no receipt of a passed test covers this, and ec2_unproven is true", True
-    partly = f" (only {'; '.join(map(str, found))})" if found else ""
-    refusal = (
-        f"No passed test has proved what this is about to do on AWS{partly}: there was none, or playbooks, roles, "
-        f"files, app or inventory changed since. Allowed is to prove it first: {COMMAND}; or -e ec2_unproven=true"
+        return f"UNPROVEN (ec2_unproven is true): {said}", True
+    ways = (
+        f"Allowed is the code of a release; to prove this (on Debian, as root): {EVERYTHING}, or in five minutes: "
+        f"molecule test -s {PROVING}; or -e ec2_unproven=true"
     )
-    return refusal, False
+    return f"{said}. {ways}", False
+
+
+def _git(*arguments: str) -> list[str]:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=PROJECT, check=True, capture_output=True, text=True).stdout.splitlines()
+
+
+def main() -> None:
+    """Keep the books of `make test` and `make release`.
+
+    Raises:
+        SystemExit: The code changed while the tests ran, was not tested, or is not what is committed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m preflight.receipts", description=__doc__)
+    steps = parser.add_subparsers(dest="step", required=True)
+    steps.add_parser("passed", help="note that make test passed").add_argument(
+        "start", type=float, help="when it began, in seconds since the epoch"
+    )
+    steps.add_parser("release", help="write receipt.json, after make test")
+    given = parser.parse_args()
+    code, tested = code_of(PROJECT), folder() / "test.json"
+    if given.step == "passed":
+        if last_change(PROJECT) > given.start:
+            print("no receipt: code was changed while the tests ran")
+        else:
+            print(f"receipt: {write(tested, EVERYTHING, code)}")
+        return
+    receipt = read(tested)
+    if receipt is None or changes(receipt, code):
+        raise SystemExit(f"{EVERYTHING} has not passed with this code: run it first")
+    if _git("status", "--porcelain") or code.keys() - set(_git("ls-files")):
+        raise SystemExit("Not all of this is committed: a receipt is for what a commit has")
+    (PROJECT / RELEASE).write_bytes(tested.read_bytes())
+    print(f"{RELEASE}: this code passed {receipt}. Commit it, and that commit is the release")
+
+
+if __name__ == "__main__":
+    main()

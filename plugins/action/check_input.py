@@ -15,7 +15,6 @@ from ansible.errors import AnsibleUndefinedVariable
 from ansible.parsing.vault import EncryptedString, VaultSecretsContext
 from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
-from ansible.utils.vars import load_extra_vars
 
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
@@ -27,7 +26,7 @@ from preflight.cloud import ec2_problems
 from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports
-from preflight.receipts import fingerprint, proof
+from preflight.receipts import proof
 from preflight.routes import bad_routes
 from preflight.secrets import changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import bad_services, scaled, short_lock
@@ -145,9 +144,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         ]
         if who.is_rehearsal or self._task.args.get("scale"):
             return problems
-        contexts = [service["context"] for service in stack["stack_services"]]
-        given = ours & load_extra_vars(self._loader).keys() - {"ec2_unproven"}
-        said, go_ahead = proof(fingerprint(project, inventory, contexts), given, is_true(ec2["ec2_unproven"]))
+        said, go_ahead = proof(project, is_true(ec2["ec2_unproven"]))
         (notes if go_ahead else problems).append(said)
         return problems
 

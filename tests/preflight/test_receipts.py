@@ -1,4 +1,4 @@
-"""A receipt is left by what passed, and covers exactly what it was run with."""
+"""A receipt is left by what passed, and covers exactly the code that it was run with."""
 
 import json
 import os
@@ -16,7 +16,22 @@ from preflight import receipts
 from tests.preflight.input import IMAGE
 from tests.project import ROOT
 
-CONTEXTS = ["app"]
+NO_CODE = {
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "app",  # the user's; it is built, started and asked before it gets traffic
+    "audit",
+    "docs",
+    "inventories",  # values, which preflight checks
+    "loadgen",
+    "molecule",
+    "pyproject.toml",
+    "receipt.json",
+    "rehearsal",
+    "tests",
+}
+"""What git tracks at the top without deciding what site.yml does on a machine; settings of tools begin with a point."""
 
 
 @pytest.fixture
@@ -29,6 +44,7 @@ def project(tmp_path: Path) -> Path:
         "roles/stack/tasks/main.yml": "# Why.\n- name: Run\n",
         "plugins/action/preflight.py": "pass\n",
         "files/images/nginx/Dockerfile": "FROM base\n",
+        "files/images/nginx/.dockerignore": "tests\n",
         "app/Dockerfile": "FROM base\n",
         "docs/aws.md": "# AWS\n",
         "inventories/aws/group_vars/all/ec2.yml": "ec2_count: 1\n",
@@ -46,9 +62,9 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "state/flask-fleet/receipts"
 
 
-def digest(project: Path) -> str:
-    """Hash the small project."""
-    return receipts.fingerprint(project, project / "inventories/aws", CONTEXTS)
+def prove(project: Path, file: Path, passed: str = "make test") -> Path:
+    """Leave a receipt of a project as it is."""
+    return receipts.write(file, passed, receipts.code_of(project))
 
 
 def append(name: str) -> Callable[[Path], None]:
@@ -62,75 +78,79 @@ def append(name: str) -> Callable[[Path], None]:
 
 
 def within(name: str) -> Callable[[Path], None]:
-    """Leave a file behind, as a tool does."""
+    """Add a file."""
 
     def change(project: Path) -> None:
-        (project / name).parent.mkdir(parents=True)
+        (project / name).parent.mkdir(parents=True, exist_ok=True)
         (project / name).write_text("x")
 
     return change
 
 
 CHANGES: dict[str, Callable[[Path], object]] = {
-    "comment in a role": append("roles/stack/tasks/main.yml"),
-    "playbook": append("playbooks/deploy.yml"),
+    "roles/stack/tasks/main.yml": append("roles/stack/tasks/main.yml"),
+    "playbooks/deploy.yml": append("playbooks/deploy.yml"),
     "site.yml": append("site.yml"),
-    "plugin": append("plugins/action/preflight.py"),
-    "image": append("files/images/nginx/Dockerfile"),
-    "app": append("app/Dockerfile"),
-    "requirement": append("requirements.txt"),
-    "variable of the inventory": append("inventories/aws/group_vars/all/ec2.yml"),
-    "new file": lambda project: (project / "app/.dockerignore").write_text("tests\n"),
-    "removed file": lambda project: (project / "roles/stack/tasks/main.yml").unlink(),
-    "renamed file": lambda project: (project / "app/Dockerfile").rename(project / "app/Containerfile"),
-    "executable file": lambda project: (project / "app/Dockerfile").chmod(0o755),
+    "plugins/action/preflight.py": append("plugins/action/preflight.py"),
+    "files/images/nginx/Dockerfile": lambda project: (project / "files/images/nginx/Dockerfile").unlink(),
+    "files/images/nginx/.dockerignore": append("files/images/nginx/.dockerignore"),
+    "requirements.txt": append("requirements.txt"),
+    "roles/stack/filter_plugins/new.py": within("roles/stack/filter_plugins/new.py"),
 }
 
 
 @pytest.mark.parametrize("what", CHANGES)
-def test_change_makes_another_fingerprint(project: Path, what: str) -> None:
-    """Whatever decides what happens on AWS has to be proved again."""
-    before = digest(project)
+def test_changed_code_is_unproven_and_named(project: Path, what: str) -> None:
+    """Whatever decides what happens on AWS has to be proved again; the release's receipt is then stale."""
+    prove(project, project / "receipt.json")
     CHANGES[what](project)
-    assert digest(project) != before
+    said, go_ahead = receipts.proof(project, unproven=False)
+    assert not go_ahead
+    assert said.startswith("This code is not what passed make test, 20")
+    assert f": changed since is {what}. Allowed is " in said
 
 
 UNIMPORTANT: dict[str, Callable[[Path], object]] = {
-    "compiled Python": within("app/__pycache__/views.pyc"),
-    "git": within("roles/.git/index"),
-    "ruff": within("plugins/.ruff_cache/0.17/1"),
+    "app": append("app/Dockerfile"),
+    "app of somebody else": within("shop/wsgi.py"),
+    "variable of the inventory": append("inventories/aws/group_vars/all/ec2.yml"),
+    "inventory of somebody else": within("inventories/shop/hosts.yml"),
     "documentation": append("docs/aws.md"),
+    "compiled Python": within("preflight/__pycache__/views.pyc"),
+    "Finder": within("roles/.DS_Store"),
     "time": lambda project: os.utime(project / "site.yml", (1, 1)),
+    # Under /mnt/c in WSL every file can be executed.
+    "permission": lambda project: (project / "site.yml").chmod(0o777),
 }
 
 
 @pytest.mark.parametrize("what", UNIMPORTANT)
-def test_what_decides_nothing_changes_nothing(project: Path, what: str) -> None:
-    """Python leaves its files everywhere; a receipt that they invalidate is never there."""
-    before = digest(project)
+def test_what_is_no_code_changes_nothing(project: Path, what: str) -> None:
+    """The receipt of a release is for people who change the app and the values, and nothing else."""
+    prove(project, project / "receipt.json")
     UNIMPORTANT[what](project)
-    assert digest(project) == before
+    assert receipts.proof(project, unproven=False)[1]
 
 
 def test_place_of_the_project_does_not_matter(project: Path, tmp_path: Path) -> None:
-    """Two people who cloned the same commit have the same fingerprint."""
-    assert digest(project) == digest(Path(shutil.copytree(project, tmp_path / "elsewhere")))
+    """A release is proved wherever it is copied to, also without git."""
+    prove(project, project / "receipt.json")
+    assert receipts.proof(Path(shutil.copytree(project, tmp_path / "else where")), unproven=False)[1]
 
 
-def test_app_outside_the_project_is_covered(project: Path, tmp_path: Path) -> None:
-    """A service's folder may be anywhere."""
-    other = tmp_path / "other"
-    other.mkdir()
-    (other / "Dockerfile").write_text("FROM base\n")
-    inventory = project / "inventories/aws"
-    before = receipts.fingerprint(project, inventory, [str(other)])
-    append("Dockerfile")(other)
-    assert receipts.fingerprint(project, inventory, [str(other)]) != before
+def test_all_that_git_tracks_is_code_or_is_known_not_to_be() -> None:
+    """A new folder would silently not be covered, and one that was renamed neither."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
+    tops = {name.partition("/")[0] for name in listed.stdout.splitlines()}
+    assert {name for name in tops - NO_CODE if not name.startswith(".")} == set(receipts.CODE)
 
 
-def test_this_project_has_what_is_covered() -> None:
-    """A folder that was renamed would silently no longer be covered."""
-    assert [name for name in receipts.COVERED if not (ROOT / name).exists()] == []
+def test_the_receipt_that_is_committed_holds_or_says_what_changed() -> None:
+    """Developers change code every day, which makes it stale and nothing red; it must only never be damaged."""
+    if (ROOT / receipts.RELEASE).exists():
+        assert receipts.read(ROOT / receipts.RELEASE)
+    said, go_ahead = receipts.proof(ROOT, unproven=False)
+    assert go_ahead or "changed since is" in said or "no receipt came with it" in said
 
 
 @pytest.mark.parametrize(
@@ -147,50 +167,42 @@ def test_only_a_complete_pass_proves(outcomes: dict[str, list[int]], passed: int
     assert receipts.complete(outcomes) == passed
 
 
-def test_receipt_of_the_whole_way_lets_go_ahead(state: Path) -> None:
-    """The sentence says what, how much and when."""
-    receipts.write("default", 10, "a" * 64)
-    receipts.write("rollout", 14, "a" * 64)
-    said, go_ahead = receipts.proof("a" * 64, [], unproven=False)
+def test_receipt_of_ones_own_test_lets_go_ahead(project: Path, state: Path) -> None:
+    """Also when the one that came with the release is stale."""
+    prove(project, project / "receipt.json")
+    append("site.yml")(project)
+    prove(project, state / "default.json", "scenario default, 10 tests")
+    said, go_ahead = receipts.proof(project, unproven=False)
     assert go_ahead
-    assert said.startswith("Proved by scenario default, 10 tests, 20")
-    assert "; scenario rollout, 14 tests, 20" in said
-    assert sorted(path.name for path in state.iterdir()) == ["default-aaaaaaaaaaaa.json", "rollout-aaaaaaaaaaaa.json"]
+    assert said.startswith("Proved: this code passed scenario default, 10 tests, 20")
 
 
-def test_what_e_gives_is_not_covered() -> None:
-    """The test was run with the inventory's values."""
-    receipts.write("default", 10, "a" * 64)
-    said, _ = receipts.proof("a" * 64, ["ec2_count", "ec2_ami_id"], unproven=False)
-    assert said.endswith(", apart from what -e gives: ec2_ami_id, ec2_count")
-
-
-def test_without_a_receipt_it_stops_and_names_the_command() -> None:
-    """The receipts of another state, of another scenario or of nobody are no proof."""
-    receipts.write("default", 10, "b" * 64)
-    said, go_ahead = receipts.proof("a" * 64, [], unproven=False)
+def test_without_a_receipt_it_stops_and_names_the_ways_on(project: Path) -> None:
+    """Nobody who cannot run the tests is left with nothing but ec2_unproven."""
+    said, go_ahead = receipts.proof(project, unproven=False)
     assert not go_ahead
-    assert "molecule test -s default   (or all scenarios: make molecule); or -e ec2_unproven=true" in said
-    receipts.write("rollout", 14, "a" * 64)
-    said, go_ahead = receipts.proof("a" * 64, [], unproven=False)
-    assert not go_ahead
-    assert "(only scenario rollout, 14 tests, " in said
+    assert said.startswith("No passed test has proved this code, and no receipt came with it. Allowed is the code of a")
+    assert "make test, or in five minutes: molecule test -s default; or -e ec2_unproven=true" in said
 
 
-def test_unproven_goes_ahead_and_says_so() -> None:
-    """Once, aloud; a receipt that is there is told all the same."""
-    said, go_ahead = receipts.proof("a" * 64, [], unproven=True)
-    assert (said.partition(":")[0], go_ahead) == ("UNPROVEN", True)
-    receipts.write("default", 10, "a" * 64)
-    assert receipts.proof("a" * 64, [], unproven=True)[0].startswith("Proved by")
+def test_unproven_goes_ahead_and_says_so(project: Path) -> None:
+    """Once, aloud, with what is unproven; what is proved is told all the same."""
+    prove(project, project / "receipt.json")
+    assert receipts.proof(project, unproven=True)[0].startswith("Proved:")
+    for number in range(7):
+        within(f"roles/shop/tasks/{number}.yml")(project)
+    said, go_ahead = receipts.proof(project, unproven=True)
+    assert go_ahead
+    assert said.startswith("UNPROVEN (ec2_unproven is true): This code is not what passed make test, ")
+    assert said.endswith("roles/shop/tasks/4.yml and 2 more")
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"scenario": "default"}'])
-def test_damaged_receipt_is_none(state: Path, content: str) -> None:
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"passed": "x"}', '{"passed": "x", "time": "x", "code": {}}'])
+def test_damaged_receipt_is_none(project: Path, content: str) -> None:
     """A half-written file must not stop or prove anything."""
-    state.mkdir(parents=True)
-    (state / f"default-{'a' * 12}.json").write_text(content)
-    assert receipts.find("a" * 64) == []
+    (project / "receipt.json").write_text(content)
+    assert receipts.read(project / "receipt.json") is None
+    assert not receipts.proof(project, unproven=False)[1]
 
 
 def terminate(endpoint: str) -> None:
@@ -239,11 +251,8 @@ PASSES = "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"
 def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
     """From end to end: what the scenario leaves is what preflight finds."""
     (left,) = run_scenario(tmp_path, PASSES, MOLECULE_SCENARIO_NAME="default", AWS_ENDPOINT_URL=endpoint)
-    receipt = json.loads(left.read_text())
-    assert (receipt["scenario"], receipt["tests"]) == ("default", 2)
-    expected = receipts.fingerprint(ROOT, ROOT / "inventories/aws", CONTEXTS)
-    assert receipt["fingerprint"] == expected
-    assert receipts.proof(expected, [], unproven=False)[1]
+    assert json.loads(left.read_text())["passed"] == "scenario default, 2 tests"
+    assert receipts.proof(ROOT, unproven=False)[1]
 
 
 @pytest.mark.parametrize(
@@ -253,8 +262,9 @@ def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
         (PASSES, ["-k", "one"], "default"),
         ("", [], "default"),
         (PASSES, [], ""),
+        (PASSES, [], "rollout"),
     ],
-    ids=["one failed", "one left out", "no test", "no scenario"],
+    ids=["one failed", "one left out", "no test", "no scenario", "scenario of a part"],
 )
 def test_anything_less_leaves_none(
     tmp_path: Path, endpoint: str, text: str, arguments: list[str], scenario: str
@@ -272,9 +282,54 @@ def test_scenario_without_an_instance_leaves_none(tmp_path: Path, endpoint: str)
 
 
 def test_last_change_is_the_latest(project: Path) -> None:
-    """Of what is covered; documentation is not."""
+    """Of code; the app and documentation are none."""
     for file in project.rglob("*"):
         os.utime(file, (1000, 1000))
-    os.utime(project / "app/Dockerfile", (2000, 2000))
-    os.utime(project / "docs/aws.md", (3000, 3000))
-    assert receipts.last_change(project, project / "inventories/aws", CONTEXTS) == 2000
+    os.utime(project / "files/images/nginx/Dockerfile", (2000, 2000))
+    os.utime(project / "app/Dockerfile", (3000, 3000))
+    assert receipts.last_change(project) == 2000
+
+
+@pytest.fixture
+def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Commit the small project, with the real program in it."""
+    shutil.copytree(ROOT / "preflight", project / "preflight", dirs_exist_ok=True, ignore=lambda *_: {"__pycache__"})
+    for name in ("NAME", "EMAIL"):
+        monkeypatch.setenv(f"GIT_AUTHOR_{name}", "jane@example.com")
+        monkeypatch.setenv(f"GIT_COMMITTER_{name}", "jane@example.com")
+    (project / ".gitignore").write_text("__pycache__\n*.key\n")
+    for command in (["init", "--quiet"], ["add", "."], ["commit", "--quiet", "--message", "All"]):
+        subprocess.run(["git", *command], cwd=project, check=True)
+    return project
+
+
+def books(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run the program as the Makefile does."""
+    command = [sys.executable, "-m", "preflight.receipts", *arguments]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+
+
+def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
+    """The whole way: make test, make release, commit; on another machine the code is then proved."""
+    refused = books(repository, "release")
+    assert (refused.returncode, refused.stderr) == (1, "make test has not passed with this code: run it first\n")
+    assert books(repository, "passed", "9999999999").stdout.startswith("receipt: ")
+    within("files/own.key")(repository)
+    assert "has not passed with this code" in books(repository, "release").stderr
+    books(repository, "passed", "9999999999")
+    assert books(repository, "release").stderr == "Not all of this is committed: a receipt is for what a commit has\n"
+    (repository / "files/own.key").unlink()
+    append("docs/aws.md")(repository)
+    books(repository, "passed", "9999999999")
+    assert books(repository, "release").stderr == "Not all of this is committed: a receipt is for what a commit has\n"
+    subprocess.run(["git", "checkout", "--quiet", "docs"], cwd=repository, check=True)
+    done = books(repository, "release")
+    assert done.returncode == 0, done.stderr
+    shutil.rmtree(receipts.folder())
+    assert receipts.proof(repository, unproven=False)[1]
+
+
+def test_code_that_changed_under_the_tests_is_not_proved(repository: Path) -> None:
+    """Nobody knows then which of the two passed."""
+    assert books(repository, "passed", "1").stdout == "no receipt: code was changed while the tests ran\n"
+    assert not receipts.folder().exists()
