@@ -58,11 +58,16 @@ WHOLE_NUMBERS = {
 
 NAMES = {
     # Compose makes small letters of it and drops the rest: https://docs.docker.com/compose/how-tos/project-name/
-    "stack_name": (r"[a-z0-9][a-z0-9_-]{0,62}", "small letters, digits, - and _, at most 63, a letter or digit first"),
+    "stack_name": (
+        r"[a-z0-9][a-z0-9_-]{0,62}",
+        "are small letters, digits, - and _, at most 63, a letter or digit first",
+    ),
+    # Ansible would start a relative one from the folder of the playbook, and a volume cannot have a colon in it.
+    "stack_directory": (r"/[^:\n]*[^:\n/]", "is an absolute path without : that does not end in /"),
     # It is part of a role's name: https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html
-    "ec2_project": (r"[A-Za-z0-9][\w.-]{0,39}", "letters, digits, . _ and -, at most 40, a letter or digit first"),
+    "ec2_project": (r"[A-Za-z0-9][\w.-]{0,39}", "are letters, digits, . _ and -, at most 40, a letter or digit first"),
 }
-"""Variables that are a name: a pattern, and what it allows in words."""
+"""Variables that are a name or a path: a pattern, and what it allows in words."""
 
 TIMES_OF_DAY = {"host_reboot_time"}
 """Variables that are a time of day, or empty."""
@@ -200,7 +205,7 @@ def bad_times(variables: Variables) -> Iterator[str]:
 
 
 def bad_names(variables: Variables) -> Iterator[str]:
-    """Check the names that Docker or AWS would change or refuse.
+    """Check the names and paths that Docker, Ansible or AWS would change or refuse.
 
     Yields:
         A sentence for each problem.
@@ -208,4 +213,4 @@ def bad_names(variables: Variables) -> Iterator[str]:
     for name in sorted(NAMES.keys() & variables.keys()):
         pattern, allowed = NAMES[name]
         if not re.fullmatch(pattern, str(variables[name]), re.ASCII):
-            yield f"{name} is {variables[name]!r}: allowed are {allowed}"
+            yield f"{name} is {variables[name]!r}: allowed {allowed}"

@@ -58,6 +58,19 @@ def is_host(text: str) -> bool:
     return len(text) <= LONGEST_NAME and bool(re.fullmatch(rf"{LABEL}(\.{LABEL})*", text, re.ASCII))
 
 
+def bad_address(variables: Variables) -> Iterator[str]:
+    """Check the address that nginx is published on: the replacement of nginx without a gap knows IPv4 alone.
+
+    Yields:
+        A sentence when it is no IPv4 address.
+    """
+    address = variables.get("stack_address", "0.0.0.0")  # noqa: S104 (every address is the default)
+    try:
+        IPv4Address(str(address))
+    except ValueError:
+        yield f"stack_address is {address!r}: allowed is an IPv4 address of the machine, or 0.0.0.0 for all of them"
+
+
 def bad_policy(variables: Variables) -> Iterator[str]:
     r"""Check the Content-Security-Policy, which is written into a quoted string of nginx.conf.
 

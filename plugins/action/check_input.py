@@ -40,7 +40,7 @@ from preflight.variables import (
     out_of_range,
     wrong_types,
 )
-from preflight.web import bad_host_names, bad_policy, body_without_room
+from preflight.web import bad_address, bad_host_names, bad_policy, body_without_room
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -108,6 +108,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_ssh_cidrs(variables),
             *bad_vpc_cidr(variables),
             *bad_public_ports(variables),
+            *bad_address(variables),
             *bad_host_names(variables),
             *bad_policy(variables),
             *bad_routes(stack["stack_services"], stack["stack_host_names"]),

@@ -59,7 +59,13 @@ def test_what_is_no_time_of_day_is_refused(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("stack_name", "my_shop-2"), ("stack_name", "7"), ("ec2_project", "Shop.eu")]
+    ("name", "value"),
+    [
+        ("stack_name", "my_shop-2"),
+        ("stack_name", "7"),
+        ("stack_directory", "/opt/my fleet"),
+        ("ec2_project", "Shop.eu"),
+    ],
 )
 def test_name_that_arrives_unchanged_is_allowed(name: str, value: str) -> None:
     """What Docker and AWS take as it is."""
@@ -73,13 +79,14 @@ def test_name_that_arrives_unchanged_is_allowed(name: str, value: str) -> None:
             ("stack_name", value)
             for value in ("Shop", "My Shop", "shop.eu", "-shop", "", "shop\n", "a" * 64, "käse", None)
         ),
+        *(("stack_directory", value) for value in ("fleet", "./fleet", "~/fleet", "", "/", "/opt/", "/opt/a:b", None)),
         *(("ec2_project", value) for value in ("my shop", "a/b", "", "a" * 41, "käse")),
     ],
 )
 def test_name_that_would_be_changed_is_refused(name: str, value: object) -> None:
     """The first deploy would work under another name, and all later ones would not find it."""
     (problem,) = variables.bad_names({name: value})
-    assert problem.startswith(f"{name} is {value!r}: allowed are ")
+    assert problem.startswith(f"{name} is {value!r}: allowed ")
 
 
 @pytest.mark.parametrize(

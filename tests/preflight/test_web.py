@@ -80,3 +80,12 @@ def test_a_body_has_to_fit(size: int | str, memory: str, refused: int) -> None:
         "stack_services[1] (api): body_bytes",
     ][: 2 * refused]
     assert all(" is 33554433, but nginx has room for 33554432" in one for one in problems)
+
+
+@pytest.mark.parametrize("address", ["::1", "localhost", "127.0.0.1:80", "", None])
+def test_address_has_to_be_one_of_ipv4(address: object) -> None:
+    """Compose would take another for something else, or nginx could not be replaced without a gap."""
+    assert list(web.bad_address({"stack_address": address})) == [
+        f"stack_address is {address!r}: allowed is an IPv4 address of the machine, or 0.0.0.0 for all of them"
+    ]
+    assert list(web.bad_address({"stack_address": "127.0.0.1"})) == []
