@@ -5,13 +5,15 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from preflight.own_address import EXAMPLE, ME, UnknownAddressError, own_address, ssh_blocks
 from preflight.variables import Variables, is_true, whole_number
 from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST
 
 HIGHEST_PORT = 65535
 SSH_PORT = 22
 
-EXAMPLE = "203.0.113.7/32"
+PRIVATE = [ipaddress.IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
+"""What a router replaces on the way to AWS: RFC 1918, and RFC 6598 for the routers of providers."""
 
 
 def _read_block(value: object) -> ipaddress.IPv4Network | str:
@@ -61,6 +63,8 @@ def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
     cidrs = items(variables.get("ec2_ssh_cidrs", []))
     blocks: list[ipaddress.IPv4Network] = []
     for position, cidr in enumerate(cidrs):
+        if cidr == ME:
+            continue
         read = _read_block(cidr)
         if isinstance(read, str):
             yield f"ec2_ssh_cidrs[{position}] is {cidr!r}: {read}; a single address ends in /32"
@@ -71,6 +75,40 @@ def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
             f"ec2_ssh_cidrs is {cidrs}, which opens SSH to the whole internet: allowed are your own addresses, "
             f"such as {EXAMPLE}, or this with ec2_ssh_from_anywhere: true"
         )
+
+
+def _is_private(cidr: str) -> bool:
+    block = ipaddress.IPv4Network(cidr)
+    return any(block.subnet_of(private) for private in PRIVATE)
+
+
+def unreachable_ssh(variables: Variables, rehearsal: bool) -> Iterator[str]:
+    """Check that SSH would be open to an address that AWS can see.
+
+    Args:
+        variables: Values by name, already checked one by one.
+        rehearsal: Whether the instances are on this machine, where private addresses are seen.
+
+    Yields:
+        A sentence when it would not.
+    """
+    cidrs = items(variables["ec2_ssh_cidrs"])
+    try:
+        blocks = ssh_blocks(cidrs)
+    except UnknownAddressError as error:
+        yield str(error)
+        return
+    if rehearsal or not blocks or not all(map(_is_private, blocks)):
+        return
+    try:
+        seen = own_address()
+    except UnknownAddressError as error:
+        yield f"ec2_ssh_cidrs is {cidrs}, but AWS never sees a private address: allowed are public ones; {error}"
+        return
+    yield (
+        f"ec2_ssh_cidrs is {cidrs}, but AWS never sees a private address: it sees this machine at {seen}. "
+        f"Allowed is {ME}, or {seen}/32"
+    )
 
 
 def bad_vpc_cidr(variables: Variables) -> Iterator[str]:

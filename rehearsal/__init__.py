@@ -9,6 +9,9 @@ CREDENTIAL = "rehearsal"
 HOME = "/rehearsal"
 """Path under which the API process answers about itself, beside the AWS API."""
 
+CHECKIP = "/checkip"
+"""Path that answers with the address at which instances and the API see the controller."""
+
 FAULTS = f"{HOME}/faults"
 """Path under which faults are asked for."""
 

@@ -19,7 +19,7 @@ from typing import Any
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoRequestHandler, create_backend_app
 from werkzeug.serving import make_server
 
-from rehearsal import FAULTS, HOME, UNREADABLE, docker, metadata, network
+from rehearsal import CHECKIP, FAULTS, HOME, UNREADABLE, docker, metadata, network
 from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import fault_from
@@ -112,6 +112,9 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
             # moto would forget its instances without terminating them.
             start_response("403 Forbidden", [("Content-Type", "text/plain")])
             return [b"use: python -m rehearsal reset\n"]
+        if path == CHECKIP:
+            start_response("200 OK", [("Content-Type", "text/plain")])
+            return [f"{network.parse_network(settings.network)[1]}\n".encode()]
         if path == FAULTS:
             return fault_page(environ, start_response, fleet)
         if path != HOME:

@@ -49,10 +49,10 @@ ROUTER = "10.255.77.1"
 """The machine's end of the cable."""
 
 KNOWN = "10.255.77.77"
-"""An address that SSH is open for as shipped."""
+"""A private address."""
 
 STRANGER = "192.0.2.77"
-"""An address for documentation (RFC 5737), which no list of allowed ones has."""
+"""A public address, of those for documentation (RFC 5737)."""
 
 KEY = "/run/outside-key"
 

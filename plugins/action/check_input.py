@@ -25,7 +25,7 @@ from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import ec2_problems
 from preflight.cost import estimate, read_prices
 from preflight.machine import local_problems
-from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports
+from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports, unreachable_ssh
 from preflight.receipts import proof
 from preflight.routes import bad_routes
 from preflight.secrets import changed_secrets, readable_secrets, readable_vaults, weak_passwords
@@ -138,6 +138,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
         problems = [
             *closed_ports(ec2),
+            *unreachable_ssh(ec2, who.is_rehearsal),
             *scattered_data(ec2),
             *strange_names(ec2, addresses),
             *other_region(ec2, who),

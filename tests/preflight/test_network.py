@@ -42,7 +42,19 @@ def test_ipv6_is_refused(cidr: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("cidrs", [[], ["10.0.0.0/8"], ["203.0.113.7/32", "10.0.0.0/8"], "203.0.113.7/32, 10.0.0.0/8"])
+@pytest.mark.parametrize(
+    "cidrs",
+    [
+        [],
+        ["me"],
+        ["me", "203.0.113.7/32"],
+        "me",
+        "me,203.0.113.7/32",
+        ["10.0.0.0/8"],
+        ["203.0.113.7/32", "10.0.0.0/8"],
+        "203.0.113.7/32, 10.0.0.0/8",
+    ],
+)
 def test_own_addresses_are_allowed(cidrs: object) -> None:
     """-e gives a list as text; an empty list closes SSH."""
     assert ssh(cidrs) == []
@@ -50,7 +62,7 @@ def test_own_addresses_are_allowed(cidrs: object) -> None:
 
 @pytest.mark.parametrize(
     "cidrs",
-    [["0.0.0.0/0"], ["10.0.0.0/8", "0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], "0.0.0.0/0"],
+    [["0.0.0.0/0"], ["me", "0.0.0.0/0"], ["10.0.0.0/8", "0.0.0.0/0"], ["0.0.0.0/1", "128.0.0.0/1"], "0.0.0.0/0"],
     ids=str,
 )
 def test_whole_internet_is_refused_unless_it_is_meant(cidrs: object) -> None:
@@ -61,6 +73,38 @@ def test_whole_internet_is_refused_unless_it_is_meant(cidrs: object) -> None:
     assert ssh(cidrs, ec2_ssh_from_anywhere="false") == [problem]
     assert ssh(cidrs, ec2_ssh_from_anywhere=True) == []
     assert ssh(cidrs, ec2_ssh_from_anywhere="yes") == []
+
+
+@pytest.fixture
+def seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let AWS see this machine at a public address."""
+    monkeypatch.setattr("preflight.own_address.own_address", lambda: "198.51.100.7")
+    monkeypatch.setattr(network, "own_address", lambda: "198.51.100.7")
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize(
+    "cidrs",
+    [["10.0.0.0/8"], ["192.168.1.23/32", "172.31.0.0/16"], ["100.64.0.0/10"], "10.0.0.0/8,192.168.0.0/16"],
+    ids=str,
+)
+def test_private_addresses_alone_are_refused_on_aws(cidrs: object) -> None:
+    """Nobody could log in, which would show after five minutes of an instance that costs."""
+    (problem,) = network.unreachable_ssh({"ec2_ssh_cidrs": cidrs}, rehearsal=False)
+    assert problem == (
+        f"ec2_ssh_cidrs is {network.items(cidrs)}, but AWS never sees a private address: it sees this machine at "
+        "198.51.100.7. Allowed is me, or 198.51.100.7/32"
+    )
+    assert list(network.unreachable_ssh({"ec2_ssh_cidrs": cidrs}, rehearsal=True)) == []
+
+
+@pytest.mark.usefixtures("seen")
+@pytest.mark.parametrize(
+    "cidrs", [["me"], ["10.0.0.0/8", "me"], ["10.0.0.0/8", "203.0.113.7/32"], ["10.0.0.0/7"], []], ids=str
+)
+def test_one_public_address_is_enough_on_aws(cidrs: list[str]) -> None:
+    """An office's VPN may be among them."""
+    assert list(network.unreachable_ssh({"ec2_ssh_cidrs": cidrs}, rehearsal=False)) == []
 
 
 def test_ssh_among_the_public_ports_is_the_same() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from rehearsal import HOME, api
+from rehearsal import CHECKIP, HOME, api, network
 from rehearsal.fleet import Fleet
 from rehearsal.state import Settings
 
@@ -43,6 +43,12 @@ def test_image_of_new_instances_can_change(settings: Settings) -> None:
     fleet = Fleet(settings)
     ask(settings, fleet, HOME, "PUT", b'{"image": "flask-fleet/instance:new"}')
     assert fleet.image == "flask-fleet/instance:new"
+
+
+def test_controller_is_told_the_address_that_instances_see(settings: Settings) -> None:
+    """In the place of https://checkip.amazonaws.com: an address with a line end."""
+    seen = f"{network.parse_network(settings.network)[1]}\n"
+    assert ask(settings, Fleet(settings), CHECKIP) == ("200 OK", seen.encode())
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", "200 OK"), ("/moto-api/reset", "403 Forbidden")])

@@ -10,6 +10,7 @@ import pytest
 from testinfra.host import Host
 
 from tests.live_outsider import NETWORK, STRANGER, Outsider, scan
+from tests.live_playbook import playbook
 from tests.live_stack import Stack
 
 EVERY_PORT = range(1, 65536)
@@ -66,7 +67,7 @@ def _scan_from_a_container(host: Host, stack: Stack, address: str, *ports: int) 
 
 
 def test_only_the_intended_ports_answer(outsider: Outsider, stack: Stack, public: set[int]) -> None:
-    """All 65,535 of them, asked from an address that may use SSH."""
+    """All 65,535 of them."""
     assert outsider.open_ports(stack.address, EVERY_PORT) == public | {SSH_PORT}
 
 
@@ -89,22 +90,43 @@ def test_containers_are_not_reached_round_the_machine(host: Host, outsider: Outs
     assert outsider.open_ports(address, [BY_HAND_PORT]) == set()
 
 
-def test_ssh_answers_only_the_listed_addresses(outsider: Outsider, stack: Stack, public: set[int]) -> None:
-    """The same machine asks, once with an address that no list has."""
+def test_the_security_group_alone_says_who_reaches_ssh(outsider: Outsider, stack: Stack, public: set[int]) -> None:
+    """A list on the machine could be changed over SSH only, and lock out an owner whose address changed."""
     asked = [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]
-    assert outsider.open_ports(stack.address, asked) == public | {SSH_PORT}
-    assert outsider.open_ports(stack.address, asked, STRANGER) == public
+    assert outsider.open_ports(stack.address, asked, STRANGER) == public | {SSH_PORT}
+
+
+@pytest.mark.long
+def test_a_machine_without_a_security_group_can_have_a_list(
+    host: Host, outsider: Outsider, stack: Stack, public: set[int]
+) -> None:
+    """The same machine asks, once with an address that the list does not have."""
+    listed = json.dumps({"firewall_ssh_cidrs": ["10.0.0.0/8"]})
+    before = host.check_output("cat /etc/firewall.nft")
+    try:
+        configured = playbook("playbooks/configure.yml", "--tags", "firewall", "--extra-vars", listed)
+        assert configured.ok, configured.said
+        assert outsider.open_ports(stack.address, [*WEB_PORTS, SSH_PORT]) == public | {SSH_PORT}
+        assert outsider.open_ports(stack.address, [*WEB_PORTS, SSH_PORT], STRANGER) == public
+    finally:
+        host.check_output(f"cat > /etc/firewall.nft << 'EOF'\n{before}\nEOF")
+        host.check_output("systemctl reload firewall")
 
 
 @pytest.mark.long
 def test_ipv6_is_no_way_round(host: Host, outsider: Outsider) -> None:
-    """Whoever forgets it leaves a second front door open: sshd listens on both."""
+    """Whoever forgets it leaves a second front door open."""
     wanted = f"ip -6 -json address show dev {NETWORK} scope link"
     place = json.loads(host.check_output(wanted))[0]["addr_info"][0]["local"] + "%cable"
     asked = [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]
-    with _no_firewall(host):
-        assert SSH_PORT in outsider.open_ports(place, asked, "")
-    assert outsider.open_ports(place, asked, "") == set()
+    server = f"--unit={BY_HAND} --collect python3 -m http.server {BY_HAND_PORT} --bind ::"
+    host.check_output(f"systemd-run {server}")
+    try:
+        with _no_firewall(host):
+            assert BY_HAND_PORT in outsider.open_ports(place, asked, "")
+        assert outsider.open_ports(place, asked, "") == {SSH_PORT}
+    finally:
+        host.check_output(f"systemctl stop {BY_HAND}")
 
 
 @pytest.mark.long

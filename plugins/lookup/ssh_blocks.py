@@ -1,0 +1,36 @@
+"""Ansible lookup: the blocks of ec2_ssh_cidrs, with this machine's address in the place of ``me``."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.errors import AnsibleLookupError
+from ansible.plugins.lookup import LookupBase
+
+# Ansible imports a plugin by its path; the project's own packages are beside plugins/.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from preflight.network import items
+from preflight.own_address import UnknownAddressError, ssh_blocks
+
+
+class LookupModule(LookupBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:  # noqa: ARG002
+        """Ask for the address where it is needed.
+
+        Args:
+            terms: The value of ec2_ssh_cidrs.
+            variables: Unused.
+            **kwargs: Unused.
+
+        Raises:
+            AnsibleLookupError: Nobody says which address this machine has.
+        """
+        try:
+            return ssh_blocks(cidr for term in terms for cidr in items(term))
+        except UnknownAddressError as error:
+            raise AnsibleLookupError(str(error)) from error
