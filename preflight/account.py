@@ -11,11 +11,13 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import boto3
+import botocore.session
 import yaml
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
     EndpointConnectionError,
+    LoginError,
     NoCredentialsError,
     SSOTokenLoadError,
     TokenRetrievalError,
@@ -33,6 +35,8 @@ HOME_REGION = "us-east-1"
 WAYS_OUT = """\
   rehearsal (no account needed):  make rehearse, or if it runs: eval "$(python -m rehearsal env)"
   AWS:                            export AWS_PROFILE=..., or AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"""
+
+NO_PROFILE = "unset AWS_PROFILE AWS_DEFAULT_PROFILE"
 
 REFUSALS = {
     "ExpiredToken": "The AWS credentials have expired",
@@ -135,13 +139,44 @@ def _say(error: Exception) -> str:
             return "There are no AWS credentials and no rehearsal is chosen"
         case EndpointConnectionError():
             return f"Nobody answers at {str(error.kwargs['endpoint_url']).rstrip('/')} (AWS_ENDPOINT_URL)"
-        case UnauthorizedSSOTokenError() | SSOTokenLoadError() | TokenRetrievalError():
-            return f"The single sign-on has expired; log in again with: aws sso login ({error})"
+        case LoginError() | SSOTokenLoadError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
+            command = "aws login" if isinstance(error, LoginError) else "aws sso login"
+            return f"The login has expired or cannot be read; log in again with: {command} ({error})"
         case ClientError() if (code := error.response["Error"]["Code"]) in REFUSALS:
             return f"{REFUSALS[code]} ({code})"
         case ValueError():
             return f"AWS_ENDPOINT_URL is {endpoint!r}: {error}"
     return f"AWS does not accept the credentials: {error}"
+
+
+def misleading_environment() -> str | None:
+    """Find out whether boto3, the inventory and Ansible's modules would understand the environment differently.
+
+    Returns:
+        A sentence, or None.
+    """
+    elsewhere = os.environ.get("AWS_URL")
+    if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
+        # Ansible's modules would follow it, boto3 and the inventory would not.
+        return f"AWS_URL is {elsewhere!r}: allowed is to unset it; AWS_ENDPOINT_URL chooses the endpoint"
+    profile = os.environ.get("AWS_PROFILE") or os.environ.get("AWS_DEFAULT_PROFILE")
+    if os.environ.get("AWS_ACCESS_KEY_ID"):
+        # boto3 would take the key, and amazon.aws refuses to choose.
+        both = f"AWS_PROFILE is {profile!r}, and AWS_ACCESS_KEY_ID is set as well: allowed is one"
+        return f"{both}; for the key: {NO_PROFILE}" if profile else None
+    try:
+        settings = botocore.session.get_session().get_scoped_config()
+    except BotoCoreError:
+        # There is no such profile, which whoever asks AWS is told.
+        return None
+    if {"mfa_serial", "role_arn"} <= settings.keys():
+        # boto3 would ask, in the inventory and again in every module: no process keeps what another one got.
+        name = profile or "default"
+        return (
+            f"The profile {name} has mfa_serial, so every process of Ansible would ask for a code. Ask once, in this "
+            f'shell:\n  eval "$(aws configure export-credentials --profile {name} --format env)"; {NO_PROFILE}'
+        )
+    return None
 
 
 def identify(region: str) -> Identity:
@@ -157,10 +192,8 @@ def identify(region: str) -> Identity:
         AccountError: Nobody answers, the credentials are refused, the region cannot be used, or the rehearsal and AWS
             are confused.
     """
-    elsewhere = os.environ.get("AWS_URL")
-    if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
-        # Ansible's modules would follow it, boto3 and the inventory would not.
-        raise AccountError(f"AWS_URL is {elsewhere!r}: allowed is to unset it; AWS_ENDPOINT_URL chooses the endpoint")
+    if misleading := misleading_environment():
+        raise AccountError(misleading)
     try:
         sts = boto3.client("sts", region_name=HOME_REGION)
         ec2 = boto3.client("ec2", region_name=HOME_REGION)

@@ -248,7 +248,45 @@ def test_expired_single_sign_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
     monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
     monkeypatch.setenv("AWS_PROFILE", "work")
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert refusal().startswith("The single sign-on has expired; log in again with: aws sso login")
+    assert refusal().startswith("The login has expired or cannot be read; log in again with: aws sso login (")
+
+
+def write_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) -> None:
+    """Choose a profile with these settings, and no key in the environment."""
+    forget_credentials(monkeypatch)
+    config = tmp_path / "config"
+    config.write_text(f"[profile work]\n{text}[profile own]\naws_access_key_id = a\naws_secret_access_key = b\n")
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(config))
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+def test_profile_that_needs_a_code_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The prompt came in the inventory, unseen, and again in each module."""
+    write_profile(
+        monkeypatch,
+        tmp_path,
+        "role_arn = arn:aws:iam::123456789012:role/admin\nsource_profile = own\n"
+        "mfa_serial = arn:aws:iam::123456789012:mfa/jane\n",
+    )
+    said = refusal()
+    assert said.startswith("The profile work has mfa_serial")
+    assert 'eval "$(aws configure export-credentials --profile work --format env)"; unset AWS_PROFILE' in said
+
+
+def test_profile_beside_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As with a rehearsal in a shell that has a profile: amazon.aws says so under three parsers' own complaints."""
+    monkeypatch.setenv("AWS_PROFILE", "work")
+    assert refusal() == (
+        "AWS_PROFILE is 'work', and AWS_ACCESS_KEY_ID is set as well: allowed is one; for the key: "
+        "unset AWS_PROFILE AWS_DEFAULT_PROFILE"
+    )
+
+
+def test_login_of_the_command_line_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """`aws login` leaves credentials that botocore reads only with awscrt, which the lock therefore has."""
+    write_profile(monkeypatch, tmp_path, "login_session = arn:aws:iam::123456789012:user/jane\n")
+    assert refusal().startswith("The login has expired or cannot be read; log in again with: aws login (")
 
 
 def test_half_a_pair_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
