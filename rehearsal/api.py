@@ -20,6 +20,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from rehearsal import CHECKIP, FAULTS, HOME, UNREADABLE, docker, metadata, network
+from rehearsal.account import plan_state
 from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import fault_from
@@ -204,7 +205,8 @@ def serve(settings: Settings) -> None:
     install(fleet)
     keeper.resume(memory)
     moto = DomainDispatcherApplication(create_backend_app)
-    front = Front(moto, keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls))
+    more = {"freetier:GetAccountPlanState": partial(plan_state, settings.account)}
+    front = Front(moto, keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls), more)
     application = with_home(front, settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from rehearsal import daemon
+from rehearsal.account import ACCOUNTS, PAID, QUOTAS
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import KINDS, NOTICE, SLOW, STATES
 from rehearsal.state import DEFAULT_NAME, DEFAULT_NETWORK, DEFAULT_PORT, exports
@@ -24,16 +25,30 @@ def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m rehearsal", description="A local EC2 of systemd containers.")
     top.add_argument("--name", default=DEFAULT_NAME, help="several can run side by side (default: %(default)s)")
     commands = top.add_subparsers(dest="command", required=True, metavar="up|down|status|reset|env|fault")
-    start = commands.add_parser("up", help="start it, or do nothing when it runs")
-    start.add_argument("--image", help="Docker image of new instances (default: newest of flask-fleet/instance)")
-    start.add_argument("--port", type=int, help=f"port of the API on 127.0.0.1 (default: {DEFAULT_PORT})")
-    start.add_argument("--network", metavar="CIDR", help=f"private /16 of the instances (default: {DEFAULT_NETWORK})")
+    _add_up_options(commands.add_parser("up", help="start it, or do nothing when it runs"))
     commands.add_parser("down", help="stop it and remove its containers, volumes, network and files")
     commands.add_parser("status", help="list its instances; fails when it does not run")
     commands.add_parser("reset", help="like down, also after a crash")
     commands.add_parser("env", help='print the environment for eval "$(...)"; fails when it does not run')
     _add_fault_parser(commands.add_parser("fault", help="let something go wrong"))
     return top
+
+
+def _add_up_options(start: argparse.ArgumentParser) -> None:
+    start.add_argument("--image", help="Docker image of new instances (default: newest of flask-fleet/instance)")
+    start.add_argument("--port", type=int, help=f"port of the API on 127.0.0.1 (default: {DEFAULT_PORT})")
+    start.add_argument("--network", metavar="CIDR", help=f"private /16 of the instances (default: {DEFAULT_NETWORK})")
+    start.add_argument("--account", choices=ACCOUNTS, help=f"new: on the free plan, with few quotas (default: {PAID})")
+    start.add_argument(
+        "--quota", action="append", type=_quota, metavar="CODE=VALUE", help="another value of a quota; may be repeated"
+    )
+
+
+def _quota(text: str) -> tuple[str, int]:
+    code, _, value = text.partition("=")
+    if code not in QUOTAS or not value.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: allowed are {', '.join(QUOTAS)} with a number, as in L-1216C47A=1")
+    return code, int(value)
 
 
 def _add_fault_parser(fault: argparse.ArgumentParser) -> None:
@@ -98,7 +113,10 @@ def _env(arguments: argparse.Namespace) -> str:
 
 
 def _up(arguments: argparse.Namespace) -> str:
-    return daemon.up(arguments.name, arguments.image, arguments.port, arguments.network)
+    given = {name: value for name, value in vars(arguments).items() if name != "command" and value is not None}
+    if "quota" in given:
+        given["quotas"] = dict(given.pop("quota"))
+    return daemon.up(**given)
 
 
 def _down(arguments: argparse.Namespace) -> str:

@@ -25,6 +25,9 @@ IMAGE_REPOSITORY = "flask-fleet/instance"
 
 API_MODULE = "rehearsal.api"
 
+FIXED = ("port", "network", "account", "quotas")
+"""What `up` cannot change while a rehearsal runs."""
+
 START_LIMIT = 60.0
 """Seconds for the API process to answer; importing moto takes a few on a busy machine."""
 
@@ -97,28 +100,26 @@ def faults(name: str, method: str, body: Any = None) -> dict[str, Any]:
     return said
 
 
-def up(name: str, image: str | None, port: int | None, block: str | None) -> str:
+def up(name: str, **wanted: Any) -> str:
     """Start a rehearsal, or find it running.
 
     Args:
         name: Name of the rehearsal.
-        image: Docker image of new instances; the newest local one when None.
-        port: TCP port of the API.
-        block: CIDR block of the network.
+        **wanted: Fields of ``Settings``; those that are missing are as they were, or the default.
 
     Returns:
         One line for the user.
 
     Raises:
-        RehearsalError: It cannot be started, or runs with another port or network.
+        RehearsalError: It cannot be started, or runs with another port, network or account.
     """
     with locked():
         found = running(name)
         if found:
-            return _already(found[0], found[1], image, port, block)
+            return _already(found[0], found[1], wanted)
         begin = time.monotonic()
-        kept = _resumable(name, image, port, block)
-        chosen = kept or Settings(name, port or DEFAULT_PORT, block or DEFAULT_NETWORK, image or _default_image())
+        kept = _resumable(name, wanted)
+        chosen = kept or _fresh(name, wanted)
         lost = _resume(chosen) if kept else ""
         verb = "resumed" if kept and not lost else "started"
         if verb == "started":
@@ -131,16 +132,23 @@ def up(name: str, image: str | None, port: int | None, block: str | None) -> str
     )
 
 
-def _resumable(name: str, image: str | None, port: int | None, block: str | None) -> Settings | None:
+def _fresh(name: str, wanted: dict[str, Any]) -> Settings:
+    defaults: dict[str, Any] = {"port": DEFAULT_PORT, "network": DEFAULT_NETWORK}
+    image = wanted.get("image") or _default_image()
+    return Settings(name, **(defaults | wanted | {"image": image}))
+
+
+def _resumable(name: str, wanted: dict[str, Any]) -> Settings | None:
     """Find what an API process left that was killed; None when another network is wanted or nothing is there."""
     state = State.of(name)
     kept = state.load()
-    if kept is None or not state.memory.exists() or (block is not None and block != kept.network):
+    if kept is None or not state.memory.exists() or wanted.get("network", kept.network) != kept.network:
         return None
     if docker.attempt("network", "inspect", "--format", "{{.Id}}", kept.docker_network).status:
         return None
     known = not docker.attempt("image", "inspect", "--format", "{{.Id}}", kept.image).status
-    return replace(kept, port=port or kept.port, image=image or (kept.image if known else _default_image()), pid=0)
+    image = wanted.get("image") or (kept.image if known else _default_image())
+    return replace(kept, **(wanted | {"image": image, "pid": 0}))
 
 
 def _resume(settings: Settings) -> str:
@@ -194,14 +202,16 @@ def _default_image() -> str:
     return image
 
 
-def _already(settings: Settings, said: dict[str, Any], image: str | None, port: int | None, block: str | None) -> str:
-    for option, wanted, actual in (("--port", port, settings.port), ("--network", block, settings.network)):
-        if wanted is not None and wanted != actual:
+def _already(settings: Settings, said: dict[str, Any], wanted: dict[str, Any]) -> str:
+    for field in FIXED:
+        actual = getattr(settings, field)
+        if wanted.get(field, actual) != actual:
             raise RehearsalError(
-                f"rehearsal {settings.name!r} runs with {option} {actual}, not {wanted}; "
+                f"rehearsal {settings.name!r} runs with {field} {actual or 'as usual'}, not {wanted[field]}; "
                 f"stop it first: python -m rehearsal --name {settings.name} down"
             )
     line = f"already running: rehearsal {settings.name!r} at {settings.url}"
+    image = wanted.get("image")
     if image and image != said["image"]:
         docker.require_image(image)
         ask(settings, "PUT", {"image": image})

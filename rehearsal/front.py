@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 from xml.sax.saxutils import escape
@@ -98,7 +99,12 @@ class Front:
     """Sees every call: what it changed is carried out and kept before the client hears of it."""
 
     def __init__(
-        self, application: Application, changed: Callable[[bool], None], faults: Faults, recorder: Recorder
+        self,
+        application: Application,
+        changed: Callable[[bool], None],
+        faults: Faults,
+        recorder: Recorder,
+        more: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
     ) -> None:
         """Stand before an application.
 
@@ -107,11 +113,13 @@ class Front:
             changed: Called after each call that may have changed something.
             faults: What is to go wrong.
             recorder: Where calls are written down.
+            more: Answers to calls that moto does not know, by ``service:Action``.
         """
         self._application = application
         self._changed = changed
         self._faults = faults
         self._recorder = recorder
+        self._more = more
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -142,6 +150,9 @@ class Front:
         return refuse(start_response, call, 500, "InsufficientInstanceCapacity", message)
 
     def _pass_on(self, call: Call, environ: dict[str, Any], start_response: Callable[..., Any]) -> bytes:
+        if call.name in self._more:
+            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
+            return json.dumps(self._more[call.name]()).encode()
         answer = self._application(environ, start_response)
         body = b"".join(answer)
         getattr(answer, "close", lambda: None)()

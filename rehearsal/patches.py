@@ -21,8 +21,9 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
-from moto.ec2.models.instance_types import INSTANCE_TYPES
+from moto.ec2.models.instance_types import INSTANCE_TYPES, InstanceTypeBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
+from moto.ec2.models.security_groups import SecurityGroupBackend
 from moto.ec2.models.subnets import Subnet
 from moto.ec2.models.vpcs import VPCBackend
 from moto.ec2.responses.amis import AmisResponse
@@ -32,12 +33,13 @@ from moto.ec2.responses.monitoring import Monitoring
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from rehearsal import network
+from rehearsal.account import ADDRESSES, FREE_TIER, VPCS
 from rehearsal.adapter import MotoImage, MotoInstance, is_own
 from rehearsal.fleet import Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import machine_for
 from rehearsal.pins import check_pins
-from rehearsal.quotas import check_vcpus, get_service_quota
+from rehearsal.quotas import AccountHooks
 
 Original = Callable[..., Any]
 
@@ -61,7 +63,13 @@ def install(fleet: Fleet) -> None:
         RehearsalError: This moto is not the one that the patches were written for.
     """
     check_pins()
-    life, addresses, groups, images = LifeHooks(fleet), AddressHooks(fleet), GroupHooks(), ImageHooks(fleet)
+    account = AccountHooks(fleet.settings)
+    life, addresses, groups, images = (
+        LifeHooks(fleet, account),
+        AddressHooks(fleet, account),
+        GroupHooks(),
+        ImageHooks(fleet),
+    )
     _replace(InstanceBackend, "run_instances", life.run_instances)
     _replace(InstanceBackend, "modify_instance_attribute", life.modify_attribute)
     _replace(InstanceBackend, "modify_instance_metadata_options", life.modify_metadata)
@@ -89,7 +97,10 @@ def install(fleet: Fleet) -> None:
     _replace(AmiBackend, "create_image", images.with_tags)
     _replace(AmiBackend, "describe_images", images.when_settled)
     _replace(AmiBackend, "deregister_image", images.deregister)
-    _replace(ServiceQuotasBackend, "get_service_quota", get_service_quota)
+    _replace(SecurityGroupBackend, "create_security_group", account.create_group)
+    _replace(ServiceQuotasBackend, "get_service_quota", account.get_quota)
+    for one in InstanceTypeBackend.instance_types:  # moto's list is that of accounts made before July 2025
+        one["FreeTierEligible"] = one["InstanceType"] in FREE_TIER
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
     ec2_utils.EC2_PREFIX_TO_RESOURCE["eipalloc"] = "elastic-ip"
 
@@ -152,13 +163,15 @@ def _choose_subnet(backend: EC2Backend, request: dict[str, Any]) -> None:
 class LifeHooks:
     """From RunInstances to TerminateInstances."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, account: AccountHooks) -> None:
         """Begin with nothing launched.
 
         Args:
             fleet: Where the containers are.
+            account: What it may run.
         """
         self.fleet = fleet
+        self._account = account
         self._launching = threading.Lock()
 
     def run_instances(
@@ -174,8 +187,9 @@ class LifeHooks:
                 message = f"The image id '[{image_id}]' is no longer available, or not yet"
                 raise EC2ClientError("InvalidAMIID.Unavailable", message)
             if images and kwargs["instance_type"] in INSTANCE_TYPES:
+                self._account.check_eligible(kwargs["instance_type"])
                 check_type(kwargs["instance_type"], str(images[0].architecture))
-                check_vcpus(backend.region_name, kwargs["instance_type"], count)
+                self._account.check_vcpus(backend.region_name, kwargs["instance_type"], count)
             _choose_subnet(backend, kwargs)
             reservation = original(backend, image_id, count, *args, **kwargs)
             if token != NOT_IDEMPOTENT:
@@ -200,6 +214,7 @@ class LifeHooks:
         if instance.state in {"running", "pending"}:
             return instance.instance_state
         _require(instance, "stopped")
+        self._account.check_vcpus(instance.region_name, instance.instance_type, 1)
         previous = original(instance)
         instance.launch_time = utcnow()
         self.fleet.start(MotoInstance(instance))
@@ -239,6 +254,7 @@ class LifeHooks:
         if key == "instance_type":
             if value not in INSTANCE_TYPES:
                 raise EC2ClientError("InvalidInstanceAttributeValue", f"Invalid value '{value}' for InstanceType.")
+            self._account.check_eligible(value)
             check_type(value, str(instance.architecture))
         return original(backend, instance_id, key, value)
 
@@ -274,19 +290,22 @@ class LifeHooks:
 class AddressHooks:
     """Addresses that really answer: what the API advertises is what the container has."""
 
-    def __init__(self, fleet: Fleet) -> None:
+    def __init__(self, fleet: Fleet, account: AccountHooks) -> None:
         """Derive the address ranges.
 
         Args:
             fleet: Where the containers are.
+            account: How many Elastic IPs and VPCs it may have.
         """
         self.fleet = fleet
+        self._account = account
         self._pool = network.elastic_pool(network.parse_network(fleet.settings.network))
 
     def create_vpc(self, original: Original, backend: EC2Backend, cidr_block: str, *args: Any, **kwargs: Any) -> Any:
         """Make the default VPC the Docker network, and the others parts of it: addresses are the containers' own."""
         block = self.fleet.settings.network if kwargs.get("is_default") else cidr_block
         self._require_inside(block)
+        self._account.check(VPCS, len(backend.vpcs) + 1)
         vpc = original(backend, block, *args, **kwargs)
         default = backend.get_default_security_group(vpc.id)
         if default is not None:  # its members reach each other, which moto leaves out
@@ -344,6 +363,7 @@ class AddressHooks:
         tags: dict[str, str] | None = None,
     ) -> Any:
         """Allocate an Elastic IP inside the Docker network, for a VPC: moto's other kind has no id to tag."""
+        self._account.check(ADDRESSES, len(backend.addresses) + 1)
         backends = [ec2 for account in list(ec2_backends.values()) for ec2 in list(account.values())]
         taken = {one.public_ip for ec2 in backends for one in ec2.addresses}
         free = next((one for one in self._pool if one not in taken), None)

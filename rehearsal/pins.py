@@ -60,6 +60,11 @@ PINNED: tuple[Pin, ...] = (
             "vpc_id",
         ),
     ),
+    (
+        SecurityGroupBackend,
+        "create_security_group",
+        ("name", "description", "vpc_id", "tags", "force", "is_default"),
+    ),
     (Instance, "start", ()),
     (Instance, "stop", ()),
     (Instance, "reboot", ()),

@@ -1,57 +1,75 @@
-"""How many vCPUs the rehearsal's account may run, asked for and enforced as AWS does."""
+"""What EC2 refuses to an account because of its plan and its quotas."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any
 
 from moto.ec2.exceptions import EC2ClientError
 from moto.ec2.models.instance_types import INSTANCE_TYPES
 
-from preflight.cloud import STANDARD_FAMILIES, VCPU_QUOTA
+from rehearsal.account import FREE_TIER, GROUPS, NEW, NOT_ELIGIBLE, QUOTAS, VCPUS, Quota
 from rehearsal.adapter import all_instances
+from rehearsal.state import Settings
 
-MOST_VCPUS = 32
-"""More than a new account has, and more than a machine that this runs on can bear."""
+Original = Callable[..., Any]
 
-QUOTA = {
-    "Adjustable": True,
-    "GlobalQuota": False,
-    "QuotaCode": VCPU_QUOTA,
-    "QuotaName": "Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances",
-    "ServiceCode": "ec2",
-    "ServiceName": "Amazon Elastic Compute Cloud (Amazon EC2)",
-    "Unit": "None",
-    "Value": float(MOST_VCPUS),
-}
+STANDARD_FAMILIES = re.compile(r"([acdhmrtz]|i[ms]?)\d")
+"""Types that the quota of vCPUs counts:
+https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
 
 
-def get_service_quota(original: Callable[..., Any], backend: Any, service_code: str, quota_code: str) -> Any:
-    """Answer for the one quota of EC2 that is kept; moto knows only those of VPCs."""
-    if (service_code, quota_code) == ("ec2", VCPU_QUOTA):
-        return QUOTA
-    return original(backend, service_code, quota_code)
+class AccountHooks:
+    """Service Quotas' answers, and what EC2 refuses beyond them."""
 
+    def __init__(self, settings: Settings) -> None:
+        """Begin with the account of a rehearsal."""
+        self._settings = settings
 
-def check_vcpus(region: str, instance_type: str, count: int) -> None:
-    """Refuse instances beyond the quota.
+    def limit(self, quota: Quota) -> int:
+        """Give a quota's value in this account."""
+        usual = quota.new if self._settings.account == NEW else quota.paid
+        return self._settings.quotas.get(quota.code, usual)
 
-    Args:
-        region: Where; each region has a quota of its own.
-        instance_type: Of the new instances.
-        count: How many there are to be.
+    def get_quota(self, original: Original, backend: Any, service_code: str, quota_code: str) -> Any:
+        """Answer GetServiceQuota; moto knows only the quotas of VPCs, and of those the defaults."""
+        quota = QUOTAS.get(quota_code)
+        if quota is None or quota.service != service_code:
+            return original(backend, service_code, quota_code)
+        where = f"{backend.region_name}:{backend.account_id}"
+        return {
+            "Adjustable": True,
+            "GlobalQuota": False,
+            "QuotaArn": f"arn:aws:servicequotas:{where}:{service_code}/{quota_code}",
+            "QuotaCode": quota_code,
+            "QuotaName": quota.name,
+            "ServiceCode": service_code,
+            "Unit": "None",
+            "Value": float(self.limit(quota)),
+        }
 
-    Raises:
-        EC2ClientError: There would be too many vCPUs.
-    """
-    if not STANDARD_FAMILIES.match(instance_type):
-        return
-    alive = (one for one in all_instances() if one.region_name == region and one.state in {"pending", "running"})
-    running = [str(one.instance_type) for one in alive]
-    types = [*filter(STANDARD_FAMILIES.match, running), *[instance_type] * count]
-    if sum(int(INSTANCE_TYPES[one]["VCpuInfo"]["DefaultVCpus"]) for one in types) > MOST_VCPUS:
-        raise EC2ClientError(
-            "VcpuLimitExceeded",
-            f"You have requested more vCPU capacity than your current vCPU limit of {MOST_VCPUS} allows for the "
-            "instance bucket that the specified instance type belongs to.",
-        )
+    def check(self, quota: Quota, wanted: int) -> None:
+        """Refuse to have more of something than the quota allows."""
+        if wanted > self.limit(quota):
+            raise EC2ClientError(quota.error, quota.message.format(self.limit(quota)))
+
+    def check_vcpus(self, region: str, instance_type: str, count: int) -> None:
+        """Refuse to run so many more instances in a region."""
+        if not STANDARD_FAMILIES.match(instance_type):
+            return
+        alive = (one for one in all_instances() if one.region_name == region and one.state in {"pending", "running"})
+        running = [str(one.instance_type) for one in alive]
+        types = [*filter(STANDARD_FAMILIES.match, running), *[instance_type] * count]
+        self.check(VCPUS, sum(int(INSTANCE_TYPES[one]["VCpuInfo"]["DefaultVCpus"]) for one in types))
+
+    def check_eligible(self, instance_type: str) -> None:
+        """Refuse a type to a free plan that may not launch it."""
+        if self._settings.account == NEW and instance_type not in FREE_TIER:
+            raise EC2ClientError("InvalidParameterCombination", NOT_ELIGIBLE)
+
+    def create_group(self, original: Original, backend: Any, *args: Any, **kwargs: Any) -> Any:
+        """Make a security group unless there are as many as may be; each VPC gets its default group in any case."""
+        if not kwargs.get("is_default"):
+            self.check(GROUPS, len(backend.describe_security_groups()) + 1)
+        return original(backend, *args, **kwargs)

@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from rehearsal import CREDENTIAL
+from rehearsal.account import PAID
 from rehearsal.errors import RehearsalError
 
 DEFAULT_NAME = "rehearsal"
@@ -35,6 +36,8 @@ class Settings:
         image: Docker image that new instances boot.
         token: Random word by which the API process proves that it is this rehearsal's.
         pid: Process id of the API; 0 until it is known.
+        account: Whose account it plays: ``paid`` or ``new``.
+        quotas: Values of quotas by code, where they are not the account's usual ones.
     """
 
     name: str
@@ -43,6 +46,8 @@ class Settings:
     image: str
     token: str = field(default_factory=lambda: secrets.token_hex(16))
     pid: int = 0
+    account: str = PAID
+    quotas: dict[str, int] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

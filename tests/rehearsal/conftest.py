@@ -1,11 +1,19 @@
-"""Settings of a rehearsal for the tests of it."""
+"""A rehearsal for the tests of it: its settings, and moto with our patches."""
 
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from rehearsal import docker, firewall
+from rehearsal.instance import Machine
+from rehearsal.patches import install
+from rehearsal.pins import PINNED
 from rehearsal.state import Settings, State
+from tests.rehearsal.paper import KEY, PaperFleet
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +34,30 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 def state(settings: Settings) -> State:
     """Give the state directory of those settings."""
     return State.of(settings.name)
+
+
+@pytest.fixture
+def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[PaperFleet]:
+    """Patch moto for the length of one test."""
+    for owner, name, _ in PINNED:
+        monkeypatch.setattr(owner, name, vars(owner)[name])  # restores the original at the end
+    for method in ("add_address", "drop_address"):
+        monkeypatch.setattr(Machine, method, lambda *_: None)
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "rehearsal")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")
+    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
+    monkeypatch.delenv("AWS_PROFILE", raising=False)
+    fleet = PaperFleet(settings)
+    install(fleet)
+    with mock_aws():
+        yield fleet
+
+
+@pytest.fixture
+def ec2(fleet: PaperFleet) -> Any:
+    """Give a client with one key pair."""
+    client = boto3.client("ec2", region_name="eu-central-1")
+    client.import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
+    assert fleet.machines == {}
+    return client

@@ -51,9 +51,37 @@ def test_status_is_a_table(
 def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Playbooks call it in every run."""
     monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
-    assert daemon.up("trial", settings.image, 7199, None).startswith("already running: rehearsal 'trial' at http://127")
-    with pytest.raises(RehearsalError, match=r"runs with --port 7199, not 7000.*down"):
-        daemon.up("trial", None, 7000, None)
+    assert daemon.up("trial", image=settings.image, port=7199).startswith(
+        "already running: rehearsal 'trial' at http://127"
+    )
+    with pytest.raises(RehearsalError, match=r"runs with port 7199, not 7000.*down"):
+        daemon.up("trial", port=7000)
+
+
+def test_account_of_a_running_rehearsal_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was made under other quotas could not be."""
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
+    assert daemon.up("trial", account="paid", quotas={}).startswith("already running")
+    for wanted in ({"account": "new"}, {"quotas": {"L-1216C47A": 1}}):
+        with pytest.raises(RehearsalError, match=r"runs with (account paid|quotas as usual), not .*stop it first"):
+            daemon.up("trial", **wanted)
+
+
+def test_quotas_are_given_by_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    """One that nothing enforces is refused."""
+    given: list[dict[str, Any]] = []
+
+    def up(**wanted: Any) -> str:
+        given.append(wanted)
+        return "up"
+
+    monkeypatch.setattr(daemon, "up", up)
+    assert cli.main(["up", "--account", "new", "--quota", "L-1216C47A=1", "--quota", "L-0263D0A3=0"]) == 0
+    assert given == [{"name": "rehearsal", "account": "new", "quotas": {"L-1216C47A": 1, "L-0263D0A3": 0}}]
+    for wrong in ("L-1216C47A", "L-1216C47A=many", "L-00000000=1"):
+        with pytest.raises(SystemExit):
+            cli.main(["up", "--quota", wrong])
+        assert f"{wrong!r}: allowed are L-1216C47A, L-0263D0A3" in capsys.readouterr().err
 
 
 def test_running_rehearsal_takes_a_newer_image(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -62,7 +90,7 @@ def test_running_rehearsal_takes_a_newer_image(settings: Settings, monkeypatch: 
     monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
     monkeypatch.setattr(daemon, "ask", lambda *arguments: sent.append(arguments[1:]))
     monkeypatch.setattr(docker, "require_image", lambda _: None)
-    assert "now boot flask-fleet/instance:new" in daemon.up("trial", "flask-fleet/instance:new", None, None)
+    assert "now boot flask-fleet/instance:new" in daemon.up("trial", image="flask-fleet/instance:new")
     assert sent == [("PUT", {"image": "flask-fleet/instance:new"})]
 
 
@@ -88,7 +116,7 @@ def test_up_without_an_image_says_how_to_make_one(monkeypatch: pytest.MonkeyPatc
     """The usual first mistake."""
     monkeypatch.setattr(docker, "run", lambda *_, **__: "")
     with pytest.raises(RehearsalError, match=r"no local image of flask-fleet/instance; `make rehearse`"):
-        daemon.up("trial", None, None, None)
+        daemon.up("trial")
 
 
 @pytest.mark.usefixtures("settings")
@@ -99,7 +127,7 @@ def test_port_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
         with pytest.raises(RehearsalError, match=f"--port {port}: Address already in use"):
-            daemon.up("trial", "x:1", port, None)
+            daemon.up("trial", image="x:1", port=port)
 
 
 def test_another_service_on_the_port_is_not_ours(settings: Settings, state: State) -> None:
@@ -163,7 +191,7 @@ def resumed(monkeypatch: pytest.MonkeyPatch, settings: Settings, state: State, s
 def test_killed_rehearsal_goes_on_as_it_was(settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same network, port and token, without being told again."""
     spawned = resumed(monkeypatch, settings, state, lambda _: None)
-    assert daemon.up("trial", None, None, None).startswith("resumed rehearsal 'trial' at http://127.0.0.1:7199")
+    assert daemon.up("trial").startswith("resumed rehearsal 'trial' at http://127.0.0.1:7199")
     assert spawned == [settings]
 
 
@@ -172,7 +200,7 @@ def test_another_network_is_another_rehearsal(
 ) -> None:
     """Instances cannot move to it."""
     spawned = resumed(monkeypatch, settings, state, lambda _: None)
-    assert daemon.up("trial", "x:1", 7199, "10.98.0.0/16").startswith("started rehearsal")
+    assert daemon.up("trial", image="x:1", port=7199, network="10.98.0.0/16").startswith("started rehearsal")
     assert spawned[0].network == "10.98.0.0/16"
     assert not state.memory.exists()
 
@@ -187,7 +215,7 @@ def test_state_that_cannot_be_read_is_thrown_away_and_said(
             raise daemon.UnreadableStateError("written by version 5.0")
 
     resumed(monkeypatch, settings, state, spawn)
-    said = daemon.up("trial", None, None, None)
+    said = daemon.up("trial")
     assert said.startswith("started rehearsal")
     assert said.endswith(
         "; the state of the last run cannot be read (written by version 5.0); "

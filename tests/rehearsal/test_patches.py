@@ -1,123 +1,25 @@
 """moto with our patches, asked through boto3; only the containers are missing."""
 
 import json
-from collections.abc import Iterator
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ClientError
-from moto import mock_aws
 from moto.ec2.models.instances import Instance
 
 from rehearsal import ACCOUNT_ID
 from rehearsal.adapter import guests, own_images
 from rehearsal.errors import RehearsalError
-from rehearsal.fleet import Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import Machine
 from rehearsal.metadata import Options, find
-from rehearsal.patches import install
-from rehearsal.pins import PINNED, check_pins
-from rehearsal.state import Settings
+from rehearsal.pins import check_pins
 from rehearsal.subjects import subject_at
 from roles.ec2.library.instance_settings import apply
+from tests.rehearsal.paper import KEY, PaperFleet, describe, newest_ami, refused, run
 
-KEY = b"ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl me"
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
-
-
-class PaperFleet(Fleet):
-    """A fleet whose orders succeed at once."""
-
-    def __init__(self, settings: Settings) -> None:
-        """Begin."""
-        super().__init__(settings)
-        self.baked: list[tuple[str, bool]] = []
-
-    def launch(self, instance: Any, machine: Machine) -> None:
-        """Boot without a container."""
-        self.machines[instance.id] = machine
-        instance.become("running")
-
-    def start(self, instance: Any) -> None:
-        """Start at once."""
-        instance.become("running")
-
-    def stop(self, instance: Any) -> None:
-        """Stop at once."""
-        instance.become("stopped")
-
-    def reboot(self, instance: Any) -> None:
-        """Do nothing."""
-
-    def bake(self, instance: Any, image: Any, reboot: bool) -> None:
-        """Note what would be baked; it is never ready."""
-        image.become("pending")
-        self.baked.append((instance.id, reboot))
-
-    def terminate(self, instance: Any) -> None:
-        """Terminate at once."""
-        instance.become("terminated")
-
-
-@pytest.fixture
-def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[PaperFleet]:
-    """Patch moto for the length of one test."""
-    for owner, name, _ in PINNED:
-        monkeypatch.setattr(owner, name, vars(owner)[name])  # restores the original at the end
-    for method in ("add_address", "drop_address"):
-        monkeypatch.setattr(Machine, method, lambda *_: None)
-    monkeypatch.setattr("platform.machine", lambda: "x86_64")
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "rehearsal")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")
-    monkeypatch.delenv("AWS_ENDPOINT_URL", raising=False)
-    monkeypatch.delenv("AWS_PROFILE", raising=False)
-    fleet = PaperFleet(settings)
-    install(fleet)
-    with mock_aws():
-        yield fleet
-
-
-@pytest.fixture
-def ec2(fleet: PaperFleet) -> Any:
-    """Give a client with one key pair."""
-    client = boto3.client("ec2", region_name="eu-central-1")
-    client.import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
-    assert fleet.machines == {}
-    return client
-
-
-def newest_ami(ec2: Any, architecture: str = "x86_64") -> str:
-    """Find the image as the ec2 role does."""
-    filters = [
-        {"Name": "name", "Values": ["debian-13-*"]},
-        {"Name": "architecture", "Values": [architecture]},
-    ]
-    images = ec2.describe_images(Owners=["136693071363"], Filters=filters)["Images"]
-    return str(max(images, key=lambda image: image["CreationDate"])["ImageId"])
-
-
-def run(ec2: Any, **changes: Any) -> dict[str, Any]:
-    """Launch one t2.micro."""
-    request = {"ImageId": newest_ami(ec2), "InstanceType": "t2.micro", "KeyName": "key", "MinCount": 1, "MaxCount": 1}
-    launched: dict[str, Any] = ec2.run_instances(**(request | changes))["Instances"][0]
-    return launched
-
-
-def describe(ec2: Any, instance: dict[str, Any]) -> dict[str, Any]:
-    """Ask again for an instance."""
-    found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0][
-        "Instances"
-    ][0]
-    return found
-
-
-def refused(code: str, call: Any, **arguments: Any) -> None:
-    """Check the error code of a refused call."""
-    with pytest.raises(ClientError) as caught:
-        call(**arguments)
-    assert caught.value.response["Error"]["Code"] == code
 
 
 def test_this_moto_is_the_one_that_was_patched() -> None:
