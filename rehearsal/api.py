@@ -12,6 +12,7 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from functools import partial
 from types import FrameType
 from typing import Any
@@ -31,7 +32,7 @@ from rehearsal.images import Disk
 from rehearsal.instance import machine_again
 from rehearsal.patches import install
 from rehearsal.rules import METADATA_PORT
-from rehearsal.state import Settings, State
+from rehearsal.state import CHANGES, Settings, State
 from rehearsal.store import Memory, Store, UnreadableError, backends, put_back, read
 from rehearsal.subjects import subject_at
 
@@ -95,6 +96,20 @@ def fault_page(environ: dict[str, Any], start_response: Callable[..., Any], flee
     return [json.dumps(said).encode()]
 
 
+def change(fleet: Fleet, wanted: dict[str, Any]) -> dict[str, str]:
+    """Change what can be changed of a running rehearsal.
+
+    Returns:
+        What went wrong, as ``error``.
+    """
+    fleet.settings = replace(fleet.settings, **wanted)
+    try:
+        fleet.changed(False)
+    except RehearsalError as error:
+        return {"error": str(error)}
+    return {}
+
+
 def with_home(application: Application, settings: Settings, fleet: Fleet) -> Application:
     """Put the rehearsal's own pages in front of moto.
 
@@ -115,20 +130,15 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
             return [b"use: python -m rehearsal reset\n"]
         if path == CHECKIP:
             start_response("200 OK", [("Content-Type", "text/plain")])
-            return [f"{network.parse_network(settings.network)[1]}\n".encode()]
+            return [f"{fleet.settings.controller or network.parse_network(settings.network)[1]}\n".encode()]
         if path == FAULTS:
             return fault_page(environ, start_response, fleet)
         if path != HOME:
             return application(environ, start_response)
+        known: dict[str, Any] = {"name": settings.name, "token": settings.token, "pid": os.getpid()}
         if environ["REQUEST_METHOD"] == "PUT":
-            fleet.image = _body(environ)["image"]
-        known = {
-            "name": settings.name,
-            "token": settings.token,
-            "pid": os.getpid(),
-            "image": fleet.image,
-            "instances": report(),
-        }
+            known |= change(fleet, _body(environ))
+        known |= {one: getattr(fleet.settings, one) for one in CHANGES} | {"instances": report()}
         start_response("200 OK", [("Content-Type", "application/json")])
         return [json.dumps(known).encode()]
 
@@ -144,7 +154,7 @@ class Keeper:
         Args:
             settings: The rehearsal.
         """
-        self._firewall = Firewall(settings, guests)
+        self._firewall = Firewall(settings, guests, lambda: self.fleet.settings.controller)
         self._store = Store(State.of(settings.name).memory, self._memory)
         self.fleet = Fleet(settings, self.changed)
 

@@ -38,6 +38,12 @@ def _add_up_options(start: argparse.ArgumentParser) -> None:
     start.add_argument("--image", help="Docker image of new instances (default: newest of flask-fleet/instance)")
     start.add_argument("--port", type=int, help=f"port of the API on 127.0.0.1 (default: {DEFAULT_PORT})")
     start.add_argument("--network", metavar="CIDR", help=f"private /16 of the instances (default: {DEFAULT_NETWORK})")
+    start.add_argument(
+        "--controller-address",
+        dest="controller",
+        metavar="ADDRESS",
+        help="what instances see of this machine, as behind a NAT (default: the network's first address)",
+    )
     start.add_argument("--account", choices=ACCOUNTS, help=f"new: on the free plan, with few quotas (default: {PAID})")
     start.add_argument(
         "--quota", action="append", type=_quota, metavar="CODE=VALUE", help="another value of a quota; may be repeated"

@@ -19,7 +19,7 @@ from typing import Any
 
 from rehearsal import ACCOUNT_ID, FAULTS, HOME, UNREADABLE, docker, firewall, network
 from rehearsal.errors import RehearsalError
-from rehearsal.state import DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
+from rehearsal.state import CHANGES, DEFAULT_NETWORK, DEFAULT_PORT, Settings, State, locked
 
 IMAGE_REPOSITORY = "flask-fleet/instance"
 
@@ -44,7 +44,7 @@ def ask(settings: Settings, method: str = "GET", body: Any = None, path: str = H
 
     Args:
         settings: The rehearsal that is expected there.
-        method: ``GET``, or ``PUT`` to change the image.
+        method: ``GET``, or ``PUT`` to change what can be changed.
         body: What to send as JSON.
         path: Which of its pages.
 
@@ -120,6 +120,7 @@ def up(name: str, **wanted: Any) -> str:
         begin = time.monotonic()
         kept = _resumable(name, wanted)
         chosen = kept or _fresh(name, wanted)
+        network.check_controller(chosen.controller, chosen.network)
         lost = _resume(chosen) if kept else ""
         verb = "resumed" if kept and not lost else "started"
         if verb == "started":
@@ -211,13 +212,17 @@ def _already(settings: Settings, said: dict[str, Any], wanted: dict[str, Any]) -
                 f"stop it first: python -m rehearsal --name {settings.name} down"
             )
     line = f"already running: rehearsal {settings.name!r} at {settings.url}"
-    image = wanted.get("image")
-    if image and image != said["image"]:
-        docker.require_image(image)
-        ask(settings, "PUT", {"image": image})
-        State.of(settings.name).save(replace(settings, image=image))
-        line += f"; new instances now boot {image}"
-    return line
+    changes = {one: wanted[one] for one in CHANGES if one in wanted and wanted[one] != said[one]}
+    if not changes:
+        return line
+    network.check_controller(changes.get("controller", ""), settings.network)
+    if "image" in changes:
+        docker.require_image(changes["image"])
+    said_now = ask(settings, "PUT", changes) or {"error": "it does not answer"}
+    if "error" in said_now:
+        raise RehearsalError(f"rehearsal {settings.name!r} could not be changed: {said_now['error']}")
+    State.of(settings.name).save(replace(settings, **changes))
+    return "; ".join([line, *(CHANGES[one].format(value) for one, value in changes.items())])
 
 
 def _prepare(settings: Settings) -> int:

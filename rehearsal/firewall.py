@@ -98,16 +98,20 @@ class Host:
 class Firewall:
     """The security groups of one rehearsal, enforced."""
 
-    def __init__(self, settings: Settings, guests: Callable[[], list[Guest]]) -> None:
+    def __init__(
+        self, settings: Settings, guests: Callable[[], list[Guest]], controller: Callable[[], str] = lambda: ""
+    ) -> None:
         """Begin with nothing enforced.
 
         Args:
             settings: The rehearsal.
             guests: Tells what the API says at the moment.
+            controller: Tells this machine's address outside at the moment; empty without one.
         """
         self._host = Host(settings.image)
         self._names = Names(settings.name)
         self._guests = guests
+        self._controller = controller
         self._metadata = (str(network.parse_network(settings.network)[1]), METADATA_PORT)
         self._servers = network.name_servers()
         self._applied = ""
@@ -123,7 +127,7 @@ class Firewall:
             FirewallError: The filter could not be changed; what was enforced before still is.
         """
         with self._lock:
-            wanted = ruleset(self._names, self._guests(), self._servers, self._metadata)
+            wanted = ruleset(self._names, self._guests(), self._servers, self._metadata, self._controller())
             if wanted == self._applied and not anew:
                 return
             self._host.run(["iptables-restore", WAIT, "--noflush"], wanted)

@@ -96,7 +96,6 @@ class Fleet:
         """
         self.settings = settings
         self.changed = changed
-        self.image = settings.image
         self.machines: dict[str, Machine] = {}
         self.launched: dict[str, object] = {}
         self.faults = Faults()
@@ -335,7 +334,7 @@ class Fleet:
         if machine.abandoned.is_set():
             return
         with self._creating:  # two that choose CPUs at the same time would choose the same ones
-            machine.create(self.image, instance.size)
+            machine.create(self.settings.image, instance.size)
             self.changed(True)
             machine.start()
         if self.faults.take("boot"):

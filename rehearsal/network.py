@@ -37,6 +37,25 @@ def parse_network(cidr: str) -> ipaddress.IPv4Network:
     return network
 
 
+def check_controller(address: str, cidr: str) -> None:
+    """Check the address that instances are to see of this machine.
+
+    Args:
+        address: For example ``203.0.113.7``; nothing is checked when it is empty.
+        cidr: The rehearsal's network.
+
+    Raises:
+        RehearsalError: It is no IPv4 address, or one of the instances' network.
+    """
+    wanted = "an IPv4 address outside the rehearsal's network is needed, such as 203.0.113.7"
+    try:
+        inside = bool(address) and ipaddress.IPv4Address(address) in parse_network(cidr)
+    except ipaddress.AddressValueError as error:
+        raise RehearsalError(f"--controller-address {address!r}: {wanted}") from error
+    if inside:
+        raise RehearsalError(f"--controller-address {address!r} is in {cidr}: {wanted}")
+
+
 def elastic_pool(network: ipaddress.IPv4Network) -> list[str]:
     """List the addresses that are handed out as Elastic IPs: the last /24, which no default subnet reaches.
 

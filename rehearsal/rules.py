@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import ipaddress
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -89,6 +90,11 @@ class Names:
         """Chain that leads to the metadata service."""
         return f"FF-{self.key}-meta"
 
+    @property
+    def controller(self) -> str:
+        """Chain for packets from this machine, when it has another address outside; in ``nat``, that address."""
+        return f"FF-{self.key}-ctl"
+
     def jumps(self) -> list[tuple[str, str, list[str]]]:
         """List where the chains are entered.
 
@@ -103,6 +109,7 @@ class Names:
             ("mangle", "POSTROUTING", ["-o", self.bridge, *note, "-j", self.ingress]),
             ("mangle", "PREROUTING", ["-i", self.bridge, *note, "-j", self.egress]),
             ("nat", "PREROUTING", ["-i", self.bridge, *note, "-j", self.metadata]),
+            ("nat", "POSTROUTING", ["-o", self.bridge, *note, "-j", self.controller]),
         ]
 
     def chains(self) -> list[tuple[str, str]]:
@@ -111,7 +118,13 @@ class Names:
         Returns:
             Table and chain.
         """
-        return [("mangle", self.ingress), ("mangle", self.egress), ("nat", self.metadata)]
+        return [
+            ("mangle", self.ingress),
+            ("mangle", self.egress),
+            ("mangle", self.controller),
+            ("nat", self.metadata),
+            ("nat", self.controller),
+        ]
 
 
 def _match(rule: Rule) -> str:
@@ -137,7 +150,33 @@ def _accepted(chain: str, own: str, other: str, guest: Guest, rules: Iterable[Ru
                 yield f"-A {chain} {own} {address}/32{far}{_match(rule)} -j RETURN"
 
 
-def ruleset(names: Names, guests: Sequence[Guest], name_servers: Sequence[str], metadata: tuple[str, int]) -> str:
+def _from_controller(names: Names, guests: Sequence[Guest], address: str) -> Iterator[str]:
+    """Write what this machine may do when it has another address outside, which the groups' rules must cover.
+
+    Its packets get that address only after they passed here. A connection that was opened from an earlier address ends
+    as behind a router whose address changed: nothing of it arrives any more, in either direction.
+    """
+    ours = f"-A {names.ingress} -m addrtype --src-type LOCAL -m conntrack --ctdir ORIGINAL"
+    known = f"-A {names.controller} -m conntrack --ctstate RELATED,ESTABLISHED"
+    yield f"{ours} -j {names.controller}"
+    yield f"-A {names.egress} -m conntrack --ctstate SNAT ! --ctrepldst {address} -j DROP"
+    yield f"{known} --ctrepldst {address} -j RETURN"
+    yield f"{known} -j DROP"
+    for guest in guests:
+        for rule in guest.ingress:
+            if any(ipaddress.ip_address(address) in ipaddress.ip_network(peer, strict=False) for peer in rule.peers):
+                for own in guest.addresses:
+                    yield f"-A {names.controller} -d {own}/32{_match(rule)} -j ACCEPT"
+    yield f"-A {names.controller} -j DROP"
+
+
+def ruleset(
+    names: Names,
+    guests: Sequence[Guest],
+    name_servers: Sequence[str],
+    metadata: tuple[str, int],
+    controller: str = "",
+) -> str:
     """Write the chains that enforce the security groups.
 
     What is already connected stays connected when a rule goes, as on AWS.
@@ -147,14 +186,17 @@ def ruleset(names: Names, guests: Sequence[Guest], name_servers: Sequence[str], 
         guests: All instances.
         name_servers: Where instances may ask for names, whatever their groups say.
         metadata: Address and port of the metadata service.
+        controller: Address of this machine as instances see it; when empty, its address in their network.
 
     Returns:
         Input for ``iptables-restore --noflush``, which replaces the chains of each table at once.
     """
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
-    lines = ["*mangle", f":{names.ingress} - [0:0]", f":{names.egress} - [0:0]"]
-    lines += [f"-A {names.ingress} {known}", f"-A {names.ingress} -m mark --mark {OWN_MARK:#x} -j RETURN"]
-    lines += [f"-A {names.egress} {known}", f"-A {names.egress} -d {METADATA_ADDRESS}/32 -j RETURN"]
+    lines = ["*mangle", *(f":{chain} - [0:0]" for table, chain in names.chains() if table == "mangle")]
+    lines += [f"-A {names.ingress} -m mark --mark {OWN_MARK:#x} -j RETURN"]
+    lines += _from_controller(names, guests, controller) if controller else []
+    lines += [f"-A {names.ingress} {known}", f"-A {names.egress} {known}"]
+    lines += [f"-A {names.egress} -d {METADATA_ADDRESS}/32 -j RETURN"]
     for server in name_servers:
         for protocol in ("udp", "tcp"):
             lines.append(f"-A {names.egress} -d {server}/32{_match(Rule(protocol, DNS_PORT, DNS_PORT))} -j RETURN")
@@ -162,6 +204,10 @@ def ruleset(names: Names, guests: Sequence[Guest], name_servers: Sequence[str], 
         lines += dict.fromkeys(_accepted(names.ingress, "-d", "-s", guest, guest.ingress))
         lines += dict.fromkeys(_accepted(names.egress, "-s", "-d", guest, guest.egress))
     lines += [f"-A {names.ingress} -j DROP", f"-A {names.egress} -j DROP", "COMMIT"]
+    lines += ["*nat", *(f":{chain} - [0:0]" for table, chain in names.chains() if table == "nat")]
     target = f"-p tcp -m tcp --dport 80 -j DNAT --to-destination {metadata[0]}:{metadata[1]}"
-    lines += ["*nat", f":{names.metadata} - [0:0]", f"-A {names.metadata} -d {METADATA_ADDRESS}/32 {target}", "COMMIT"]
-    return "\n".join(lines) + "\n"
+    lines += [f"-A {names.metadata} -d {METADATA_ADDRESS}/32 {target}"]
+    if controller:
+        unmarked = f"-m mark ! --mark {OWN_MARK:#x}"
+        lines += [f"-A {names.controller} -m addrtype --src-type LOCAL {unmarked} -j SNAT --to-source {controller}"]
+    return "\n".join([*lines, "COMMIT"]) + "\n"

@@ -22,6 +22,9 @@ DEFAULT_NETWORK = "10.71.0.0/16"
 TAKEN = {"local", "receipts"}
 """What is kept beside the rehearsals: the stack of inventories/local, and the receipts of passed tests."""
 
+CHANGES = {"image": "new instances now boot {}", "controller": "instances now see this machine as {}"}
+"""Settings that `up` can change while a rehearsal runs, and what it then says."""
+
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
 
 
@@ -38,6 +41,7 @@ class Settings:
         pid: Process id of the API; 0 until it is known.
         account: Whose account it plays: ``paid`` or ``new``.
         quotas: Values of quotas by code, where they are not the account's usual ones.
+        controller: Address of this machine outside its network, as AWS sees it; empty when it has no other.
     """
 
     name: str
@@ -48,6 +52,7 @@ class Settings:
     pid: int = 0
     account: str = PAID
     quotas: dict[str, int] = field(default_factory=dict)
+    controller: str = ""
 
     @property
     def url(self) -> str:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from rehearsal import CHECKIP, HOME, api, network
+from rehearsal import CHECKIP, HOME, api
+from rehearsal.errors import RehearsalError
 from rehearsal.fleet import Fleet
 from rehearsal.state import Settings
 
@@ -42,16 +43,30 @@ def test_image_of_new_instances_can_change(settings: Settings) -> None:
     """`up --image` on a running rehearsal."""
     fleet = Fleet(settings)
     ask(settings, fleet, HOME, "PUT", b'{"image": "flask-fleet/instance:new"}')
-    assert fleet.image == "flask-fleet/instance:new"
-
-
-def test_controller_is_told_the_address_that_instances_see(settings: Settings) -> None:
-    """In the place of https://checkip.amazonaws.com: an address with a line end."""
-    seen = f"{network.parse_network(settings.network)[1]}\n"
-    assert ask(settings, Fleet(settings), CHECKIP) == ("200 OK", seen.encode())
+    assert fleet.settings.image == "flask-fleet/instance:new"
 
 
 @pytest.mark.parametrize(("path", "status"), [("/", "200 OK"), ("/moto-api/reset", "403 Forbidden")])
 def test_only_what_would_orphan_containers_is_kept_from_moto(settings: Settings, path: str, status: str) -> None:
     """A reset of moto alone would forget instances without terminating them."""
     assert ask(settings, Fleet(settings), path)[0] == status
+
+
+def test_controller_is_told_its_address_as_instances_see_it(settings: Settings) -> None:
+    """`ec2_ssh_cidrs: [me]` asks for it, and it may change while the rehearsal runs."""
+    synced: list[bool] = []
+    fleet = Fleet(settings, synced.append)
+    assert ask(settings, fleet, CHECKIP) == ("200 OK", b"10.99.0.1\n")
+    ask(settings, fleet, HOME, "PUT", b'{"controller": "203.0.113.7"}')
+    assert ask(settings, fleet, CHECKIP) == ("200 OK", b"203.0.113.7\n")
+    assert synced == [False]
+
+
+def test_change_that_cannot_be_enforced_is_said(settings: Settings) -> None:
+    """Otherwise a test would run against the old address."""
+
+    def fail(_anew: bool) -> None:
+        raise RehearsalError("no iptables here")
+
+    told = ask(settings, Fleet(settings, fail), HOME, "PUT", b'{"controller": "203.0.113.7"}')[1]
+    assert json.loads(told)["error"] == "no iptables here"

@@ -50,7 +50,7 @@ def test_status_is_a_table(
 
 def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """Playbooks call it in every run."""
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
     assert daemon.up("trial", image=settings.image, port=7199).startswith(
         "already running: rehearsal 'trial' at http://127"
     )
@@ -60,7 +60,7 @@ def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.Monke
 
 def test_account_of_a_running_rehearsal_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     """What was made under other quotas could not be."""
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
     assert daemon.up("trial", account="paid", quotas={}).startswith("already running")
     for wanted in ({"account": "new"}, {"quotas": {"L-1216C47A": 1}}):
         with pytest.raises(RehearsalError, match=r"runs with (account paid|quotas as usual), not .*stop it first"):
@@ -84,14 +84,32 @@ def test_quotas_are_given_by_code(monkeypatch: pytest.MonkeyPatch, capsys: pytes
         assert f"{wrong!r}: allowed are L-1216C47A, L-0263D0A3" in capsys.readouterr().err
 
 
-def test_running_rehearsal_takes_a_newer_image(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A rebuilt image must not need a restart that forgets the instances."""
+def test_running_rehearsal_takes_a_newer_image_and_another_controller(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither needs a restart that forgets the instances."""
     sent: list[Any] = []
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image}))
-    monkeypatch.setattr(daemon, "ask", lambda *arguments: sent.append(arguments[1:]))
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
+
+    def ask(_settings: Settings, *order: Any) -> dict[str, Any]:
+        sent.append(order)
+        return {"name": "trial"}
+
+    monkeypatch.setattr(daemon, "ask", ask)
     monkeypatch.setattr(docker, "require_image", lambda _: None)
     assert "now boot flask-fleet/instance:new" in daemon.up("trial", image="flask-fleet/instance:new")
-    assert sent == [("PUT", {"image": "flask-fleet/instance:new"})]
+    assert daemon.up("trial", controller="203.0.113.7").endswith("; instances now see this machine as 203.0.113.7")
+    assert sent == [("PUT", {"image": "flask-fleet/instance:new"}), ("PUT", {"controller": "203.0.113.7"})]
+
+
+@pytest.mark.parametrize("address", ["10.99.0.9", "203.0.113", "2001:db8::1"])
+def test_controller_address_that_could_not_work_is_refused(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch, address: str
+) -> None:
+    """Before anything is changed."""
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
+    with pytest.raises(RehearsalError, match=rf"--controller-address '{address}'.* such as 203\.0\.113\.7"):
+        daemon.up("trial", controller=address)
 
 
 @pytest.mark.parametrize("status", [None, 1], ids=["no client", "no engine"])

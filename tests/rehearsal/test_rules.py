@@ -67,3 +67,16 @@ def test_names_and_metadata_are_beyond_the_groups() -> None:
     assert f"-A {NAMES.egress} -d 192.0.2.53/32 -p udp -m udp --dport 53:53 -j RETURN" in text
     assert f"-A {NAMES.egress} -d 169.254.169.254/32 -j RETURN" in text
     assert "--dport 80 -j DNAT --to-destination 10.99.0.1:16925" in text
+
+
+def test_controller_outside_is_admitted_by_its_outer_address_only() -> None:
+    """As behind a NAT: a rule for its address in the instances' network admits it no more."""
+    rules = (Rule("tcp", 22, 22, ("198.51.100.0/24", "203.0.113.7/32")), Rule("tcp", 80, 80, ("10.99.0.1/32",)))
+    lines = ruleset(NAMES, [Guest(("10.99.0.4",), rules)], [], GATEWAY, "203.0.113.7").splitlines()
+    assert [line for line in lines if line.startswith(f"-A {NAMES.controller}")] == [
+        f"-A {NAMES.controller} -m conntrack --ctstate RELATED,ESTABLISHED --ctrepldst 203.0.113.7 -j RETURN",
+        f"-A {NAMES.controller} -m conntrack --ctstate RELATED,ESTABLISHED -j DROP",
+        f"-A {NAMES.controller} -d 10.99.0.4/32 -p tcp -m tcp --dport 22:22 -j ACCEPT",
+        f"-A {NAMES.controller} -j DROP",
+        f"-A {NAMES.controller} -m addrtype --src-type LOCAL -m mark ! --mark 0xf1ee70 -j SNAT --to-source 203.0.113.7",
+    ]

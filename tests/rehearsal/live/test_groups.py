@@ -8,7 +8,7 @@ from functools import partial
 
 import pytest
 
-from tests.rehearsal.live.conftest import NAME, Lab, rule, until
+from tests.rehearsal.live.conftest import NAME, NET_CLOSED, Lab, rule, until
 
 pytestmark = pytest.mark.docker
 
@@ -71,6 +71,30 @@ def test_connection_outlives_its_rule(lab: Lab) -> None:
         connection.sendall(b"SSH-2.0-test\r\n")
         assert connection.recv(100)
         assert not lab.open(lab.address(instance), 22)
+
+
+def test_controller_behind_a_nat_changes_its_address(lab: Lab) -> None:
+    """An instance sees the outer address, a rule has to name it, and an open connection does not outlive its change."""
+    group = lab.group("home", rule(22, "203.0.113.7/32"))
+    instance = lab.run(SecurityGroupIds=[group])
+    address = lab.address(instance)
+    assert not lab.open(address, 22)
+    lab.command("up", "--controller-address", "203.0.113.7")
+    try:
+        with socket.create_connection((address, 22), timeout=5) as connection:
+            assert connection.recv(4) == b"SSH-"
+            seen = lab.inside(instance, "ss --no-header --tcp --numeric state established sport = :22")
+            assert "203.0.113.7:" in seen
+            lab.command("up", "--controller-address", "203.0.113.8")
+            connection.settimeout(NET_CLOSED)
+            connection.sendall(b"SSH-2.0-test\r\n")
+            with pytest.raises(TimeoutError):
+                list(iter(partial(connection.recv, 1000), b""))
+        assert not lab.open(address, 22)
+        lab.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule(22, "203.0.113.8/32")])
+        assert lab.open(address, 22)
+    finally:
+        lab.command("up", "--controller-address", "")
 
 
 def test_groups_of_an_instance_can_be_exchanged(lab: Lab) -> None:
