@@ -77,7 +77,7 @@ molecule: $(READY) ## site.yml end to end against a local EC2 of its own
 	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
 live: $(READY) ## The rehearsal and databases, with real clients; after `make engine`
-	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories | $(WHOLE_LINES))
+	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories tests/test_build_context.py | $(WHOLE_LINES))
 
 own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ansible.module_utils.parsing.convert_bool import BOOLEANS
 
+from plugins.filter.build_context import ContextError, context_files, recipe_files
 from plugins.filter.routes import DEFAULTS
 from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
 from preflight.secrets import environment_problems, secret_problems
@@ -31,6 +32,9 @@ APP = re.compile(
     r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
 )
 """As files/images/python/_flask_fleet/loading.py reads it."""
+
+RECIPE = "files/flask"
+"""How a folder without a Dockerfile is built."""
 
 REQUIREMENTS = ("requirements.txt", "pyproject.toml")
 """What files/flask installs: one of these."""
@@ -86,7 +90,9 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
         if str(service.get(key, "no")).lower() not in {*map(str, BOOLEANS)}:
             yield f"{key} is {service[key]!r}: allowed is true or false"
     yield from _list_problems(service)
-    yield from _app_problems(service, project / str(service.get("context", "")))
+    context = project / str(service.get("context", ""))
+    yield from _app_problems(service, context)
+    yield from _context_problems(context, project / RECIPE)
     yield from environment_problems(service.get("environment", {}), STACK_ENVIRONMENT)
     secrets = service.get("secrets", {})
     yield from secret_problems(secrets)
@@ -119,6 +125,19 @@ def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
             f"app is {app!r}: there is no {named['module'].replace('.', '/')}.py in {context}; "
             "an application that a package brings is imported by a wsgi.py there"
         )
+
+
+def _context_problems(context: Path, recipe: Path) -> Iterator[str]:
+    """Find what no image can hold, before a build that would wait for it or stop at it."""
+    try:
+        context_files(context, recipe_files(context, recipe)[1])
+    except FileNotFoundError:
+        # There is no folder, which is said already.
+        return
+    except OSError as error:
+        yield f"context is {str(context)!r}: {error.filename} cannot be read: {error.strerror}"
+    except ContextError as error:
+        yield f"context is {str(context)!r}: {error}"
 
 
 def _is_there(context: Path, module: str) -> bool:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from roles.image.filter_plugins.image_plan import context_files
+from plugins.filter.build_context import context_files
 from roles.image.library.context_archive import pack
 from tests.project import ROOT
 
@@ -47,7 +47,7 @@ def test_archive_holds_what_the_name_was_made_from(context: Path, ignore: str | 
     """A file that only one of the two sees would be in an image whose name does not change with it."""
     if ignore is not None:
         (context / ".dockerignore").write_text(ignore, encoding="utf-8")
-    with tarfile.open(pack(context, context / ".dockerignore")) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
         members = [member for member in archive.getmembers() if not member.isdir()]
         assert sorted(member.name for member in members) == context_files(context, context / ".dockerignore")
         for member in members:
@@ -59,7 +59,7 @@ def test_archive_holds_what_the_name_was_made_from(context: Path, ignore: str | 
 def test_ignored_files_stay_at_home(context: Path) -> None:
     """The comparison above would also hold for two that both ignore nothing."""
     (context / ".dockerignore").write_text("tests\n*.log\n**/*.pyc\n", encoding="utf-8")
-    with tarfile.open(pack(context, context / ".dockerignore")) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
         files = {member.name for member in archive.getmembers() if not member.isdir()}
     assert files == {
         "# notes",
@@ -76,7 +76,7 @@ def test_ignored_files_stay_at_home(context: Path) -> None:
 
 def test_links_and_the_executable_bit_survive(context: Path) -> None:
     """Both are part of the name, so both have to arrive."""
-    with tarfile.open(pack(context, context / ".dockerignore")) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
         assert archive.getmember("run").mode & 0o111
         assert not archive.getmember("wsgi.py").mode & 0o111
         assert archive.getmember("link").issym()
@@ -86,15 +86,18 @@ def test_links_and_the_executable_bit_survive(context: Path) -> None:
 
 def test_two_archives_do_not_meet(context: Path) -> None:
     """Two runs at the same time do not overwrite each other's."""
-    assert pack(context, context / ".dockerignore") != pack(context, context / ".dockerignore")
+    assert pack(context, context_files(context, context / ".dockerignore")) != pack(
+        context, context_files(context, context / ".dockerignore")
+    )
 
 
 def test_ansible_runs_it(tmp_path: Path, context: Path) -> None:
     """The module is found, takes a path and says where the archive is, without claiming a change."""
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=context_archive"]
+    arguments = json.dumps({"path": str(context), "files": ["wsgi.py"]})
     command += [
         f"--module-path={ROOT / 'roles/image/library'}",
-        f"--args=path={context} ignore={context}/.dockerignore",
+        f"--args={arguments}",
         f"--tree={tmp_path / 'out'}",
     ]
     subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=tmp_path)

@@ -3,30 +3,17 @@
 from __future__ import annotations
 
 import hashlib
-import stat
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from ansible.errors import AnsibleFilterError
-from docker.utils.build import exclude_paths
+
+if TYPE_CHECKING:
+    from plugins.filter.build_context import Build, HashedBuild
 
 TAG_LENGTH = 12
 UNKNOWN_BYTES = 256 * 2**20
 """Room for an image that was never here: the largest of ours, PostgreSQL's, adds 217 MB to its parent."""
-
-
-class Build(TypedDict):
-    """An image to have: its name, its folder, and the image it is built FROM.
-
-    A folder without a Dockerfile is built by the one of another folder, its ``recipe``, for the application ``server``.
-    """
-
-    name: str
-    context: str
-    parent: str
-    recipe: NotRequired[str]
-    server: NotRequired[str]
 
 
 class PlannedImage(TypedDict):
@@ -44,55 +31,15 @@ class PlannedImage(TypedDict):
     server: str
 
 
-def context_files(context: Path, ignore: Path) -> list[str]:
-    """List the files that a build of a folder can see.
-
-    Args:
-        context: The folder.
-        ignore: A file that names what is left out, if there is such a file.
-
-    Returns:
-        Sorted paths relative to the folder, by the engine's own .dockerignore rules.
-    """
-    patterns = ignore.read_text().splitlines() if ignore.is_file() else []
-    patterns = [line.strip() for line in patterns if line.strip() and not line.startswith("#")]
-    found = [path for path in exclude_paths(str(context), patterns) if path]
-    return sorted(path for path in found if (context / path).is_symlink() or not (context / path).is_dir())
+def _tag(*parts: str) -> str:
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:TAG_LENGTH]
 
 
-def _digest(parts: Iterable[bytes]) -> str:
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()[:TAG_LENGTH]
-
-
-def _file_parts(context: Path, ignore: Path) -> Iterator[bytes]:
-    for name in context_files(context, ignore):
-        path = context / name
-        yield name.encode()
-        if path.is_symlink():
-            yield b"link " + str(path.readlink()).encode()
-        else:
-            executable = bool(path.stat().st_mode & stat.S_IXUSR)
-            yield (b"x" if executable else b"-") + path.read_bytes()
-
-
-def _recipe(build: Build, project: Path, context: Path) -> tuple[Path | None, Path]:
-    """Say which Dockerfile is used, if not the folder's own, and which file names what is left out."""
-    ignore = context / ".dockerignore"
-    if "recipe" not in build or (context / "Dockerfile").is_file():
-        return None, ignore
-    recipe = project / build["recipe"]
-    return recipe / "Dockerfile", ignore if ignore.is_file() else recipe / "dockerignore"
-
-
-def image_plan(builds: list[Build], project: str, repository: str, base: dict[str, str]) -> list[PlannedImage]:
-    """Name every image by its content and puts parents before children.
+def image_plan(builds: list[HashedBuild], repository: str, base: dict[str, str]) -> list[PlannedImage]:
+    """Name every image by its content and put parents before children.
 
     Args:
         builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
-        project: Folder that relative contexts start from.
         repository: What the images' names begin with, such as ``flask-fleet``.
         base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are
             hashed into the name of an image that is bootstrapped.
@@ -104,22 +51,9 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
         AnsibleFilterError: A parent is unknown, or two entries are each other's parent.
     """
     pulled = base.get("pulled", "")
-    base_tag = _digest(f"{key}={value}".encode() for key, value in sorted(base.items()))
+    base_tag = _tag(*(f"{key}={value}" for key, value in sorted(base.items())))
     references = {"base": pulled or f"{repository}/base:{base_tag}"}
-    plan: list[PlannedImage] = []
-    if not pulled:
-        plan.append(
-            {
-                "name": "base",
-                "reference": references["base"],
-                "context": "",
-                "dockerfile": "",
-                "ignore": "",
-                "parent_reference": "",
-                "server": "",
-            }
-        )
-
+    plan = [] if pulled else [_planned("base", references["base"], "")]
     waiting = list(builds)
     while waiting:
         ready = [build for build in waiting if build["parent"] in references]
@@ -128,27 +62,22 @@ def image_plan(builds: list[Build], project: str, repository: str, base: dict[st
             raise AnsibleFilterError(f"these images are built from images that are not in the list: {stuck}")
         for build in ready:
             parent = references[build["parent"]]
-            context = Path(project, build["context"])
-            dockerfile, ignore = _recipe(build, Path(project), context)
-            server = build.get("server", "") if dockerfile else ""
-            recipe = [server.encode(), dockerfile.read_bytes()] if dockerfile else []
-            reference = (
-                f"{repository}/{build['name']}:{_digest([parent.encode(), *recipe, *_file_parts(context, ignore)])}"
-            )
-            references[build["name"]] = reference
-            plan.append(
-                {
-                    "name": build["name"],
-                    "reference": reference,
-                    "context": str(context),
-                    "dockerfile": str(dockerfile or ""),
-                    "ignore": str(ignore),
-                    "parent_reference": parent,
-                    "server": server,
-                }
-            )
+            references[build["name"]] = f"{repository}/{build['name']}:{_tag(parent, build['digest'])}"
+            plan.append(_planned(build["name"], references[build["name"]], parent, build))
         waiting = [build for build in waiting if build["name"] not in references]
     return plan
+
+
+def _planned(name: str, reference: str, parent: str, build: HashedBuild | None = None) -> PlannedImage:
+    return {
+        "name": name,
+        "reference": reference,
+        "parent_reference": parent,
+        "context": build["context"] if build else "",
+        "dockerfile": build["dockerfile"] if build else "",
+        "ignore": build["ignore"] if build else "",
+        "server": build["server"] if build else "",
+    }
 
 
 def application_builds(

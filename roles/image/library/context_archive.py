@@ -1,27 +1,28 @@
-"""Ansible module: packs a build context into one file, as the engine's own client would."""
+"""Ansible module: packs the files of a build context into one file."""
 
 from __future__ import annotations
 
-import shutil
+import tarfile
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-from docker.utils.build import tar
 
 DOCUMENTATION = """
 module: context_archive
 short_description: Pack a folder into an archive
 description:
-  - Leaves out what the image's tag was made without.
+  - Packs what the image's tag was made with, and nothing else.
 options:
   path:
     description: The folder.
     type: path
     required: true
-  ignore:
-    description: File that names what is left out, as a .dockerignore does. There need be none.
-    type: path
+  files:
+    description: Names in it, as the filter C(context_files) lists them.
+    type: list
+    elements: str
     required: true
 attributes:
   check_mode:
@@ -32,7 +33,7 @@ EXAMPLES = """
 - name: Pack the application
   context_archive:
     path: app
-    ignore: app/.dockerignore
+    files: [wsgi.py, requirements.txt]
 """
 
 RETURN = """
@@ -43,29 +44,23 @@ archive:
 """
 
 
-def pack(path: Path, ignore: Path) -> Path:
-    """Pack a folder.
-
-    Args:
-        path: The folder.
-        ignore: File that names what is left out, if there is such a file.
-
-    Returns:
-        A new temporary tar file.
-    """
-    exclude = ignore.read_text().splitlines() if ignore.is_file() else []
+def pack(path: Path, files: Iterable[str]) -> Path:
+    """Pack files of a folder into a new temporary tar file."""
     with tempfile.NamedTemporaryFile(prefix="context-", suffix=".tar", delete=False) as target:
-        with tar(
-            str(path), exclude=[line.strip() for line in exclude if line.strip() and not line.startswith("#")]
-        ) as archive:
-            shutil.copyfileobj(archive, target)
+        with tarfile.open(fileobj=target, mode="w") as archive:
+            for name in files:
+                archive.add(path / name, arcname=name, recursive=False)
         return Path(target.name)
 
 
 def main() -> None:
     """Run the module."""
-    module = AnsibleModule(argument_spec={name: {"type": "path", "required": True} for name in ("path", "ignore")})
-    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]), Path(module.params["ignore"]))))
+    arguments = {
+        "path": {"type": "path", "required": True},
+        "files": {"type": "list", "elements": "str", "required": True},
+    }
+    module = AnsibleModule(argument_spec=arguments)
+    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]), module.params["files"])))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,131 @@
+"""Which files a build of a folder sees: those that BuildKit sends, in whatever way a .dockerignore says it."""
+
+import io
+import os
+import random
+import socket
+import subprocess
+import tarfile
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from plugins.filter.build_context import ContextError, context_files, hashed_builds
+from preflight.services import RECIPE
+from tests.project import ROOT, load_mapping
+
+NAMES = [
+    *("a", "b", "a.py", "b.txt", "[a]", "a*", ".env", "src/a", "src/a.py", "src/shop/a.py", "src/shop/b"),
+    *("x/a", "x/.env", "x/y/b", "x/y/z/a.py", "foo/a", "foo/bar/baz", "foo/bar/a.py"),
+]
+CORPUS = [
+    *("*\n!**/*.py", "*\n!src\nsrc/a", "*\n!src/shop", "**", "**\n!a.py", "src/**", "src/**\n!src/a.py", "**/a"),
+    *("**/shop", "**/shop/**", "x/**/a.py", "x/*/b", "*/a.py", "*/*/a.py", "?", "[a-b]", "[^a]", "\\[a\\]", "a\\*"),
+    *("/a", "/src/", "./a", "src/../a", "# a\n a \n\n#b", "!a", "*\n!a\na\n!a", "src\n!src/shop/*.py", "**a", "a**"),
+    *("\ufeffa", "a\r\nb\r", "**/.env*\n**/*.py[co]", "foo/bar\n!foo/bar/baz", "foo\n!foo\nfoo/bar", "empty", "link"),
+]
+WORDS = [
+    *("a", "b", "src", "shop", "x", "y", "z", "foo", "bar", "*", "**", "?", "*.py", "**.py", "a*", "[a-x]", "[^a]"),
+    *("\\*", "\\a", "?.py", "*a*", ".env", ".*", "empty", "link", "[a]", "\\[a\\]", "..", "."),
+]
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Path:
+    """Make a folder to build."""
+    for name in NAMES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(name, encoding="utf-8")
+    for name in ("empty", "x/empty"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "link").symlink_to("src")
+    (tmp_path / "src/dangling").symlink_to("nowhere")
+    (tmp_path / "Dockerfile").write_text("FROM scratch\nCOPY . /\n", encoding="utf-8")
+    return tmp_path
+
+
+def any_patterns(seed: int) -> str:
+    """Write a .dockerignore at random."""
+    dice = random.Random(seed)  # noqa: S311 (it has to be the same in every run)
+    lines = []
+    for _ in range(dice.choice([1, 2, 2, 3, 4])):
+        path = "/".join(dice.choices(WORDS, k=dice.choice([1, 1, 2, 2, 3, 4])))
+        lines.append("!" * (dice.random() < 0.35) + "/" * (dice.random() < 0.15) + path + "/" * (dice.random() < 0.15))
+    return "\n".join(lines)
+
+
+def copied_by_buildkit(context: Path) -> list[str]:
+    """Build the folder into an archive, and list what is in it as ``context_files`` does."""
+    command = ["docker", "build", "--quiet", "--output", "type=tar,dest=-", str(context)]
+    done = subprocess.run(command, check=True, capture_output=True, timeout=60)
+    with tarfile.open(fileobj=io.BytesIO(done.stdout)) as archive:
+        names = {f"{one.name.strip('/')}{'/' * one.isdir()}" for one in archive.getmembers()} - {"/"}
+    parents = {f"{parent}/" for name in names for parent in Path(name.rstrip("/")).parents}
+    return sorted(names - parents)
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("ignore", [*CORPUS, *map(any_patterns, range(int(os.environ.get("PATTERNS", "20"))))])
+def test_files_are_those_that_buildkit_takes(context: Path, ignore: str) -> None:
+    """PATTERNS=500 tries as many more lists of patterns."""
+    (context / ".dockerignore").write_text(ignore, encoding="utf-8", newline="")
+    sent = {*copied_by_buildkit(context)}
+    # BuildKit needs these for itself, whether or not they are in the image.
+    assert {*context_files(context, context / ".dockerignore")} - sent <= {"Dockerfile", ".dockerignore"}
+    assert sent <= {*context_files(context, context / ".dockerignore")}
+
+
+def test_exception_of_everything_is_kept_at_any_depth(context: Path) -> None:
+    """The usual way to name what is needed."""
+    (context / ".dockerignore").write_text("*\n!**/*.py\n", encoding="utf-8")
+    found = context_files(context, context / ".dockerignore")
+    assert {name for name in found if name.endswith(".py")} == {name for name in NAMES if name.endswith(".py")}
+
+
+@pytest.mark.parametrize("line", ["[", "a[", "!", "a\\", "[b-a]"])
+def test_line_that_is_no_pattern_is_named(context: Path, line: str) -> None:
+    """The engine would say so in the middle of the deploy."""
+    (context / ".dockerignore").write_text(f"a\n{line}\n", encoding="utf-8")
+    with pytest.raises(ContextError, match=r"\.dockerignore: .* is no pattern"):
+        context_files(context, context / ".dockerignore")
+
+
+def test_ignore_file_of_the_dockerfile_counts(context: Path) -> None:
+    """It wins over the folder's, as in BuildKit."""
+    (context / ".dockerignore").write_text("*\n", encoding="utf-8")
+    (context / "Dockerfile.dockerignore").write_text("src\n", encoding="utf-8")
+    (build,) = hashed_builds([{"name": "app", "context": str(context), "parent": "base"}], "/")
+    assert build["ignore"] == str(context / "Dockerfile.dockerignore")
+
+
+def add_fifo(folder: Path) -> None:
+    """Make what a reader would wait for."""
+    os.mkfifo(folder / "odd")
+
+
+def add_socket(folder: Path) -> None:
+    """Leave a socket behind, as some servers do."""
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(folder / "odd"))
+
+
+def add_latin_1(folder: Path) -> None:
+    """Make a file whose name is in Latin-1."""
+    Path(os.fsdecode(bytes(folder) + b"/odd\xe9")).touch()
+
+
+@pytest.mark.parametrize("add", [add_fifo, add_socket, add_latin_1])
+def test_what_no_image_can_hold_is_named(context: Path, add: Callable[[Path], None]) -> None:
+    """Unless it is left out."""
+    (context / "src/odd").mkdir()
+    add(context / "src/odd")
+    with pytest.raises(ContextError, match=r"src/odd/odd.*: remove it, or leave it out by a line of \.dockerignore"):
+        context_files(context, context / ".dockerignore")
+    (context / ".dockerignore").write_text("src/odd/*\n", encoding="utf-8")
+    assert "src/odd/" in context_files(context, context / ".dockerignore")
+
+
+def test_recipe_is_the_roles() -> None:
+    """Preflight looks at a folder as the role does."""
+    assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_recipe"] == RECIPE
