@@ -25,6 +25,10 @@ FREE_PLAN_DAYS = 180
 """A free plan ends after six months: https://aws.amazon.com/free/free-tier-faqs/"""
 
 
+PLAN_TARGET = "AWSFreeTierService.GetAccountPlanState"
+"""The header X-Amz-Target of the question for the plan."""
+
+
 def plan_state(account: str) -> dict[str, Any]:
     """Answer ``freetier:GetAccountPlanState``, which moto does not know.
 

@@ -21,7 +21,7 @@ from moto.moto_server.werkzeug_app import DomainDispatcherApplication, MotoReque
 from werkzeug.serving import make_server
 
 from rehearsal import CHECKIP, FAULTS, HOME, UNREADABLE, docker, metadata, network
-from rehearsal.account import plan_state
+from rehearsal.account import PLAN_TARGET, plan_state
 from rehearsal.adapter import MotoImage, MotoInstance, all_instances, guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import fault_from
@@ -31,6 +31,7 @@ from rehearsal.front import Application, Front, Recorder
 from rehearsal.images import Disk
 from rehearsal.instance import machine_again
 from rehearsal.patches import install
+from rehearsal.policy import Policy
 from rehearsal.rules import METADATA_PORT
 from rehearsal.state import CHANGES, Settings, State
 from rehearsal.store import Memory, Store, UnreadableError, backends, put_back, read
@@ -94,6 +95,18 @@ def fault_page(environ: dict[str, Any], start_response: Callable[..., Any], flee
         said["error"] = str(error)
     start_response("200 OK", [("Content-Type", "application/json")])
     return [json.dumps(said).encode()]
+
+
+def with_plan(application: Application, account: str) -> Application:
+    """Answer for the account's plan, which moto does not know."""
+
+    def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
+        if environ.get("HTTP_X_AMZ_TARGET") != PLAN_TARGET:
+            return application(environ, start_response)
+        start_response("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
+        return [json.dumps(plan_state(account)).encode()]
+
+    return answer
 
 
 def change(fleet: Fleet, wanted: dict[str, Any]) -> dict[str, str]:
@@ -215,8 +228,13 @@ def serve(settings: Settings) -> None:
     install(fleet)
     keeper.resume(memory)
     moto = DomainDispatcherApplication(create_backend_app)
-    more = {"freetier:GetAccountPlanState": partial(plan_state, settings.account)}
-    front = Front(moto, keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls), more)
+
+    def policy() -> Policy:
+        return Policy(fleet.settings.policy)
+
+    front = Front(
+        with_plan(moto, settings.account), keeper.changed, fleet.faults, Recorder(State.of(settings.name).calls), policy
+    )
     application = with_home(front, settings, fleet)
     server = make_server("127.0.0.1", settings.port, application, threaded=True, request_handler=MotoRequestHandler)
     server.daemon_threads = True  # type: ignore[attr-defined]

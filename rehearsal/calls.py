@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import json
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -12,7 +13,7 @@ from urllib.parse import parse_qs
 import botocore.session
 from botocore.exceptions import UnknownServiceError
 
-CREDENTIAL_SCOPE = re.compile(r"Credential=[^/]+/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
+CREDENTIAL_SCOPE = re.compile(r"Credential=(?P<user>[^/]+)/\d{8}/(?P<region>[^/]+)/(?P<service>[^/]+)/aws4_request")
 
 READING = ("Describe", "Get", "List", "Lookup", "Search", "Head", "Test")
 """How the names of calls begin that change nothing."""
@@ -41,13 +42,17 @@ class Call:
         service: As in an IAM action, for example ``ec2``.
         action: For example ``RunInstances``.
         region: Region that it was sent to.
-        parameters: Of a call in the query protocol, such as all of EC2's; each with its first value.
+        parameters: By name, each with its first value; those of a path or of a JSON body are as in the API's model.
+        user: Access key that signed it.
+        json: Whether it speaks JSON, and wants to be answered so.
     """
 
     service: str
     action: str
     region: str
     parameters: dict[str, str]
+    user: str = UNKNOWN
+    json: bool = False
 
     @property
     def name(self) -> str:
@@ -89,15 +94,27 @@ def read_call(environ: dict[str, Any]) -> Call:
     body = environ["wsgi.input"].read(length) if length else b""
     environ["wsgi.input"] = io.BytesIO(body)
     scope = CREDENTIAL_SCOPE.search(environ.get("HTTP_AUTHORIZATION", ""))
-    service, region = (scope["service"], scope["region"]) if scope else (UNKNOWN, UNKNOWN)
+    service, region, user = (scope[one] if scope else UNKNOWN for one in ("service", "region", "user"))
     parameters = _first(environ.get("QUERY_STRING", ""))
-    if "urlencoded" in environ.get("CONTENT_TYPE", ""):
-        parameters |= _first(body.decode(errors="replace"))
     target = environ.get("HTTP_X_AMZ_TARGET", "").rpartition(".")[2]
+    if target:
+        parameters |= _fields(body)
+    elif "urlencoded" in environ.get("CONTENT_TYPE", ""):
+        parameters |= _first(body.decode(errors="replace"))
     action = parameters.get("Action") or target
     if not action and service != UNKNOWN:
-        action = _by_path(MODEL_NAMES.get(service, service), environ["REQUEST_METHOD"], environ["PATH_INFO"])
-    return Call(service, action or UNKNOWN, region, parameters)
+        model = MODEL_NAMES.get(service, service)
+        action, named = _by_path(model, environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        parameters |= named
+    return Call(service, action or UNKNOWN, region, parameters, user, bool(target))
+
+
+def _fields(body: bytes) -> dict[str, str]:
+    try:
+        told = json.loads(body or b"{}")
+    except ValueError:
+        return {}
+    return {name: value for name, value in told.items() if isinstance(value, str)}
 
 
 def _first(query: str) -> dict[str, str]:
@@ -115,10 +132,16 @@ def _routes(service: str) -> tuple[tuple[str, re.Pattern[str], str], ...]:
     for name in model.operation_names:
         http = model.operation_model(name).http
         path = str(http.get("requestUri", "/")).partition("?")[0].rstrip("/")
-        pattern = re.sub(r"\\\{[^}]*\+\\\}", ".+", re.sub(r"\\\{[^}+]*\\\}", "[^/]+", re.escape(path)))
+        pattern = re.sub(r"\\\{(\w+)\\\}", r"(?P<\1>[^/]+)", re.escape(path))
+        pattern = re.sub(r"\\\{[^}]*\\\}", "[^/]+", re.sub(r"\\\{[^}]*\+\\\}", ".+", pattern))
         routes.append((path.count("{"), -len(path), str(http.get("method")), re.compile(pattern + "/?"), name))
     return tuple((method, pattern, name) for _, _, method, pattern, name in sorted(routes, key=lambda one: one[:2]))
 
 
-def _by_path(service: str, method: str, path: str) -> str:
-    return next((name for verb, known, name in _routes(service) if verb == method and known.fullmatch(path)), UNKNOWN)
+def _by_path(service: str, method: str, path: str) -> tuple[str, dict[str, str]]:
+    """Find a REST call and the parameters that its path names."""
+    for verb, known, name in _routes(service):
+        found = known.fullmatch(path) if verb == method else None
+        if found:
+            return name, found.groupdict()
+    return UNKNOWN, {}

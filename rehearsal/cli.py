@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import json
+import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 from rehearsal import daemon
 from rehearsal.account import ACCOUNTS, PAID, QUOTAS
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import KINDS, NOTICE, SLOW, STATES
+from rehearsal.policy import Policy
 from rehearsal.state import DEFAULT_NAME, DEFAULT_NETWORK, DEFAULT_PORT, exports
 
 COLUMNS = ("id", "type", "state", "address", "vCPU", "memory", "since")
@@ -48,6 +52,24 @@ def _add_up_options(start: argparse.ArgumentParser) -> None:
     start.add_argument(
         "--quota", action="append", type=_quota, metavar="CODE=VALUE", help="another value of a quota; may be repeated"
     )
+    start.add_argument(
+        "--policy",
+        type=_policy,
+        metavar="FILE",
+        help="IAM policy that is enforced: JSON, or a page with one such block (default: everything is allowed)",
+    )
+
+
+def _policy(name: str) -> dict[str, Any]:
+    """Read a policy; an empty name stands for none."""
+    try:
+        text = Path(name).read_text(encoding="utf-8") if name else "{}"
+        blocks = re.findall(r"^```json\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
+        document: dict[str, Any] = json.loads(blocks[0] if len(blocks) == 1 else text)
+        Policy(document)
+    except (OSError, ValueError, AttributeError, RehearsalError) as error:
+        raise argparse.ArgumentTypeError(f"{name!r}: not a policy that can be enforced: {error}") from error
+    return document
 
 
 def _quota(text: str) -> tuple[str, int]:

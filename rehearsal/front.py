@@ -5,23 +5,25 @@ from __future__ import annotations
 import json
 import logging
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 from uuid import uuid4
 from xml.sax.saxutils import escape
 
+from rehearsal import CREDENTIAL
+from rehearsal.access import asks, refusal
 from rehearsal.calls import Call, read_call
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import Faults
+from rehearsal.policy import ANYTHING, Ask, Policy
 
 LOG = logging.getLogger(__name__)
 
 Application = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
 
-REASONS = {400: "Bad Request", 500: "Internal Server Error", 503: "Service Unavailable"}
+REASONS = {400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error", 503: "Service Unavailable"}
 
 
 def error_body(call: Call, code: str, message: str) -> bytes:
@@ -33,8 +35,10 @@ def error_body(call: Call, code: str, message: str) -> bytes:
         message: For a person.
 
     Returns:
-        XML.
+        JSON or XML, as the caller speaks.
     """
+    if call.json:
+        return json.dumps({"__type": code, "message": message}).encode()
     told = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
     request = f"{uuid4()}"
     if call.service == "ec2":
@@ -59,7 +63,8 @@ def refuse(start_response: Callable[..., Any], call: Call, status: int, code: st
         The body.
     """
     body = error_body(call, code, message)
-    headers = [("Content-Type", "text/xml;charset=UTF-8"), ("Content-Length", str(len(body)))]
+    kind = "application/x-amz-json-1.1" if call.json else "text/xml;charset=UTF-8"
+    headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
     start_response(f"{status} {REASONS[status]}", headers)
     return body
 
@@ -90,6 +95,7 @@ class Recorder:
             "region": call.region,
             "status": int(status.partition(" ")[0]),
             "needs": call.permissions(),
+            "user": call.user,
         }
         with self._lock, self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(told) + "\n")
@@ -104,7 +110,7 @@ class Front:
         changed: Callable[[bool], None],
         faults: Faults,
         recorder: Recorder,
-        more: Mapping[str, Callable[[], Any]] = MappingProxyType({}),
+        policy: Callable[[], Policy] = lambda: ANYTHING,
     ) -> None:
         """Stand before an application.
 
@@ -113,13 +119,13 @@ class Front:
             changed: Called after each call that may have changed something.
             faults: What is to go wrong.
             recorder: Where calls are written down.
-            more: Answers to calls that moto does not know, by ``service:Action``.
+            policy: What the user of the dummy credentials may do at the moment; other credentials may do everything.
         """
         self._application = application
         self._changed = changed
         self._faults = faults
         self._recorder = recorder
-        self._more = more
+        self._policy = policy
 
     def __call__(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         """Answer one request."""
@@ -139,6 +145,9 @@ class Front:
         if self._faults.throttles(call.name):
             status, code = (503, "RequestLimitExceeded") if call.service == "ec2" else (400, "Throttling")
             return refuse(start_response, call, status, code, "Request limit exceeded.")
+        forbidden = self._forbidden(call)
+        if forbidden:
+            return refuse(start_response, call, *refusal(call, forbidden))
         if call.name not in {"ec2:RunInstances", "ec2:StartInstances"}:
             return b""
         wanted = call.parameters.get("InstanceType", "")
@@ -149,10 +158,13 @@ class Front:
         message = f"We currently do not have sufficient {wanted or 'instance'} capacity {where}."
         return refuse(start_response, call, 500, "InsufficientInstanceCapacity", message)
 
+    def _forbidden(self, call: Call) -> Ask | None:
+        policy = self._policy()
+        if call.user != CREDENTIAL:
+            return None
+        return next((ask for ask in asks(call) if not policy.allows(ask)), None)
+
     def _pass_on(self, call: Call, environ: dict[str, Any], start_response: Callable[..., Any]) -> bytes:
-        if call.name in self._more:
-            start_response("200 OK", [("Content-Type", "application/x-amz-json-1.0")])
-            return json.dumps(self._more[call.name]()).encode()
         answer = self._application(environ, start_response)
         body = b"".join(answer)
         getattr(answer, "close", lambda: None)()

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from rehearsal import CREDENTIAL
 from rehearsal.account import PAID
@@ -22,7 +23,11 @@ DEFAULT_NETWORK = "10.71.0.0/16"
 TAKEN = {"local", "receipts"}
 """What is kept beside the rehearsals: the stack of inventories/local, and the receipts of passed tests."""
 
-CHANGES = {"image": "new instances now boot {}", "controller": "instances now see this machine as {}"}
+CHANGES = {
+    "image": "new instances now boot {}",
+    "controller": "instances now see this machine as {}",
+    "policy": "another policy is enforced",
+}
 """Settings that `up` can change while a rehearsal runs, and what it then says."""
 
 NAME = re.compile(r"[a-z][a-z0-9-]{0,30}")
@@ -42,6 +47,7 @@ class Settings:
         account: Whose account it plays: ``paid`` or ``new``.
         quotas: Values of quotas by code, where they are not the account's usual ones.
         controller: Address of this machine outside its network, as AWS sees it; empty when it has no other.
+        policy: IAM policy document of who has the dummy credentials; everything is allowed when it is empty.
     """
 
     name: str
@@ -53,6 +59,7 @@ class Settings:
     account: str = PAID
     quotas: dict[str, int] = field(default_factory=dict)
     controller: str = ""
+    policy: dict[str, Any] = field(default_factory=dict)
 
     @property
     def url(self) -> str:

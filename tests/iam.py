@@ -12,6 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from rehearsal import CREDENTIAL
 from tests.project import ROOT
 
 FREE = {"sts:GetCallerIdentity"}
@@ -52,7 +53,7 @@ def allowed(policy: dict[str, Any], without: Collection[str] = ()) -> set[str]:
 
 
 def needed(calls: Path) -> set[str]:
-    """List the permissions that calls needed.
+    """List the permissions that the calls of the playbooks' user needed.
 
     Args:
         calls: The rehearsal's calls.jsonl.
@@ -60,28 +61,25 @@ def needed(calls: Path) -> set[str]:
     Returns:
         Actions such as ``ec2:RunInstances``.
     """
-    lines = calls.read_text(encoding="utf-8").splitlines()
+    lines = [json.loads(line) for line in calls.read_text(encoding="utf-8").splitlines()]
     assert lines, f"{calls} is empty"
-    return {action for line in lines for action in json.loads(line)["needs"]} - FREE
+    return {action for line in lines if line["user"] == CREDENTIAL for action in line["needs"]} - FREE
 
 
-def differences(
-    calls: Path, policy: dict[str, Any], unused: Collection[str] = (), beside: Collection[str] = ()
-) -> list[str]:
+def differences(calls: Path, policy: dict[str, Any], unused: Collection[str] = ()) -> list[str]:
     """Compare what was called with what is allowed.
 
     Args:
         calls: The rehearsal's calls.jsonl, after a whole life of the instances.
         policy: The policy document.
         unused: Sids of statements, and actions, that this life had no use for.
-        beside: Actions that were called by others than the playbooks, such as the tests themselves.
 
     Returns:
         A sentence for each action that is missing or too many.
     """
     wanted = needed(calls)
     return [
-        *(f"{action} was called and is not allowed" for action in sorted(wanted - allowed(policy) - {*beside})),
+        *(f"{action} was called and is not allowed" for action in sorted(wanted - allowed(policy))),
         *(f"{action} is allowed and was not called" for action in sorted(allowed(policy, unused) - wanted)),
     ]
 

@@ -9,7 +9,8 @@ import boto3
 import pytest
 from botocore.exceptions import ClientError
 
-from rehearsal.account import ADDRESSES, FREE_TIER, GROUPS, VCPUS, VPCS, plan_state
+from rehearsal.account import ADDRESSES, FREE_TIER, GROUPS, VCPUS, VPCS
+from rehearsal.api import with_plan
 from rehearsal.faults import Faults
 from rehearsal.front import Front, Recorder
 from rehearsal.state import Settings
@@ -70,9 +71,8 @@ def test_stopped_instances_need_no_vcpus_until_they_start(ec2: Any) -> None:
 @pytest.mark.parametrize(("account", "plan"), [("new", "FREE"), ("paid", "PAID")])
 def test_plan_is_told_although_moto_does_not_know_it(tmp_path: Path, account: str, plan: str) -> None:
     """Preflight asks for it, and a policy has to allow that."""
-    more = {"freetier:GetAccountPlanState": lambda: plan_state(account)}
     recorder = Recorder(tmp_path / "calls.jsonl")
-    asked = Front(lambda *_: [b"moto"], lambda _: None, Faults(), recorder, more)
+    asked = Front(with_plan(lambda *_: [b"moto"], account), lambda _: None, Faults(), recorder)
     told = asked(request("freetier", "{}", HTTP_X_AMZ_TARGET="AWSFreeTierService.GetAccountPlanState"), lambda *_: None)
     assert json.loads(b"".join(told))["accountPlanType"] == plan
     assert json.loads((tmp_path / "calls.jsonl").read_text())["needs"] == ["freetier:GetAccountPlanState"]

@@ -10,6 +10,8 @@ import pytest
 from rehearsal import cli, daemon, docker, firewall
 from rehearsal.errors import RehearsalError
 from rehearsal.state import Settings, State
+from tests.iam import read_policy
+from tests.project import ROOT
 
 INSTANCE = {
     "id": "i-1",
@@ -21,6 +23,19 @@ INSTANCE = {
     "since": "2026-01-01T00:00:00",
     "reason": "",
 }
+
+
+@pytest.fixture
+def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
+    """Note what `up` was given."""
+    noted: list[dict[str, Any]] = []
+
+    def up(**wanted: Any) -> str:
+        noted.append(wanted)
+        return "up"
+
+    monkeypatch.setattr(daemon, "up", up)
+    return noted
 
 
 @pytest.mark.usefixtures("settings")
@@ -67,21 +82,29 @@ def test_account_of_a_running_rehearsal_stays(settings: Settings, monkeypatch: p
             daemon.up("trial", **wanted)
 
 
-def test_quotas_are_given_by_code(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+def test_quotas_are_given_by_code(given: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
     """One that nothing enforces is refused."""
-    given: list[dict[str, Any]] = []
-
-    def up(**wanted: Any) -> str:
-        given.append(wanted)
-        return "up"
-
-    monkeypatch.setattr(daemon, "up", up)
     assert cli.main(["up", "--account", "new", "--quota", "L-1216C47A=1", "--quota", "L-0263D0A3=0"]) == 0
     assert given == [{"name": "rehearsal", "account": "new", "quotas": {"L-1216C47A": 1, "L-0263D0A3": 0}}]
     for wrong in ("L-1216C47A", "L-1216C47A=many", "L-00000000=1"):
         with pytest.raises(SystemExit):
             cli.main(["up", "--quota", wrong])
         assert f"{wrong!r}: allowed are L-1216C47A, L-0263D0A3" in capsys.readouterr().err
+
+
+def test_policy_is_read_from_the_page_that_shows_it(
+    given: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As a person would copy it; what cannot be enforced is refused before anything starts."""
+    assert cli.main(["up", "--policy", str(ROOT / "docs/iam.md")]) == 0
+    assert cli.main(["up", "--policy", ""]) == 0
+    assert [one["policy"] for one in given] == [read_policy(), {}]
+    (tmp_path / "policy.json").write_text('{"Statement": [{"Effect": "Allow", "NotAction": "iam:*"}]}')
+    for wrong, why in ((tmp_path / "policy.json", "NotAction"), (tmp_path / "none", "No such file")):
+        with pytest.raises(SystemExit):
+            cli.main(["up", "--policy", str(wrong)])
+        assert "not a policy that can be enforced: " in (said := capsys.readouterr().err)
+        assert why in said
 
 
 def test_running_rehearsal_takes_a_newer_image_and_another_controller(
