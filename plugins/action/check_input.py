@@ -24,7 +24,6 @@ from preflight.account import AccountError, identify, inventory_region, other_re
 from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import ec2_problems
 from preflight.cost import estimate, read_prices
-from preflight.machine import local_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports, unreachable_ssh
 from preflight.receipts import proof
 from preflight.routes import bad_routes
@@ -41,6 +40,17 @@ from preflight.variables import (
     wrong_types,
 )
 from preflight.web import bad_address, bad_host_names, bad_policy, body_without_room
+
+NO_FOLDER = (
+    "The inventory (-i) is no folder with variables: allowed is inventories/aws, inventories/local, or one for "
+    "machines of your own, such as inventories/own: docs/machines.md"
+)
+
+
+def _inventory_folder(task_vars: Variables) -> Path | None:
+    """Find the folder; a localhost that no inventory names has none, but the machines in the inventory have."""
+    hosts = [task_vars, *(task_vars["hostvars"][name] for name in task_vars["groups"].get("app", []))]
+    return next((Path(host["inventory_dir"]) for host in hosts if host.get("inventory_dir")), None)
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
@@ -61,8 +71,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: dict[str, Any] = super().run(tmp, task_vars)
         project = Path(self._task.args["project"])
         notes: list[str] = []
-        # First, because filling such a secret in may fail with a message that shows a part of it.
-        problems = list(self._changed_secrets(task_vars or {})) or list(self._problems(project, task_vars or {}, notes))
+        inventory = _inventory_folder(task_vars or {})
+        # Secrets first, because filling such a one in may fail with a message that shows a part of it.
+        problems = list(self._changed_secrets(task_vars or {})) or (
+            self._problems(project, inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
+        )
         listed = "\n".join(f"- {problem}" for problem in problems)
         for note in () if problems else notes:
             Display().display(note, color="yellow" if note.startswith("UNPROVEN") else "cyan")
@@ -80,9 +93,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for name, of_name in entries.items():
             yield from changed_secrets(of_name, task_vars, self._templar.is_template, name)
 
-    def _problems(self, project: Path, task_vars: Variables, notes: list[str]) -> list[str]:
+    def _problems(self, project: Path, inventory: Path, task_vars: Variables, notes: list[str]) -> list[str]:
         options = known_variables(project / "roles")
-        inventory = Path(task_vars["inventory_dir"])
         ours = {name for of_role in options.values() for name in of_role}
         written = {name: task_vars[name] for name in ours & set(task_vars)}
         written_services = written.get("stack_services")
@@ -124,7 +136,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if problems:
             return problems
         if "provisioner" not in task_vars["group_names"]:
-            return [*local_problems(stack), *strange_names(stack, ())]
+            return [*strange_names(stack, ())]
         missing = [name for name, option in options["ec2"].items() if option.get("required") and not stack.get(name)]
         if missing:
             return [f"{name} has no value; it is needed with this inventory" for name in missing]

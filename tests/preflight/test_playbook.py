@@ -2,6 +2,8 @@
 
 import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -11,12 +13,14 @@ from tests.preflight.input import free_port, service
 from tests.project import ROOT
 
 
-def run_playbook(tmp_path: Path, **variables: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the real playbook on the local inventory, without whatever the shell says about Ansible."""
+def run_playbook(
+    tmp_path: Path, inventory: str = "inventories/local", **variables: Any
+) -> "subprocess.CompletedProcess[str]":
+    """Run the real playbook, without whatever the shell says about Ansible."""
     command = [
         str(Path(sys.executable).with_name("ansible-playbook")),
         "playbooks/preflight.yml",
-        "--inventory=inventories/local",
+        f"--inventory={inventory}",
         f"--extra-vars={json.dumps(variables)}",
     ]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
@@ -62,7 +66,7 @@ def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:
     """Neither Ansible's own variables nor our own defaults are refused."""
     run = run_playbook(tmp_path, stack_port=free_port())
     assert run.returncode == 0, run.stdout + run.stderr
-    assert "ok=1" in run.stdout
+    assert "ok=2" in run.stdout
 
 
 def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None:
@@ -76,3 +80,41 @@ def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None
     ):
         assert sentence in said
     assert "changed=0" in run.stdout
+
+
+def own(tmp_path: Path, hosts: str) -> str:
+    """Make an inventory as docs/machines.md describes it, of other hosts than the example's."""
+    folder = tmp_path / "own"
+    shutil.copytree(ROOT / "inventories/own/group_vars", folder / "group_vars")
+    (folder / "hosts.yml").write_text(f"all: {{children: {{app: {{hosts: {hosts}}}, provisioner: {{}}}}}}\n")
+    return str(folder)
+
+
+def test_machines_of_ones_own_are_asked_themselves(tmp_path: Path) -> None:
+    """It was this machine's port and memory that were looked at, whichever machine was meant."""
+    hosts = f"{{one: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}}}"
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+        run = run_playbook(tmp_path, own(tmp_path, hosts), stack_port=port, stack_address="127.0.0.1")
+    assert run.returncode != 0, run.stdout
+    said = run.stdout + run.stderr
+    assert "[one]: FAILED!" in said
+    assert f"stack_port is {port}: something else listens on 127.0.0.1:{port}" in said
+
+
+def test_nothing_is_looked_at_here_when_the_stack_runs_elsewhere(tmp_path: Path) -> None:
+    """A port that is taken here and a machine that is too small here say nothing about the one that is meant."""
+    inventory = own(tmp_path, "{one: {ansible_host: 192.0.2.10, ansible_timeout: 1}}")
+    services = [service(replicas=50, memory="100g")]
+    run = run_playbook(tmp_path, inventory, stack_port=22, stack_services=services)
+    assert run.returncode != 0, run.stdout
+    assert "[one]: UNREACHABLE!" in run.stdout + run.stderr
+    assert "To be mended first" not in run.stdout + run.stderr
+
+
+def test_inventory_without_a_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """It ended as: Task failed: 'inventory_dir'."""
+    run = run_playbook(tmp_path, "one.example.com,")
+    assert run.returncode != 0, run.stdout
+    assert "- The inventory (-i) is no folder with variables: allowed is inventories/aws, " in run.stdout + run.stderr
+    assert "Traceback" not in run.stdout + run.stderr

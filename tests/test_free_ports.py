@@ -1,4 +1,4 @@
-"""What this machine is asked when the stack is to run on it."""
+"""A port that nginx cannot have is found before anything is built."""
 
 import os
 import socket
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from preflight import machine
-from tests.preflight.input import free_port, service, stack
+from plugins.modules.free_ports import port_problem
+from tests.preflight.input import free_port
 from tests.project import ROOT
 
 
@@ -32,9 +32,9 @@ def test_port_of_somebody_else_is_refused(listens_on: str) -> None:
     """Compose would find out after the images are built, and with a message about an endpoint."""
     with socket.create_server((listens_on, 0)) as listener:
         port = listener.getsockname()[1]
-        assert list(machine.local_problems(stack(stack_port=port))) == [
+        assert port_problem("127.0.0.1", port, "flask-fleet") == (
             f"stack_port is {port}: something else listens on 127.0.0.1:{port}; allowed is a free port"
-        ]
+        )
 
 
 def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
@@ -42,7 +42,7 @@ def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
     (docker / "shown").write_text("0123456789ab\n", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert list(machine.local_problems(stack(stack_port=port, stack_name="mine"))) == []
+        assert port_problem("127.0.0.1", port, "mine") is None
     asked = (docker / "asked").read_text(encoding="utf-8")
     assert f"publish={port}" in asked
     assert "com.docker.compose.project=mine" in asked
@@ -51,33 +51,25 @@ def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
 def test_free_port_is_allowed_without_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A machine that has no engine yet gets one from the docker role."""
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert list(machine.local_problems(stack(stack_port=str(free_port())))) == []
-
-
-def test_this_machine_has_to_hold_the_services() -> None:
-    """Fifty times a hundred gigabytes is more than any machine that this runs on."""
-    (problem,) = machine.local_problems(
-        stack(stack_port=free_port(), stack_services=[service(replicas=50, memory="100g")])
-    )
-    assert "50 x 100g of app are 5120064 MiB, but this machine has " in problem
+    assert port_problem("127.0.0.1", free_port(), "flask-fleet") is None
 
 
 def test_address_of_another_machine_is_refused() -> None:
     """It is not the port that is wrong; TEST-NET-1 belongs to nobody."""
     for address in ("192.0.2.1", "no-such-host.invalid"):
-        assert list(machine.local_problems(stack(stack_port=free_port(), stack_address=address))) == [
+        assert port_problem(address, free_port(), "flask-fleet") == (
             f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
-        ]
+        )
 
 
 def test_port_that_only_root_may_bind_is_left_to_the_engine() -> None:
     """It was once called taken; the engine runs as root, whoever asks it."""
     if os.geteuid() != 0:
-        assert list(machine.local_problems(stack(stack_port=1))) == []
+        assert port_problem("127.0.0.1", 1, "x") is None
         return
     script = (
-        "import os, encodings.idna; from preflight import machine; os.setuid(65534); "
-        "print(machine.port_problem('127.0.0.1', 1, 'x'))"
+        "import os, encodings.idna; from plugins.modules.free_ports import port_problem; os.setuid(65534); "
+        "print(port_problem('127.0.0.1', 1, 'x'))"
     )
     answer = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, cwd=ROOT)
     assert answer.stdout.strip() == "None"
