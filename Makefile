@@ -9,6 +9,10 @@ VENV := .venv
 READY := $(VENV)/ready
 AUDIT := .cache/audit
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Ansible takes no ansible.cfg from a folder that everybody may write to, which all of /mnt/c in WSL is.
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+PYTHON := python3
 
 INVENTORY := inventories/local
 
@@ -23,22 +27,34 @@ MOLECULE := $(FRESH); molecule test
 WHOLE_LINES := grep --line-buffered ""
 
 # Says what a long step does and how long it took.
-step = echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
+step = set -eu; echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECONDS - since)) s: $(1)"
 
-.PHONY: help rehearse up down destroy test release lint unit engine molecule live security services faults own audit clean
+OLD_PYTHON = import sys; sys.exit(f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version.split()[0]}: \
+make PYTHON=python3.13 names another one" if sys.version_info < (3, 11) else 0)
+
+.PHONY: aws debian help rehearse up down destroy test release lint unit engine molecule live security services faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
 
 $(READY): requirements.txt
-	@$(call step,Python environment from the locked requirements,python3 -m venv $(VENV); pip install --quiet --require-hashes --requirement requirements.txt)
+	@$(PYTHON) -c '$(OLD_PYTHON)'
+	@$(call step,Python environment from the locked requirements,$(PYTHON) -m venv $(VENV); $(VENV)/bin/pip install --quiet --require-hashes --requirement requirements.txt)
 	touch $@
 
 $(AUDIT)/%/ready: audit/%.txt
 	@$(call step,environment of the audit: $*,python3 -m venv $(AUDIT)/$*; $(AUDIT)/$*/bin/pip install --quiet --require-hashes --requirement $<)
 	touch $@
 
-rehearse: $(READY) ## Run site.yml -i inventories/aws against a local EC2
+aws: $(READY) ## Run site.yml -i inventories/aws with your AWS credentials; needs no Docker
+	@$(VENV)/bin/ansible-playbook site.yml -i inventories/aws
+
+# What works against AWS from any system: aws.
+debian:
+	@test -f /etc/debian_version && test "$$(id -u)" = 0 || { echo 'The rehearsal and the tests need Debian 12 or 13,' \
+	  'and root: they install Docker and boot instances. Against AWS any system does: make aws, docs/aws.md'; exit 1; }
+
+rehearse: debian $(READY) ## Run site.yml -i inventories/aws against a local EC2
 	@$(call step,engine; instance image and local EC2,ansible-playbook playbooks/rehearsal.yml -i inventories/local)
 	environment=$$(python -m rehearsal env)
 	eval "$$environment"
@@ -53,7 +69,7 @@ down: $(READY) ## Remove that stack again
 destroy: $(READY) ## Remove the local EC2 and all that runs in it
 	@python -m rehearsal down
 
-test: $(READY) ## Lint, unit tests, then the whole way in containers
+test: debian $(READY) ## Lint, unit tests, then the whole way in containers
 	@start=$$(date +%s)
 	$(MAKE) --jobs=2 --output-sync=target lint unit engine
 	$(MAKE) --jobs=2 molecule live
@@ -69,26 +85,26 @@ lint: $(READY) ## Check style, types and rules
 unit: $(READY) ## Fast tests, without Docker
 	@$(call step,unit tests,pytest)
 
-engine: $(READY) ## Install the engine and make the image of a local instance
+engine: debian $(READY) ## Install the engine and make the image of a local instance
 	@$(call step,engine; instance image,$(FRESH); molecule create --scenario-name default; $(FRESH))
 
-molecule: $(READY) ## site.yml end to end against a local EC2 of its own
+molecule: debian $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
 	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
-live: $(READY) ## The rehearsal and databases, with real clients; after `make engine`
+live: debian $(READY) ## The rehearsal and databases, with real clients; after `make engine`
 	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories tests/test_build_context.py | $(WHOLE_LINES))
 
-own: $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
+own: debian $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)
 
-security: $(READY) ## All that attackers try, a quarter of an hour more than make test has for it
+security: debian $(READY) ## All that attackers try, a quarter of an hour more than make test has for it
 	@$(call step,molecule test of the security,$(MOLECULE) -s default -s security)
 
-services: $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
+services: debian $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
 	@$(call step,molecule test of several services,$(MOLECULE) -s default -s services)
 
-faults: $(READY) ## Faults under load, two to three hours; see docs/testing.md
+faults: debian $(READY) ## Faults under load, two to three hours; see docs/testing.md
 	@$(call step,molecule test of the faults,$(MOLECULE) --scenario-name faults)
 
 audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there

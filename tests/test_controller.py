@@ -1,0 +1,60 @@
+"""What a machine needs to be the controller: for AWS any system with Python 3.11 and SSH, for the rehearsal Debian."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.project import ROOT
+
+NOBODY = 65534
+
+
+def make(folder: Path, *arguments: str, user: int | None = None) -> "subprocess.CompletedProcess[str]":
+    """Run make in a folder that has the project's Makefile and nothing else."""
+    shutil.copy(ROOT / "Makefile", folder)
+    (folder / "requirements.txt").touch()
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+    return subprocess.run(
+        ["make", *arguments], cwd=folder, env=environment, capture_output=True, text=True, check=False, user=user
+    )
+
+
+def test_old_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    """Pip named the one package of the lock that it could not find."""
+    (tmp_path / "old.py").write_text(
+        "import sys\nsys.version_info, sys.version = (3, 10, 13, 'final', 0), '3.10.13 (main)'\nexec(sys.argv[2])\n"
+    )
+    ran = make(tmp_path, "aws", f"PYTHON={sys.executable} old.py")
+    assert ran.returncode != 0
+    assert ran.stderr.startswith(f"Python 3.11 or newer is needed, and {sys.executable} is 3.10.13: make PYTHON=")
+    assert not (tmp_path / ".venv").exists()
+
+
+@pytest.mark.parametrize("target", ["rehearse", "test", "molecule", "live"])
+def test_who_is_not_root_is_told_what_works_for_everybody(tmp_path: Path, target: str) -> None:
+    """Before an environment is made and before tests run for minutes."""
+    tmp_path.chmod(0o755)
+    for folder in tmp_path.parents[:2]:
+        folder.chmod(0o755)
+    ran = make(tmp_path, target, user=NOBODY if os.geteuid() == 0 else None)
+    assert ran.returncode != 0
+    assert "need Debian 12 or 13, and root: they install Docker and boot instances" in ran.stdout
+    assert "make aws, docs/aws.md" in ran.stdout
+    assert not (tmp_path / ".venv").exists()
+
+
+def test_make_uses_the_configuration_also_where_everybody_may_write(tmp_path: Path) -> None:
+    """Under /mnt/c in WSL every folder is such a one, and Ansible ignores the ansible.cfg of the folder it is in."""
+    folder = tmp_path / "my project"
+    folder.mkdir()
+    (folder / "ansible.cfg").write_text("[defaults]\nforks = 17\n")
+    folder.chmod(0o777)
+    program = Path(sys.executable).with_name("ansible-config")
+    (folder / "show.mk").write_text(f"include Makefile\nshow:\n\t@{program} dump --only-changed\n")
+    ran = make(folder, "--file", "show.mk", "show")
+    assert "DEFAULT_FORKS" in ran.stdout, ran.stdout + ran.stderr
+    assert "= 17" in ran.stdout
