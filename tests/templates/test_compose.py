@@ -256,7 +256,8 @@ def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, r
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
     assert content["app"]["labels"][STATIC_LABEL] == "hello/static"
     assert STATIC_LABEL not in content["api-2"]["labels"]
-    conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, stack_services=[APP | {"static": static}])
+    given = {"inventory_hostname": "web", "stack_services": [APP | {"static": static}]}
+    conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, **given)
     assert "alias /srv/static/app/;" in conf
 
 

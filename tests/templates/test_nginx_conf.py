@@ -48,7 +48,7 @@ def conf(render: Renderer) -> Conf:
     names = {"stack_host_names": ["www.example.test", "example.test"]}
 
     def rendered(services: list[dict[str, Any]], **more: Any) -> str:
-        given = (names if SHOP in services else {}) | more
+        given = {"inventory_hostname": "web"} | (names if SHOP in services else {}) | more
         return render("stack", "nginx/nginx.conf.j2", facts=facts, stack_services=services, **given)
 
     return rendered
@@ -274,7 +274,7 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     assert headers["X-Forwarded-Proto"] == "$scheme"
     assert headers["X-Real-IP"] == "$remote_addr"
     assert headers["X-Request-ID"] == "$request_id"
-    assert headers["X-Forwarded-Host"] == headers["Host"] == "$host"
+    assert headers["X-Forwarded-Host"] == headers["Host"] == "$host_and_port"
     others = ("Forwarded", "Proxy", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Ssl")
     assert {headers[name] for name in others} == {'""'}
     assert "$proxy_add_x_forwarded_for" not in text
@@ -309,6 +309,72 @@ def test_no_location_replaces_the_headers(conf: Conf, services: list[dict[str, A
 def cases(text: str, head: str) -> dict[str, str]:
     """Return what a map makes of each value."""
     return dict(re.findall(r"(\S+)\s+(\S+);", block(text, head)))
+
+
+@pytest.mark.parametrize(
+    ("written", "port"),
+    [
+        ("localhost:7151", ":7151"),
+        ("[::1]:7151", ":7151"),
+        ("localhost", ""),
+        ("[::1]", ""),
+        ("localhost:", ""),
+        ("a:65535", ":65535"),
+        *((f"a:{number}", "") for number in (0, 65536, 70000, 99999, 100000)),
+        ("a:1:2", ""),
+        ("a:2x", ""),
+    ],
+)
+def test_app_learns_the_port_that_the_client_wrote(conf: Conf, written: str, port: str) -> None:
+    """And never the name in a header that nginx did not look at: beside an absolute URI it may be any."""
+    text = conf([APP])
+    inside = block(text, "map $http_host $port_in_host")
+    (pattern,) = re.findall(r'"~(\S+)" \$port;', inside)
+    found = re.search(pattern.replace("(?<", "(?P<"), written)
+    assert (found["port"] if found else "") == port
+    assert cases(text, "map $host $host_and_port")["default"] == "$host$port_in_host"
+
+
+@pytest.mark.parametrize(
+    ("more", "site"),
+    [
+        ({"ansible_host": "192.0.2.7"}, "192.0.2.7"),
+        ({"ansible_host": "192.0.2.7", "stack_port": 7151}, "192.0.2.7:7151"),
+        ({"stack_host_names": ["example.test"], "stack_port": "7151"}, "example.test:7151"),
+        (TLS, "www.example.test"),
+        (TLS | {"stack_https_port": 7154}, "www.example.test:7154"),
+    ],
+)
+def test_who_names_no_host_asks_for_the_site(conf: Conf, more: dict[str, Any], site: str) -> None:
+    """HTTP/1.0 need not; the app would make links to 0.0.0.0 or to nothing."""
+    assert cases(conf([APP], **more), "map $host $host_and_port")['""'] == site
+
+
+def test_largest_headers_pass_nginx_and_every_server(conf: Conf) -> None:
+    """Both ways the same: cookies that an answer may set must be able to come back, over HTTP/1.1 in one line."""
+    text = conf(SEVERAL)
+    assert values(text, "large_client_header_buffers") == ["1 32k"]
+    # Granian takes 100 lines, and nginx adds up to 7.
+    assert values(text, "max_headers") == ["90"]
+    for protocol in ("proxy", "uwsgi"):
+        (head,) = values(text, f"{protocol}_buffer_size")
+        assert int(head.removesuffix("k")) > 32
+        (number, size) = values(text, f"{protocol}_buffers")[0].split()
+        # nginx does not start otherwise.
+        (busy,) = values(text, f"{protocol}_busy_buffers_size")
+        assert busy == head
+        assert (int(number) - 1) * int(size.removesuffix("k")) >= int(head.removesuffix("k"))
+
+
+def test_long_uri_is_refused_for_every_service_alike(conf: Conf) -> None:
+    """By nginx: uWSGI would not say why, and gunicorn sooner than the others."""
+    text = conf(SEVERAL)
+    (pattern,) = re.findall(r'"~(\S+)" yes;', block(text, "map $request_uri $uri_too_long"))
+    assert not re.search(pattern, "/" + "a" * 8191)
+    assert re.search(pattern, "/" + "a" * 8192)
+    for server in (part for part in text.split("\n    server {")[1:] if "too_large" in part):
+        for location in locations(server).values():
+            assert values(block(location, "if ($uri_too_long)"), "return") == ["414"]
 
 
 def test_connections_to_replicas_are_kept_for_what_can_be_repeated(conf: Conf) -> None:

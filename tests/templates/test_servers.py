@@ -6,6 +6,7 @@ The servers are real ones, started as in a container but for the container, each
 import ast
 import configparser
 import contextlib
+import http.client
 import os
 import re
 import signal
@@ -18,6 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +54,19 @@ def log():
 
 @app.get("/who")
 def who():
-    return f"{request.remote_addr} {request.scheme} {request.host}"
+    return f"{request.remote_addr} {request.url} {request.environ['SERVER_PORT']}"
+
+@app.get("/about/")
+def about():
+    return "about"
+
+@app.get("/head/<int:size>")
+def head(size):
+    return "x", {f"X-{number}": "x" * 1000 for number in range(size // 1000)}
+
+@app.get("/cookies")
+def cookies():
+    return str(sum(map(len, request.cookies.values())))
 
 @app.post("/unread")
 def unread():
@@ -310,7 +324,45 @@ def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], se
         "X-Forwarded-Proto": "http, https",
         "X-Forwarded-Host": "one.example, two.example",
     }
-    assert running.ask("/who", headers=forwarded) == (200, "203.0.113.2 https two.example")
+    assert running.ask("/who", headers=forwarded) == (200, "203.0.113.2 https://two.example/who 443")
+
+
+@each_server
+@pytest.mark.parametrize(
+    ("scheme", "host", "port"),
+    [
+        ("http", "localhost:7151", "7151"),
+        ("https", "localhost:7154", "7154"),
+        ("http", "localhost", "80"),
+        ("https", "[::1]", "443"),
+        ("https", "[::1]:7154", "7154"),
+    ],
+)
+def test_app_sees_the_port_of_the_client(
+    start: Callable[..., Running], server: str, scheme: str, host: str, port: str
+) -> None:
+    """Not that of nginx or of the server: redirects, links and checks of the origin are made of it."""
+    running = start(server)
+    running.wait_until_ready()
+    headers = {"Host": host, "X-Forwarded-For": "::1", "X-Forwarded-Proto": scheme, "X-Forwarded-Host": host}
+    assert running.ask("/who", headers=headers) == (200, f"::1 {scheme}://{host}/who {port}")
+    with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)) as connection:
+        connection.request("GET", "/about", headers=headers)
+        assert connection.getresponse().headers["Location"] == f"{scheme}://{host}/about/"
+
+
+@each_server
+def test_server_takes_and_gives_headers_as_large_as_nginx_passes(start: Callable[..., Running], server: str) -> None:
+    """A longer line, more headers, or all cookies in one: what nginx lets through, no server refuses."""
+    running = start(server)
+    running.wait_until_ready()
+    assert running.ask("/who?" + "q" * (VARIABLES["__stack_uri_bytes"] - 5))[0] == 200
+    lines = {f"X-{number}": "x" for number in range(VARIABLES["__stack_headers_most"] + 7 - 4)}
+    # urllib adds four.
+    assert running.ask("/who", headers=lines)[0] == 200
+    size = VARIABLES["__stack_headers_kib"] * 1024
+    assert running.ask("/cookies", headers={"Cookie": "c=" + "x" * (size - 10)}) == (200, str(size - 10))
+    assert running.ask(f"/head/{size}") == (200, "x")
 
 
 @each_server

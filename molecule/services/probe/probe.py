@@ -81,6 +81,21 @@ def some_bytes(count: int) -> Response:
     return Response(b"\x00" * count, mimetype="application/octet-stream")
 
 
+@probe.route("/headers/<int:count>/<int:size>", methods=["GET", "POST"])
+def headers(count: int, size: int) -> Response:
+    """Answer in two parts, with so many cookies of so many characters."""
+    response = Response(iter(["a", "b"]))
+    for number in range(count):
+        response.set_cookie(f"c{number}", "x" * size)
+    return response
+
+
+@probe.get("/folder/")
+def folder() -> Response:
+    """Have Flask lead here who leaves the last slash out."""
+    return Response("folder")
+
+
 @probe.get("/sleep/<int:seconds>")
 def sleep(seconds: int) -> Response:
     """Answer late, and say so in the log."""

@@ -64,9 +64,12 @@ def test_paths_are_taken_by_whole_segments_and_hosts_are_apart(stack: Stack) -> 
 def test_app_knows_its_client_and_its_address(stack: Stack, name: str) -> None:
     """As nginx saw them, whatever the client says of itself."""
     door = find(stack, name)
+    door = stack.at(f"{door.name}:8443", door.prefix)
     claims = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "strange.test"}
     said = json.loads(door.get("/whoami", **claims).text)
     assert said["url"] == f"http://{door.name}{door.prefix}/whoami"
+    # Not to the port of nginx, where somebody else may be.
+    assert door.get("/folder").headers["Location"] == f"http://{door.name}{door.prefix}/folder/"
     with door.connect() as connection:
         connection.connect()
         assert said["client"] == connection.sock.getsockname()[0]

@@ -95,6 +95,8 @@ class Wrapper:
         """
         # A file would be sent past `Body`, outside of the request's context and with its headers alone in a packet.
         environ = {name: value for name, value in environ.items() if name != "wsgi.file_wrapper"}
+        # The client's, which the host replaces if it names another; not the one that this server listens on.
+        environ["SERVER_PORT"] = "443" if environ.get("HTTP_X_FORWARDED_PROTO", "").endswith("https") else "80"
         context = copy_context()
         context.run(request_id.set, environ.get("HTTP_X_REQUEST_ID") or "-")
         is_probe = environ.get("PATH_INFO") in self.probes and environ["REQUEST_METHOD"] in {"GET", "HEAD"}
