@@ -16,6 +16,8 @@ KINDS = {
     "capacity": "RunInstances or StartInstances: InsufficientInstanceCapacity",
     "throttle": "any call, or that of --action: RequestLimitExceeded",
     "terminate": "--instance, or the next one launched, is taken away after --after seconds, as a spot instance is",
+    "stale": "what the next RunInstances, AssociateAddress or iam:AddRoleToInstanceProfile (--action) did is not seen "
+    "for --seconds",
     "slow": "the next instance stays --seconds in --state: pending, stopping or shutting-down",
 }
 
@@ -38,7 +40,7 @@ class Fault:
         instance: Instance id, for ``terminate``.
         after: Seconds of notice, for ``terminate``.
         state: For ``slow``.
-        seconds: For ``slow``.
+        seconds: For ``slow`` and ``stale``.
         id: Number by which it can be cleared.
     """
 
@@ -78,6 +80,7 @@ class Fault:
             "throttle": f"action={self.action}",
             "capacity": f"type={self.type or 'any'} zone={self.zone or 'any'}",
             "terminate": f"instance={self.instance or 'next'} after={self.after:g}s",
+            "stale": f"action={self.action} seconds={self.seconds:g}",
             "slow": f"state={self.state} seconds={self.seconds:g}",
         }
         return f"{self.id}  {self.kind} x{self.count}  {shown.get(self.kind, '')}".rstrip()

@@ -21,6 +21,7 @@ from moto.ec2.models import EC2Backend, ec2_backends
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddress, ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
+from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociationBackend
 from moto.ec2.models.instance_types import INSTANCE_TYPES, InstanceTypeBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
@@ -30,6 +31,7 @@ from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.monitoring import Monitoring
+from moto.iam.models import IAMBackend
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from rehearsal import network
@@ -40,6 +42,7 @@ from rehearsal.images import Disk
 from rehearsal.instance import machine_for
 from rehearsal.pins import check_pins
 from rehearsal.quotas import AccountHooks
+from rehearsal.stale import StaleHooks
 
 Original = Callable[..., Any]
 
@@ -87,6 +90,12 @@ def install(fleet: Fleet) -> None:
     _replace(ElasticAddressBackend, "allocate_address", addresses.allocate)
     _replace(ElasticAddressBackend, "associate_address", addresses.associate)
     _replace(ElasticAddressBackend, "disassociate_address", addresses.disassociate)
+    stale = StaleHooks(fleet.faults)
+    _replace(InstanceResponse, "run_instances", stale.run_instances)
+    _replace(InstanceBackend, "all_reservations", stale.reservations)
+    _replace(ElasticAddressBackend, "associate_address", stale.associate_address)
+    _replace(IAMBackend, "add_role_to_instance_profile", stale.add_role)
+    _replace(IamInstanceProfileAssociationBackend, "associate_iam_instance_profile", stale.associate_profile)
     _replace(InstanceBackend, "modify_instance_security_groups", groups.of_instance)
     _replace(NetworkInterfaceBackend, "modify_network_interface_attribute", groups.of_interface)
     _replace(InstanceResponse, "describe_instance_credit_specifications", SettingHooks.credits)

@@ -10,6 +10,7 @@ from moto.ec2 import utils
 from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
+from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociationBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.key_pairs import KeyPairBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
@@ -19,6 +20,7 @@ from moto.ec2.responses.amis import AmisResponse
 from moto.ec2.responses.general import General
 from moto.ec2.responses.instances import InstanceResponse
 from moto.ec2.responses.monitoring import Monitoring
+from moto.iam.models import IAMBackend
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from rehearsal.errors import RehearsalError
@@ -64,6 +66,14 @@ PINNED: tuple[Pin, ...] = (
         SecurityGroupBackend,
         "create_security_group",
         ("name", "description", "vpc_id", "tags", "force", "is_default"),
+    ),
+    (InstanceBackend, "all_reservations", ("filters",)),
+    (InstanceResponse, "run_instances", ()),
+    (IAMBackend, "add_role_to_instance_profile", ("profile_name", "role_name")),
+    (
+        IamInstanceProfileAssociationBackend,
+        "associate_iam_instance_profile",
+        ("instance_id", "iam_instance_profile_name", "iam_instance_profile_arn"),
     ),
     (Instance, "start", ()),
     (Instance, "stop", ()),

@@ -1,0 +1,60 @@
+"""AWS's answers lag behind its calls when somebody asks the rehearsal for it."""
+
+import time
+from typing import Any
+
+import boto3
+import pytest
+from botocore.exceptions import ClientError
+
+from rehearsal.faults import Fault
+from tests.rehearsal.paper import PaperFleet, describe, refused, run
+
+SECONDS = 0.3
+
+
+def add(fleet: PaperFleet, action: str) -> None:
+    """Ask for it once."""
+    fleet.faults.add(Fault("stale", action=action, seconds=SECONDS))
+
+
+def test_new_instance_is_not_found_at_first(ec2: Any, fleet: PaperFleet) -> None:
+    """By its id, and in lists; a second one is found at once."""
+    iam = boto3.client("iam", region_name="eu-central-1")
+    iam.create_instance_profile(InstanceProfileName="profile")
+    add(fleet, "RunInstances")
+    instance = run(ec2, IamInstanceProfile={"Name": "profile"})
+    refused("InvalidInstanceID.NotFound", ec2.describe_instances, InstanceIds=[instance["InstanceId"]])
+    assert ec2.describe_instances()["Reservations"] == []
+    assert describe(ec2, run(ec2))["State"]["Name"] == "running"
+    time.sleep(SECONDS)
+    assert describe(ec2, instance)["State"]["Name"] == "running"
+
+
+def test_instance_shows_its_earlier_address_for_a_while(ec2: Any, fleet: PaperFleet) -> None:
+    """DescribeAddresses knows better."""
+    instance = run(ec2)
+    address = ec2.allocate_address(Domain="vpc")
+    add(fleet, "AssociateAddress")
+    ec2.associate_address(InstanceId=instance["InstanceId"], AllocationId=address["AllocationId"])
+    assert describe(ec2, instance)["PublicIpAddress"] == "10.99.0.4"
+    assert ec2.describe_addresses()["Addresses"][0]["InstanceId"] == instance["InstanceId"]
+    time.sleep(2 * SECONDS)
+    assert describe(ec2, instance)["PublicIpAddress"] == address["PublicIp"]
+
+
+def test_profile_is_invalid_until_its_role_has_arrived(ec2: Any, fleet: PaperFleet) -> None:
+    """At launch and for an instance that runs, in AWS's words."""
+    iam = boto3.client("iam", region_name="eu-central-1")
+    iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
+    arn = iam.create_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Arn"]
+    add(fleet, "iam:AddRoleToInstanceProfile")
+    instance = run(ec2)["InstanceId"]
+    iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="role")
+    with pytest.raises(ClientError, match=r"Value \(profile\) for parameter iamInstanceProfile.name is invalid"):
+        run(ec2, IamInstanceProfile={"Name": "profile"})
+    by_arn = {"IamInstanceProfile": {"Arn": arn}, "InstanceId": instance}
+    refused("InvalidParameterValue", ec2.associate_iam_instance_profile, **by_arn)
+    time.sleep(SECONDS)
+    assert len(ec2.describe_instances()["Reservations"]) == 1
+    assert ec2.associate_iam_instance_profile(**by_arn)["IamInstanceProfileAssociation"]["InstanceId"] == instance
