@@ -9,64 +9,67 @@ from typing import Any
 import yaml
 
 from preflight.variables import Variables, is_true
+from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode
+
+Prices = dict[str, Any]
+"""Content of files/prices.yml, in US dollars."""
 
 
-def read_prices(file: Path) -> dict[str, Any]:
-    """Read the prices.
-
-    Args:
-        file: Such as files/prices.yml.
-
-    Returns:
-        Its content, in US dollars.
-    """
-    prices: dict[str, Any] = yaml.safe_load(file.read_text(encoding="utf-8"))
+def read_prices(file: Path) -> Prices:
+    """Read the prices."""
+    prices: Prices = yaml.safe_load(file.read_text(encoding="utf-8"))
     return prices
 
 
-def parts(variables: Variables, prices: dict[str, Any]) -> Iterator[tuple[str, float]]:
-    """List what costs money.
+def with_price(prices: Prices, region: str, instance_type: str) -> str:
+    """Name an instance type, with its price a month where that is kept."""
+    hourly = prices["instances"]["prices"].get(region, {}).get(instance_type)
+    price = hourly and f" ({hourly * prices['hours_per_month']:.2f} USD a month)"
+    return f"{instance_type}{price or ''}"
 
-    Args:
-        variables: Values by name, already checked one by one.
-        prices: As ``read_prices`` gives them; the region and the type are among them.
+
+def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, float]]:
+    """List what costs money, the region and the type having a price.
 
     Yields:
-        What it is, and US dollars a month.
+        The entry of the prices, what it is, and US dollars a month.
     """
     count, size = int(variables["ec2_count"]), int(variables["ec2_volume_size"])
     region, name, hours = variables["ec2_region"], variables["ec2_instance_type"], prices["hours_per_month"]
     hourly, of_disk = prices["instances"]["prices"][region][name], prices["volumes"]["prices"][region]
-    yield f"{count} x {name} {count * hourly * hours:.2f}", count * hourly * hours
-    yield f"{count} x {size} GB gp3 {count * size * of_disk:.2f}", count * size * of_disk
-    address = count * prices["address"]["price"] * hours
-    yield f"{count} public IPv4 {address:.2f}", address
+    yield "instances", f"{count} x {name}", count * hourly * hours
+    yield "volumes", f"{count} x {size} GB gp3", count * size * of_disk
+    yield "address", f"{count} public IPv4", count * prices["address"]["price"] * hours
     if is_true(variables.get("ec2_detailed_monitoring")):
-        monitoring = count * prices["monitoring"]["price"]
-        yield f"detailed monitoring {monitoring:.2f}", monitoring
+        yield "monitoring", "detailed monitoring", count * prices["monitoring"]["price"]
     if variables.get("ec2_dns_zone"):
-        yield f"hosted zone {prices['zone']['price']:.2f}", prices["zone"]["price"]
+        yield "zone", "hosted zone", prices["zone"]["price"]
 
 
-def estimate(variables: Variables, prices: dict[str, Any]) -> str:
-    """Estimate the monthly cost.
+def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
+    """List what comes on top and depends on use.
 
-    Args:
-        variables: Values by name, already checked one by one.
-        prices: As ``read_prices`` gives them.
-
-    Returns:
-        One or two lines.
+    Yields:
+        The entry of the prices, and what it is.
     """
+    traffic = prices["traffic"]
+    yield "traffic", f"{traffic['price']:.2f} per GB sent to the internet beyond {traffic['free_gb']} GB a month"
+    if ec2_credit_mode(variables["ec2_instance_type"], variables.get("ec2_credits") or "") == "unlimited":
+        price = prices["surplus"]["price"]
+        yield "surplus", f"{price:.2f} per vCPU-hour above the type's baseline (ec2_credits is unlimited)"
+    yield "snapshot", f"{prices['snapshot']['price']:.2f} per GB and month for the snapshots that destroy keeps"
+
+
+def estimate(variables: Variables, prices: Prices) -> str:
+    """Estimate the monthly cost in a few lines, the variables having been checked one by one."""
     region, name = variables["ec2_region"], variables["ec2_instance_type"]
     if name not in prices["instances"]["prices"].get(region, {}) or region not in prices["volumes"]["prices"]:
         return f"Cost: files/prices.yml keeps no price for {name} in {region}; see aws.amazon.com/ec2/pricing/on-demand"
-    listed = list(parts(variables, prices))
-    dates = [str(entry["date"]) for entry in prices.values() if isinstance(entry, dict)]
-    more = "traffic and taxes come on top"
-    if variables.get("ec2_credits") == "unlimited":
-        more = f"{prices['surplus']['price']:.2f} per vCPU-hour above the baseline (ec2_credits), {more}"
+    listed, more = list(parts(variables, prices)), list(extras(variables, prices))
+    dates = [str(prices[entry]["date"]) for entry in [*(one[0] for one in listed), *(one[0] for one in more)]]
     return (
-        f"Cost: about {sum(price for _, price in listed):.2f} USD a month ({', '.join(label for label, _ in listed)}); "
-        f"{more}\n  prices of {min(dates)} to {max(dates)}, without free tier: files/prices.yml"
+        f"Cost: about {sum(price for *_, price in listed):.2f} USD a month "
+        f"({', '.join(f'{what} {price:.2f}' for _, what, price in listed)})\n"
+        f"  on top: {'; '.join(what for _, what in more)}; taxes\n"
+        f"  prices of {min(dates)} to {max(dates)}, without free tier: files/prices.yml"
     )

@@ -142,7 +142,7 @@ def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> 
 def _described(option: Mapping[str, Any]) -> str:
     """Say in words what an argument spec allows."""
     if "choices" in option:
-        return " or ".join(map(str, option["choices"]))
+        return " or ".join(str(choice) or '""' for choice in option["choices"])
     if option["type"] == "list":
         return f"a list, each entry {TYPES[option['elements']]}"
     return TYPES[option["type"]]

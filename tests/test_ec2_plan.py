@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from roles.ec2.filter_plugins.ec2_plan import ec2_fleet, ec2_subnets
+from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode, ec2_fleet, ec2_subnets
 
 ZONES = ["eu-central-1a", "eu-central-1b"]
 
@@ -81,3 +81,19 @@ def test_the_oldest_instance_decides_about_the_image() -> None:
     """All instances are to be alike, although a newer image may have appeared since."""
     assert ec2_fleet([instance("new", "a", 2), instance("old", "b", 1)], ZONES, 3)["image"] == "ami-old"
     assert ec2_fleet([], ZONES, 3)["image"] == ""
+
+
+@pytest.mark.parametrize(
+    ("instance_type", "chosen", "mode"),
+    [
+        ("t2.micro", "", "standard"),
+        ("t2.micro", "unlimited", "unlimited"),
+        ("t3.micro", "", "unlimited"),
+        ("t3a.medium", "", "unlimited"),
+        ("t3.micro", "standard", "standard"),
+        ("m7i.large", "unlimited", "standard"),
+    ],
+)
+def test_a_family_that_begins_without_credits_is_not_held_back(instance_type: str, chosen: str, mode: str) -> None:
+    """A t3 in standard mode would build the first images with 20 % of a CPU."""
+    assert ec2_credit_mode(instance_type, chosen) == mode

@@ -67,6 +67,18 @@ def test_what_changes_something_is_limited() -> None:
     assert [one["Condition"] for one in ends] == [{"StringEquals": {"aws:ResourceTag/Project": "flask-fleet"}}]
 
 
+def test_questions_that_know_no_resource_are_allowed_for_all() -> None:
+    """With the ARN of a quota the statement would match no call, and preflight would refuse everybody.
+
+    https://docs.aws.amazon.com/service-authorization/latest/reference/list_servicequotas.html and list_freetier.html
+    name no resource type for them.
+    """
+    for action in ("servicequotas:GetServiceQuota", "freetier:GetAccountPlanState"):
+        (statement,) = [one for one in POLICY["Statement"] if action in one["Action"]]
+        assert statement["Resource"] == "*"
+        assert "Condition" not in statement
+
+
 def test_differences_are_found_both_ways(tmp_path: Path) -> None:
     """Too little stops the person half-way, too much is what an intruder gets."""
     policy = {

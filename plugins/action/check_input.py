@@ -22,8 +22,9 @@ sys.path.append(str(Path(__file__).parents[2]))
 from preflight.accessories import as_secrets, bad_accessories, scattered_data
 from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.certificate import bad_certificate, strange_names
-from preflight.cloud import ec2_problems
+from preflight.cloud import Cloud
 from preflight.cost import estimate, read_prices
+from preflight.ec2 import ec2_problems
 from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, closed_ports, unreachable_ssh
 from preflight.receipts import proof
 from preflight.routes import bad_routes
@@ -145,7 +146,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             who = identify(inventory_region(inventory))
         except AccountError as error:
             return [str(error)]
-        notes.append(estimate(ec2, read_prices(project / "files/prices.yml")))
+        prices = read_prices(project / "files/prices.yml")
+        cloud = Cloud(ec2, prices)
         machines = [task_vars["hostvars"][name] for name in task_vars["groups"].get("app", [])]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
         problems = [
@@ -154,8 +156,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *scattered_data(ec2),
             *strange_names(ec2, addresses),
             *other_region(ec2, who),
-            *ec2_problems(ec2),
+            *ec2_problems(cloud),
         ]
+        notes += [estimate(ec2, prices), *cloud.notes]
         if who.is_rehearsal or self._task.args.get("scale"):
             return problems
         said, go_ahead = proof(project, is_true(ec2["ec2_unproven"]))

@@ -21,7 +21,10 @@ def stack(**changes: Any) -> dict[str, Any]:
     """Give the variables that the checks of a machine read."""
     return {
         "accessory_services": [],
+        "ec2_ami_name": "debian-13-amd64-*",
+        "ec2_ami_owner": "136693071363",
         "ec2_count": 1,
+        "ec2_elastic_ip": True,
         "ec2_private_key_file": "/no/such/key",
         "ec2_project": "flask-fleet",
         "ec2_region": REGION,

@@ -1,5 +1,6 @@
 """The estimate, against sums made by hand."""
 
+import itertools
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ def machines(**changes: Any) -> dict[str, Any]:
     """Describe one t2.micro in Frankfurt, but for the changes."""
     return {
         "ec2_count": 1,
-        "ec2_credits": "standard",
+        "ec2_credits": "",
         "ec2_detailed_monitoring": False,
         "ec2_dns_zone": "",
         "ec2_instance_type": "t2.micro",
@@ -40,6 +41,8 @@ def machines(**changes: Any) -> dict[str, Any]:
             },
             82.944,
         ),
+        # 0.012 x 730 = 8.76; 0.952; 3.65
+        ({"ec2_instance_type": "t3.micro"}, 13.362),
         # 0.05 x 730 = 36.5; 8 x 0.088 = 0.704; 3.65
         ({"ec2_instance_type": "t2.medium", "ec2_region": "eu-west-1", "ec2_volume_size": 8}, 40.854),
     ],
@@ -47,22 +50,52 @@ def machines(**changes: Any) -> dict[str, Any]:
 def test_sum_is_right(changes: dict[str, Any], total: float) -> None:
     """Numbers from -e are text, and everything counts once for each instance but the zone."""
     variables = machines(**changes)
-    assert sum(price for _, price in cost.parts(variables, PRICES)) == pytest.approx(total)
+    assert sum(price for *_, price in cost.parts(variables, PRICES)) == pytest.approx(total)
     assert f"Cost: about {total:.2f} USD a month (" in cost.estimate(variables, PRICES)
 
 
 def test_parts_and_dates_are_shown() -> None:
     """A sum without its parts cannot be checked, and one without a date is believed for too long."""
     assert cost.estimate(machines(), PRICES) == (
-        "Cost: about 14.38 USD a month (1 x t2.micro 9.78, 1 x 10 GB gp3 0.95, 1 public IPv4 3.65); "
-        "traffic and taxes come on top\n  prices of 2018-08-28 to 2024-02-01, without free tier: files/prices.yml"
+        "Cost: about 14.38 USD a month (1 x t2.micro 9.78, 1 x 10 GB gp3 0.95, 1 public IPv4 3.65)\n"
+        "  on top: 0.09 per GB sent to the internet beyond 100 GB a month; "
+        "0.05 per GB and month for the snapshots that destroy keeps; taxes\n"
+        "  prices of 2017-12-31 to 2026-02-09, without free tier: files/prices.yml"
     )
 
 
-def test_unlimited_credits_are_mentioned() -> None:
-    """Nobody knows in advance how many there will be."""
-    said = cost.estimate(machines(ec2_credits="unlimited"), PRICES)
-    assert "0.05 per vCPU-hour above the baseline (ec2_credits)" in said
+SURPLUS = "0.05 per vCPU-hour above the type's baseline (ec2_credits is unlimited)"
+
+
+@pytest.mark.parametrize(
+    ("changes", "is_said"),
+    [
+        ({"ec2_instance_type": "t3.micro"}, True),
+        ({"ec2_instance_type": "t3a.micro"}, True),
+        ({"ec2_instance_type": "t3.micro", "ec2_credits": "standard"}, False),
+        ({}, False),
+        ({"ec2_credits": "unlimited"}, True),
+        ({"ec2_region": "us-east-1", "ec2_instance_type": "c7i-flex.large", "ec2_credits": "unlimited"}, False),
+    ],
+    ids=str,
+)
+def test_unlimited_credits_are_mentioned_where_they_are_used(changes: dict[str, Any], is_said: bool) -> None:
+    """Nobody knows in advance how many there will be, and a t3 has them unless told otherwise."""
+    assert (SURPLUS in cost.estimate(machines(**changes), PRICES)) is is_said
+
+
+SIZES = ("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge")
+
+
+@pytest.mark.parametrize("region", ["eu-central-1", "eu-west-1", "us-east-1"])
+@pytest.mark.parametrize("family", ["t2", "t3", "t3a"])
+def test_every_size_has_a_price(region: str, family: str) -> None:
+    """Each size costs about twice the one before: a slip of the pen would show."""
+    kept = PRICES["instances"]["prices"][region]
+    prices = [kept[f"{family}.{size}"] for size in SIZES]
+    assert [after / before for before, after in itertools.pairwise(prices)] == pytest.approx([2] * 6, rel=0.02)
+    assert cost.with_price(PRICES, region, f"{family}.nano") == f"{family}.nano ({prices[0] * 730:.2f} USD a month)"
+    assert cost.with_price(PRICES, region, "m7i.large") == "m7i.large"
 
 
 @pytest.mark.parametrize("changes", [{"ec2_region": "eu-north-1"}, {"ec2_instance_type": "m7i.large"}])

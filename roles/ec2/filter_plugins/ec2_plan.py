@@ -1,8 +1,9 @@
-"""Which subnets an own network has, and which instances are launched and removed."""
+"""Which subnets an own network has, which instances are launched and removed, and how they burst."""
 
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypedDict
@@ -14,6 +15,9 @@ ZONE_BITS = 4
 
 LARGEST, SMALLEST = 16, 24
 """Prefix lengths of a network: AWS allows a /16 at most, and no subnet below a /28."""
+
+BURSTABLE = re.compile(r"t\d")
+"""Families with CPU credits: t2, t3, t3a, t4g."""
 
 Instance = Mapping[str, Any]
 
@@ -96,6 +100,21 @@ def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -
     return {"launch": launches, "remove": removed, "image": image}
 
 
+def ec2_credit_mode(instance_type: str, chosen: str) -> str:
+    """Say what a burstable type does without CPU credits, by its family unless one was chosen.
+
+    A t2 begins with launch credits, 30 minutes of a CPU for each vCPU; t3, t3a and t4g begin with none, so in standard
+    mode the first build would be held to the baseline from its first second:
+    https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances-standard-mode-concepts.html
+
+    Returns:
+        ``standard`` or ``unlimited``; ``standard`` for a type that knows no credits.
+    """
+    if not BURSTABLE.match(instance_type):
+        return "standard"
+    return chosen or ("standard" if instance_type.startswith("t2.") else "unlimited")
+
+
 def _zone(instance: Instance) -> str:
     return str(instance["placement"]["availability_zone"])
 
@@ -116,4 +135,4 @@ class FilterModule:
         Returns:
             Filters by name.
         """
-        return {"ec2_fleet": ec2_fleet, "ec2_subnets": ec2_subnets}
+        return {"ec2_credit_mode": ec2_credit_mode, "ec2_fleet": ec2_fleet, "ec2_subnets": ec2_subnets}

@@ -1,0 +1,69 @@
+"""An account to check: moto's, with the answers that it does not have."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import boto3
+from botocore.stub import Stubber
+
+from preflight.account_plan import plan_client
+from preflight.cloud import Cloud
+from preflight.cost import read_prices
+from preflight.ec2 import ec2_problems
+from preflight.quotas import Quota
+from tests.preflight.input import IMAGE, REGION, stack
+from tests.project import ROOT
+
+PAID = {"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
+
+
+def cloud(**changes: Any) -> Cloud:
+    """Open the account, with variables that are in order but for the changes."""
+    return Cloud(stack(**changes), read_prices(ROOT / "files/prices.yml"))
+
+
+def problems(**changes: Any) -> list[str]:
+    """Check everything in an account with the paid plan."""
+    checked = cloud(**changes)
+    with plan(checked, PAID):
+        return ec2_problems(checked)
+
+
+@contextmanager
+def plan(checked: Cloud, answer: dict[str, Any] | str) -> Iterator[None]:
+    """Let the account have a plan; text is an error's code."""
+    with Stubber(plan_client(checked)) as stubber:
+        if isinstance(answer, str):
+            stubber.add_client_error("get_account_plan_state", answer)
+        else:
+            stubber.add_response("get_account_plan_state", {"accountId": "123456789012"} | answer)
+        yield
+
+
+@contextmanager
+def quotas(checked: Cloud, *values: tuple[Quota, float]) -> Iterator[None]:
+    """Let the account have quotas, asked for in this order."""
+    with ExitStack() as stack, Stubber(checked.client("service-quotas")) as stubber:
+        for quota, value in values:
+            asked = {"ServiceCode": quota.service, "QuotaCode": quota.code}
+            stubber.add_response("get_service_quota", {"Quota": {"Value": value}}, asked)
+        stack.callback(stubber.assert_no_pending_responses)
+        yield
+
+
+def tags(kind: str, **values: str) -> dict[str, Any]:
+    """Tag a thing when it is made."""
+    return {"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in values.items()]}
+
+
+def launch(instance_type: str = "t2.micro", count: int = 1, key: str = "", **values: str) -> list[str]:
+    """Start instances."""
+    more: dict[str, Any] = {"KeyName": key} if key else {}
+    if values:
+        more["TagSpecifications"] = [tags("instance", **values)]
+    client = boto3.client("ec2", region_name=REGION)
+    made = client.run_instances(ImageId=IMAGE, InstanceType=instance_type, MinCount=count, MaxCount=count, **more)
+    return [one["InstanceId"] for one in made["Instances"]]

@@ -1,0 +1,51 @@
+"""New instances need an image that is there and that their type can boot."""
+
+import boto3
+import pytest
+
+from tests.preflight.cloud import launch, problems
+from tests.preflight.input import IMAGE, REGION
+
+pytestmark = pytest.mark.usefixtures("aws")
+
+
+@pytest.mark.parametrize("ami", ["ami-0123456789abcdef0", "debian"])
+def test_image_that_is_not_there_is_refused(ami: str) -> None:
+    """It used to be noticed after security group and key pair were made."""
+    assert problems(ec2_ami_id=ami) == [
+        f"ec2_ami_id is {ami!r}: eu-central-1 has no such image; allowed is another one with ec2_ami_id"
+    ]
+
+
+def test_name_without_an_image_is_refused() -> None:
+    """Regions that are new have Debian's image later than others."""
+    assert problems(ec2_ami_name="debian-99-*") == [
+        (
+            "ec2_ami_name is 'debian-99-*', ec2_ami_owner '136693071363': eu-central-1 has no such image; allowed is "
+            "another one with ec2_ami_id"
+        )
+    ]
+
+
+def test_image_of_another_architecture_is_refused() -> None:
+    """AWS refuses to launch it, in these words: the architecture does not match."""
+    (problem,) = problems(ec2_ami_name="debian-13-arm64-*")
+    assert problem.startswith("ec2_ami_name is 'debian-13-arm64-*', ec2_ami_owner '136693071363': debian-13-arm64-2026")
+    assert problem.endswith(
+        "is arm64, but a t2.micro (ec2_instance_type) boots i386 and x86_64 only; allowed is an image of that "
+        "architecture"
+    )
+
+
+def test_instances_that_are_there_need_no_image() -> None:
+    """Until one more is wanted, which boots what the oldest one boots."""
+    launch(Project="flask-fleet", Role="app")
+    assert problems(ec2_ami_name="debian-99-*") == []
+    assert problems(ec2_ami_name="debian-99-*", ec2_count=2) == []
+    boto3.client("ec2", region_name=REGION).deregister_image(ImageId=IMAGE)
+    assert problems(ec2_count=2) == [
+        (
+            f"New instances boot what the oldest one boots, {IMAGE}: eu-central-1 has no such image; allowed is "
+            "another one with ec2_ami_id"
+        )
+    ]
