@@ -5,6 +5,8 @@ from __future__ import annotations
 import errno
 import json
 import os
+import subprocess
+import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier
@@ -37,6 +39,7 @@ from roles.stack.library.stack_machine import (
     write,
 )
 from tests.fake_docker import Docker
+from tests.project import ROOT
 
 JANE = {"who": "jane", "controller": "janes-machine", "pid": 1, "began": "7"}
 JOE = {"who": "joe", "controller": "joes-machine", "pid": 2, "began": "7"}
@@ -211,6 +214,19 @@ def test_activating_puts_both_files_in_place(machine: Machine) -> None:
     assert (machine.directory / "nginx" / "nginx.conf").read_text() == "# two\n"
     released = digest(machine.directory / "releases" / "two", ["compose.yml", "nginx.conf"])
     assert digest(machine.directory, ["compose.yml", "nginx/nginx.conf"]) == released
+
+
+def test_nginx_can_read_what_an_operator_with_a_strict_umask_activates(machine: Machine) -> None:
+    """Its folder was closed to nginx, and so was every later configuration."""
+    arguments = {"directory": str(machine.directory), "action": "activate", "release": "two"}
+    module = str(ROOT / "roles/stack/library/stack_machine.py")
+    command = [sys.executable, module, json.dumps({"ANSIBLE_MODULE_ARGS": arguments})]
+    subprocess.run(command, check=True, capture_output=True, timeout=60, umask=0o077, cwd=ROOT)
+    modes = {
+        path.name: path.stat().st_mode & 0o777
+        for path in [machine.directory / "nginx", *machine.directory.glob("nginx/*")]
+    }
+    assert modes == {"nginx": 0o755, "nginx.conf": 0o644}
 
 
 def test_full_disk_leaves_both_files_of_the_release_before(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -525,6 +525,8 @@ def main() -> int:
     parser.add_argument("--anew", action="store_true", help="also when the certificate is not due")
     given = parser.parse_args()
     folder = given.settings.parent
+    # nginx reads certificates and challenges as another user than the operator's.
+    os.umask(0o022)
     with (folder / "lock").open("w") as lock:
         # Waits: the timer and a deploy both have to be over one after the other.
         fcntl.flock(lock, fcntl.LOCK_EX)

@@ -1216,6 +1216,8 @@ def main() -> None:
     )
     if module.check_mode and module.params["action"] not in READING:
         module.exit_json(changed=True)
+    # nginx and the replicas read some of the files, as other users than the operator's.
+    os.umask(0o022)
     try:
         result = step(Machine(Path(module.params["directory"])), module.params)
     except (StepError, OSError, subprocess.TimeoutExpired) as error:
