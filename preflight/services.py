@@ -25,7 +25,9 @@ IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis", "uw
 ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
 """Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
 
-STACK_ENVIRONMENT = ("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE")
+STACK_ENVIRONMENT = (
+    *("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE", "SILENCE_SECONDS"),
+)
 """What compose.yml tells every service."""
 
 APP = re.compile(

@@ -287,7 +287,7 @@ def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: 
     services = compose([APP, API], __stack_engine={"stdout": version}, stack_hang_seconds=15)["services"]
     assert services["nginx"].get("healthcheck", {}) == interval
     for name in ("app", "api-2"):
-        assert services[name]["healthcheck"] == interval | {"timeout": "20s"}
+        assert services[name]["healthcheck"] == interval | {"timeout": "69s"}
 
 
 @pytest.mark.parametrize("hang", [0, 1, 15, "3600"])

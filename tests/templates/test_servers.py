@@ -19,7 +19,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +36,11 @@ VARIABLES = load_mapping(ROOT / "roles/stack/vars/main.yml")
 SERVERS = VARIABLES["__stack_servers"]
 PATIENCE_S = 20
 THREADS = 4
+LATE_S = 3.5
+"""After how long without a word a request is late; at least 6 s, unless a service is told a time below zero."""
 
 APP = """
-import logging, time
+import logging, re, threading, time
 from flask import Flask, request
 app = Flask(__name__)
 
@@ -46,6 +48,19 @@ app = Flask(__name__)
 def slow():
     time.sleep(0.7)
     return "done"
+
+@app.get("/late")
+def late():
+    time.sleep(2.5)
+    return "late"
+
+@app.get("/for-ever")
+def for_ever():
+    threading.Event().wait()
+
+@app.get("/regex")
+def regex():
+    re.match("(a+)+$", "a" * 50 + "b")
 
 @app.get("/log")
 def log():
@@ -192,9 +207,13 @@ def test_other_configuration_is_another_folder(rendered: Callable[..., str]) -> 
 class Running:
     """A server with the app of this test, under ``drain``."""
 
-    def __init__(self, process: "subprocess.Popen[bytes]", port: int, uwsgi_port: int, log: Path) -> None:
+    def __init__(
+        self, process: "subprocess.Popen[bytes]", ports: tuple[int, int], folder: Path, given: dict[str, str]
+    ) -> None:
         """Remember it."""
-        self.process, self.port, self.uwsgi_port, self.log = process, port, uwsgi_port, log
+        self.process, self.environment = process, given
+        self.port, self.uwsgi_port = ports
+        self.log = folder / "log"
 
     def ask(self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
         """Ask over HTTP."""
@@ -204,6 +223,20 @@ class Running:
                 return answer.status, answer.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
+
+    def ask_without_waiting(self, path: str, count: int) -> list[socket.socket]:
+        """Send requests, and leave their answers for later."""
+        clients = [socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) for _ in range(count)]
+        for client in clients:
+            client.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
+        return clients
+
+    def check(self) -> tuple[int, str]:
+        """Check its health as the engine does."""
+        script, environment = str(PYTHON_IMAGE / "healthy"), {**self.environment, "PORT": str(self.port)}
+        command = [script, "/healthz"]
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        return done.returncode, done.stdout
 
     def wait_until_ready(self) -> None:
         """Wait until it serves."""
@@ -242,6 +275,8 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
             "APP": app,
             "DRAIN_FILE": str(tmp_path / "draining"),
             "DRAIN_SECONDS": "0.3",
+            "HANG_SECONDS": "1",
+            "SILENCE_SECONDS": str(LATE_S - 6),
             # Debian's program has another name than that of the Python package.
             "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
             "PYTHONPATH": str(PYTHON_IMAGE),
@@ -259,7 +294,7 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        started.append(Running(process, port, uwsgi_port, log))
+        started.append(Running(process, (port, uwsgi_port), tmp_path, environment))
         return started[-1]
 
     yield start_server
@@ -285,6 +320,69 @@ def test_stop_loses_no_request(start: Callable[..., Running], server: str) -> No
         client.join()
     assert sorted(answers) == sorted([(200, "01234"), *[(200, "done")] * (2 * THREADS)])
     assert running.process.wait(PATIENCE_S) == 0, running.log.read_text()
+
+
+def pids(running: Running) -> Iterator[int]:
+    """List the server's processes, the worker last."""
+    pid = int(running.log.with_name("server").read_text().split()[2])
+    yield pid
+    for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        yield int(child)
+
+
+def assert_ended(running: Running) -> None:
+    """Check the health, after which the container would start the server anew."""
+    code, said = running.check()
+    assert (code, said.splitlines()[-1]) == (1, "healthy: ended the server")
+    assert running.process.wait(PATIENCE_S) == 128 + signal.SIGKILL
+
+
+@each_server
+def test_server_is_ended_when_its_threads_are_lost_and_not_while_they_are_busy(
+    start: Callable[..., Running], server: str
+) -> None:
+    """No thread is free for the health check, and more requests wait: all of them are answered."""
+    running = start(server)
+    running.wait_until_ready()
+    assert running.check() == (0, "")
+    with ExitStack() as clients:
+        waiting = [
+            clients.enter_context(client)
+            for path, count in (("/late", THREADS), ("/slow", 2))
+            for client in running.ask_without_waiting(path, count)
+        ]
+        code, said = running.check()
+        assert (code, said.splitlines()[-1]) == (0, "healthy: its threads are at work")
+        for client in waiting:
+            assert client.recv(100).startswith(b"HTTP/1.1 200 OK")
+            # As nginx does; gunicorn waits two seconds for each that does not.
+            client.close()
+        assert running.check() == (0, "")
+        for client in running.ask_without_waiting("/for-ever", THREADS):
+            clients.enter_context(client)
+        assert running.check()[0] == 0
+        time.sleep(LATE_S)
+        assert_ended(running)
+
+
+def test_server_that_is_stopped_is_ended(start: Callable[..., Running]) -> None:
+    """All its processes, as in a container that the kernel froze; the thread that knows of the requests is too."""
+    running = start("gunicorn")
+    running.wait_until_ready()
+    assert running.check() == (0, "")
+    master = int(running.log.with_name("server").read_text().split()[2])
+    for pid in (master, *map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())):
+        os.kill(pid, signal.SIGSTOP)
+    assert_ended(running)
+
+
+def test_server_whose_interpreter_is_held_is_ended(start: Callable[..., Running]) -> None:
+    """A regular expression, in C, lets no other thread in. It had too much CPU to be the victim of a busy machine."""
+    running = start("gunicorn")
+    running.wait_until_ready()
+    assert running.check() == (0, "")
+    with running.ask_without_waiting("/regex", 1)[0]:
+        assert_ended(running)
 
 
 @each_server

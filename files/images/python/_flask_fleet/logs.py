@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from contextvars import ContextVar
+from typing import Any
 
 FORMAT = "%(asctime)s %(levelname)s %(fleet_request_id)s %(name)s: %(message)s"
 
@@ -21,19 +22,21 @@ def _formatter() -> logging.Formatter:
 
 
 def install() -> None:
-    """Give every log record the request's id, and every one from INFO on to stderr.
+    """Give every log record the request's id, and have every one from INFO on written to stderr.
 
     An app that sets up its own logging replaces the second; its format may use ``%(fleet_request_id)s``. No app would
     choose that name, and logging refuses an ``extra`` of a name that a record has already.
+
+    The id is added by the first handler that gets the record, because not every record is made by the factory of
+    records: an app may set one of its own, make records itself, or get them from another process.
     """
-    make = logging.getLogRecordFactory()
+    handle = logging.Handler.handle
 
-    def with_request_id(*arguments: object, **more: object) -> logging.LogRecord:
-        record = make(*arguments, **more)
-        record.fleet_request_id = request_id.get()
-        return record
+    def handle_with_request_id(handler: logging.Handler, record: logging.LogRecord) -> Any:
+        record.__dict__.setdefault("fleet_request_id", request_id.get())
+        return handle(handler, record)
 
-    logging.setLogRecordFactory(with_request_id)
+    logging.Handler.handle = handle_with_request_id  # type: ignore[assignment,method-assign]
     handler = logging.StreamHandler()
     handler.setFormatter(_formatter())
     logging.basicConfig(level=logging.INFO, handlers=[handler])

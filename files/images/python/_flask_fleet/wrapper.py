@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import socket
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextvars import Context, copy_context
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from werkzeug.wrappers import Response
 
 from _flask_fleet.loading import Application
 from _flask_fleet.logs import request_id
+from _flask_fleet.work import Work
 
 Environ = dict[str, Any]
 
@@ -22,16 +24,28 @@ REST_BYTES = 65536
 class Body:
     """An answer's body whose parts are made, and which is closed, in the context of its request."""
 
-    def __init__(self, context: Context, body: Iterable[bytes], environ: Environ) -> None:
-        """Begin with the first part.
+    def __init__(self, context: Context, environ: Environ, work: Work, seconds: float) -> None:
+        """Prepare it.
 
         Args:
-            context: Where the application was called.
-            body: What it returned.
+            context: Where the application is called.
             environ: The request.
+            work: Where it is noted.
+            seconds: After how long without a part it is late.
         """
-        self.context, self.body, self.environ = context, body, environ
-        self.parts: Iterator[bytes] = context.run(iter, body)
+        self.context, self.environ, self.work, self.seconds = context, environ, work, seconds
+        self.body: Iterable[bytes] = ()
+        self.parts: Iterator[bytes] = iter(())
+
+    def begin(self, application: Application, start_response: Any) -> Body:
+        """Call the application."""
+        try:
+            self.body = self._run(application, self.environ, start_response)
+            self.parts = self._run(iter, self.body)
+        except BaseException:
+            self.work.end(self)
+            raise
+        return self
 
     def __iter__(self) -> Iterator[bytes]:
         """Return itself: a body is read once."""
@@ -40,15 +54,26 @@ class Body:
     def __next__(self) -> bytes:
         """Return the next part; Granian may ask for it in another thread."""
         try:
-            return self.context.run(next, self.parts)
+            part: bytes = self._run(next, self.parts)
         except StopIteration:
             read_rest(self.environ)
             raise
+        return part
 
     def close(self) -> None:
         """Let the application clean up after the request."""
-        if close := getattr(self.body, "close", None):
-            self.context.run(close)
+        try:
+            if close := getattr(self.body, "close", None):
+                self._run(close)
+        finally:
+            self.work.end(self)
+
+    def _run(self, step: Callable[..., Any], *arguments: object) -> Any:
+        self.work.enter(self, self.seconds)
+        try:
+            return self.context.run(step, *arguments)
+        finally:
+            self.work.leave(self)
 
 
 def read_rest(environ: Environ) -> None:
@@ -68,7 +93,9 @@ def read_rest(environ: Environ) -> None:
 class Wrapper:
     """The application as nginx, the health check and a stop need it."""
 
-    def __init__(self, application: Application, *, health_path: str, ready_path: str, drain_file: Path) -> None:
+    def __init__(
+        self, application: Application, *, health_path: str, ready_path: str, drain_file: Path, work: Work
+    ) -> None:
         """Wrap an application.
 
         Args:
@@ -76,12 +103,14 @@ class Wrapper:
             health_path: Where it is asked whether it is alive.
             ready_path: Where it is asked whether it may get requests.
             drain_file: Exists from when the container is told to stop.
+            work: What is under way is noted there.
         """
         # nginx, and nobody before it, says who the client is: with a higher count a client could forge its address.
         self.application: Application = ProxyFix(application, x_for=1, x_proto=1, x_host=1)
         self.probes = {health_path, ready_path}
         self.ready_path = ready_path
         self.drain_file = drain_file
+        self.work = work
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Answer a request, as WSGI has it.
@@ -99,9 +128,15 @@ class Wrapper:
         environ["SERVER_PORT"] = "443" if environ.get("HTTP_X_FORWARDED_PROTO", "").endswith("https") else "80"
         context = copy_context()
         context.run(request_id.set, environ.get("HTTP_X_REQUEST_ID") or "-")
-        is_probe = environ.get("PATH_INFO") in self.probes and environ["REQUEST_METHOD"] in {"GET", "HEAD"}
-        answer = self.probe if is_probe else self.application
-        return Body(context, context.run(answer, environ, start_response), environ)
+        self.work.answer()
+        answer, seconds = self.application, self.work.request_seconds
+        if environ.get("PATH_INFO") in self.probes and environ["REQUEST_METHOD"] in {"GET", "HEAD"}:
+            # Whoever asks so does not keep the application busy.
+            answer, seconds = self.probe, 0.0
+        elif "HTTP_UPGRADE" in environ:
+            # What is said over a WebSocket is not seen here.
+            seconds = math.inf
+        return Body(context, environ, self.work, seconds).begin(answer, start_response)
 
     def probe(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Say whether the application is alive or ready, also where it has no such page.

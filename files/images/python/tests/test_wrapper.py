@@ -1,6 +1,8 @@
 """`_flask_fleet.wrapper`: what every app gets in front of it."""
 
 import logging
+import logging.handlers
+import queue
 import socket
 import threading
 from collections.abc import Callable, Iterable, Iterator
@@ -14,6 +16,7 @@ from werkzeug.wrappers import Request, Response
 
 from _flask_fleet import logs
 from _flask_fleet.logs import request_id
+from _flask_fleet.work import Work
 from _flask_fleet.wrapper import Wrapper
 
 LOGGER = logging.getLogger("app")
@@ -35,7 +38,8 @@ def drain_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def wrapped(drain_file: Path) -> Callable[..., Wrapper]:
     """Wrap an app."""
-    return lambda app: Wrapper(app, health_path="/healthz", ready_path="/readyz", drain_file=drain_file)
+    work = Work(30, 1, drain_file.with_name("work"))
+    return lambda app: Wrapper(app, health_path="/healthz", ready_path="/readyz", drain_file=drain_file, work=work)
 
 
 @pytest.mark.parametrize("path", ["/healthz", "/readyz"])
@@ -119,8 +123,8 @@ class Recorded(logging.Handler):
 
 @pytest.fixture
 def recorded() -> Iterator[Recorded]:
-    """Install the records' factory, and take everything back after the test."""
-    root, factory = logging.getLogger(), logging.getLogRecordFactory()
+    """Have records name their request, and take everything back after the test."""
+    root, factory, handle = logging.getLogger(), logging.getLogRecordFactory(), logging.Handler.handle
     before, level = root.handlers[:], root.level
     logs.install()
     handler = Recorded()
@@ -128,6 +132,7 @@ def recorded() -> Iterator[Recorded]:
     root.setLevel(logging.INFO)
     yield handler
     logging.setLogRecordFactory(factory)
+    logging.Handler.handle = handle  # type: ignore[method-assign]
     root.handlers[:] = before
     root.setLevel(level)
 
@@ -185,6 +190,43 @@ def test_requests_in_other_threads_do_not_mix(wrapped: Callable[..., Wrapper], r
 def test_app_may_have_an_id_of_its_own(recorded: Recorded) -> None:
     """Logging raises when a record has the name already, and many apps give their requests ids."""
     LOGGER.info("sold", extra={"request_id": "mine", "request": "mine"})
+    assert recorded.ids == ["-"]
+
+
+class Foreign(logging.LogRecord):
+    """What an app may have in the place of the usual record."""
+
+
+def by_another_factory() -> None:
+    """Log as an app whose records are its own."""
+    logging.setLogRecordFactory(Foreign)
+    LOGGER.info("sold")
+
+
+def without_a_factory() -> None:
+    """Pass on a record as one gets it from another process."""
+    LOGGER.handle(logging.LogRecord("app", logging.INFO, "shop.py", 1, "sold", None, None))
+
+
+def over_a_queue() -> None:
+    """Have another thread write it, as an app does whose requests are not to wait for the disk."""
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(records, *logging.getLogger().handlers)
+    listener.start()
+    records.put(logging.LogRecord("app", logging.INFO, "shop.py", 1, "sold", None, None))
+    listener.stop()
+
+
+@pytest.mark.parametrize("log", [by_another_factory, without_a_factory, over_a_queue])
+def test_record_made_elsewhere_is_written_all_the_same(
+    recorded: Recorded, capfd: pytest.CaptureFixture[str], log: Callable[[], None]
+) -> None:
+    """In a format of ours or of the app's; logging would say "Logging error" and drop the line."""
+    own = logging.StreamHandler()
+    own.setFormatter(logging.Formatter("%(fleet_request_id)s %(message)s"))
+    logging.getLogger().addHandler(own)
+    log()
+    assert capfd.readouterr().err.splitlines()[-1] == "- sold"
     assert recorded.ids == ["-"]
 
 
