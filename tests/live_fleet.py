@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import http.client
+from contextlib import closing
 from typing import Any
 
 import boto3
@@ -50,6 +52,16 @@ def addresses() -> dict[str, str]:
         Addresses by instance id.
     """
     return {str(one["InstanceId"]): str(one["PublicIpAddress"]) for one in instances()}
+
+
+def serves(address: str) -> bool:
+    """Tell whether the app answers at an address."""
+    with closing(http.client.HTTPConnection(address, timeout=5)) as connection:
+        try:
+            connection.request("GET", "/healthz")
+            return connection.getresponse().status == http.client.OK
+        except OSError:
+            return False
 
 
 def names() -> dict[str, list[str]]:

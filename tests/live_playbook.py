@@ -48,7 +48,8 @@ class Outcome:
         }
 
 
-def _variables_file() -> Path:
+def variables_file() -> Path:
+    """Find the variables of the scenario that is running."""
     # By hand there is no scenario, and what the inventory says is all.
     return Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "vars/inventory.yml"
 
@@ -59,7 +60,7 @@ def scenario_variables() -> dict[str, Any]:
     Returns:
         Values by name; none when it has no variables of its own.
     """
-    return load_mapping(_variables_file())
+    return load_mapping(variables_file())
 
 
 def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
@@ -73,5 +74,5 @@ def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
     Returns:
         What came of it.
     """
-    extra = ["--extra-vars", f"@{_variables_file()}"] if _variables_file().exists() else []
+    extra = ["--extra-vars", f"@{variables_file()}"] if variables_file().exists() else []
     return Outcome([*prefix, "ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])

@@ -6,12 +6,12 @@ import json
 import os
 import subprocess
 import sys
-import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from tests.live_page import aws_command_line
 from tests.rehearsal.live.conftest import NAME, REGION, Lab, rule
 
 pytestmark = pytest.mark.docker
@@ -108,18 +108,11 @@ def test_boto3_lives_an_instances_whole_life(lab: Lab) -> None:
     assert "login" in lab.ec2.get_console_output(InstanceId=instance)["Output"].lower()
 
 
-@pytest.fixture(scope="module")
-def aws(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Install the AWS command line from PyPI."""
-    directory = tmp_path_factory.mktemp("awscli")
-    venv.create(directory, with_pip=True)
-    subprocess.run([directory / "bin" / "pip", "install", "--quiet", "awscli"], check=True)
-    return directory / "bin" / "aws"
-
-
-def test_aws_command_line(lab: Lab, aws: Path) -> None:
+def test_aws_command_line(lab: Lab) -> None:
     """Only the environment of `python -m rehearsal env` leads it here."""
     environment = {**lab.environment, "AWS_DEFAULT_REGION": REGION, "AWS_CONFIG_FILE": "/dev/null", "AWS_PAGER": ""}
+
+    aws = aws_command_line() / "aws"
 
     def call(*arguments: str) -> str:
         done = subprocess.run([aws, *arguments], capture_output=True, check=False, env=environment, text=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from rehearsal.state import State
 from tests import iam
 from tests.live_fleet import PROJECT, client, instances, names, tagged
+from tests.live_page import cloudshell, laptop
 
 OURS = {
     "ec2:CreateImage",
@@ -41,8 +42,9 @@ UNUSED = {
 """What this life has no use for."""
 
 
-def test_nothing_is_left() -> None:
+def test_the_page_leads_back_to_nothing() -> None:
     """By the project's tag, and by asking for what costs without one."""
+    laptop("7. Back to nothing")
     ec2 = client("ec2")
     assert tagged() == []
     assert instances() == []
@@ -50,6 +52,14 @@ def test_nothing_is_left() -> None:
     assert ec2.describe_volumes()["Volumes"] == []
     assert [one for one in ec2.describe_key_pairs()["KeyPairs"] if one["KeyName"].startswith(PROJECT)] == []
     assert names() == {}
+
+
+def test_the_user_goes_as_well() -> None:
+    """A key that is left behind is one that may be found."""
+    cloudshell("7. Back to nothing")
+    iam_client = client("iam")
+    assert iam_client.list_users()["Users"] == []
+    assert iam_client.list_policies(Scope="Local")["Policies"] == []
 
 
 def test_the_policy_allows_what_was_called_and_no_more() -> None:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import http.client
-from contextlib import closing
 from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, addresses, client, inside, instances, names
+from tests.live_fleet import PROJECT, addresses, client, inside, instances, names, serves
 from tests.live_playbook import playbook, scenario_variables
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
@@ -17,16 +15,6 @@ SIZES = {"t2.micro": (1, 1024), "t2.medium": (2, 4096)}
 """vCPUs and MiB of the types, as EC2's DescribeInstanceTypes has them."""
 
 DATA = "docker run --rm --volume kept:/kept --entrypoint sh $(docker images --quiet flask-fleet/base | head -1) -c"
-
-
-def serves(address: str) -> bool:
-    """Tell whether the app answers at an address."""
-    with closing(http.client.HTTPConnection(address, timeout=5)) as connection:
-        try:
-            connection.request("GET", "/healthz")
-            return connection.getresponse().status == http.client.OK
-        except OSError:
-            return False
 
 
 def size(instance_id: str) -> tuple[int, ...]:

@@ -1,0 +1,44 @@
+"""docs/aws.md, from an empty account to a serving address, command by command as it is written there."""
+
+from __future__ import annotations
+
+import re
+
+from tests.live_fleet import addresses, client, serves, tagged
+from tests.live_page import cloudshell, laptop
+
+USER = "flask-fleet"
+
+
+def test_a_user_is_made_with_the_policy() -> None:
+    """By somebody with all rights, who then has the user's key to write down."""
+    assert '"SecretAccessKey"' in cloudshell("With an access key")
+    (attached,) = client("iam").list_attached_user_policies(UserName=USER)["AttachedPolicies"]
+    assert attached["PolicyName"] == USER
+
+
+def test_check_mode_plans_on_an_empty_account_and_touches_nothing() -> None:
+    """This is read before money is spent."""
+    assert tagged() == []
+    (planned,) = laptop("4. What it would do")
+    assert planned.changed["localhost"] > 0
+    assert planned.said.count("1 x t2.micro with flask-fleet-baked") == 2
+    for zone in ("eu-central-1a", "eu-central-1b"):
+        assert f"GiB in {zone}, each with an Elastic IP" in planned.said.replace("\n        ", " ")
+    assert tagged() == []
+
+
+def test_it_serves() -> None:
+    """The command that is all there is to it."""
+    (made,) = laptop("5. Run it")
+    found = addresses().values()
+    assert len(found) == 2
+    assert all(serves(address) for address in found)
+    assert all(f"http://{address}/" in made.said for address in found)
+
+
+def test_again_nothing_changes() -> None:
+    """The same command with nothing changed, and what the page says shows what runs."""
+    again, status = laptop("6. Change it")
+    assert set(again.changed.values()) == {0}, again.said
+    assert len(re.findall(r"\(healthy\)", status.said)) >= 2 * len(addresses())
