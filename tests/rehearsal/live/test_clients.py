@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.live_page import aws_command_line
-from tests.rehearsal.live.conftest import NAME, REGION, Lab, rule
+from tests.rehearsal.live.conftest import NAME, REGION, ROOT, Lab, rule
 
 pytestmark = pytest.mark.docker
 
@@ -167,3 +168,26 @@ def test_amazon_aws(lab: Lab, tmp_path: Path) -> None:
     assert play(DESTROY, instance=instance, **interpreter) == 5
     labelled = ["docker", "ps", "--all", "--quiet", "--filter", f"name={NAME}-{instance}"]
     assert lab.host(*labelled) == ""
+
+
+def test_machine_of_ones_own_is_asked_over_ssh(lab: Lab, tmp_path: Path) -> None:
+    """With the inventory that docs/machines.md explains: its memory and its ports count, not those of this machine."""
+    instance = lab.run(SecurityGroupIds=[lab.group("own", rule(22, "10.0.0.0/8"))])
+    lab.inside(instance, "systemd-run --unit taken python3 -m http.server 8080")
+    folder = tmp_path / "own"
+    shutil.copytree(ROOT / "inventories/own", folder)
+    hosts = (folder / "hosts.yml").read_text(encoding="utf-8").replace("192.0.2.10", lab.address(instance))
+    (folder / "hosts.yml").write_text(hosts, encoding="utf-8")
+    service = {"name": "app", "context": "app", "path": "/", "server": "gunicorn", "replicas": 20, "memory": "128m"}
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    command = [program, "playbooks/preflight.yml", "--inventory", str(folder)]
+    extra = {
+        "ansible_ssh_private_key_file": str(lab.key),
+        "ansible_ssh_common_args": f"-o StrictHostKeyChecking=accept-new -o UserKnownHostsFile={tmp_path}/known",
+        "stack_port": 8080,
+        "stack_services": [service],
+    }
+    command += ["--extra-vars", json.dumps(extra)]
+    said = subprocess.run(command, capture_output=True, check=False, cwd=ROOT, env=lab.environment, text=True)
+    assert "20 x 128m of app are 2688 MiB, but this machine has 1024 MiB" in said.stdout + said.stderr, said.stdout
+    assert "stack_port is 8080: something else listens on 0.0.0.0:8080" in said.stdout + said.stderr
