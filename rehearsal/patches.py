@@ -40,6 +40,7 @@ from rehearsal.adapter import MotoImage, MotoInstance, is_own
 from rehearsal.fleet import Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import machine_for
+from rehearsal.offerings import check_offered, describe_types
 from rehearsal.pins import check_pins
 from rehearsal.quotas import AccountHooks
 from rehearsal.stale import StaleHooks
@@ -108,6 +109,7 @@ def install(fleet: Fleet) -> None:
     _replace(AmiBackend, "deregister_image", images.deregister)
     _replace(SecurityGroupBackend, "create_security_group", account.create_group)
     _replace(ServiceQuotasBackend, "get_service_quota", account.get_quota)
+    _replace(InstanceTypeBackend, "describe_instance_types", describe_types)
     for one in InstanceTypeBackend.instance_types:  # moto's list is that of accounts made before July 2025
         one["FreeTierEligible"] = one["InstanceType"] in FREE_TIER
     # moto says vpc-elastic-ip; DescribeTags then finds no tag of an address and amazon.aws adds them for ever.
@@ -169,6 +171,12 @@ def _choose_subnet(backend: EC2Backend, request: dict[str, Any]) -> None:
             interface.setdefault("SubnetId", subnets[zone].id)
 
 
+def _zone(backend: EC2Backend, request: dict[str, Any]) -> str:
+    subnets = [request.get("subnet_id"), *(one.get("SubnetId") for one in request.get("nics") or [])]
+    known = [backend.get_subnet(one).availability_zone for one in subnets if one]
+    return str(known[0] if known else request.get("placement"))
+
+
 class LifeHooks:
     """From RunInstances to TerminateInstances."""
 
@@ -200,6 +208,8 @@ class LifeHooks:
                 check_type(kwargs["instance_type"], str(images[0].architecture))
                 self._account.check_vcpus(backend.region_name, kwargs["instance_type"], count)
             _choose_subnet(backend, kwargs)
+            if kwargs["instance_type"] in INSTANCE_TYPES:
+                check_offered(backend, kwargs["instance_type"], _zone(backend, kwargs))
             reservation = original(backend, image_id, count, *args, **kwargs)
             if token != NOT_IDEMPOTENT:
                 self.fleet.launched[token] = reservation

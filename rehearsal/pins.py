@@ -11,6 +11,7 @@ from moto.ec2.models.amis import AmiBackend
 from moto.ec2.models.elastic_ip_addresses import ElasticAddressBackend
 from moto.ec2.models.elastic_network_interfaces import NetworkInterface, NetworkInterfaceBackend
 from moto.ec2.models.iam_instance_profile import IamInstanceProfileAssociationBackend
+from moto.ec2.models.instance_types import InstanceTypeBackend
 from moto.ec2.models.instances import Instance, InstanceBackend
 from moto.ec2.models.key_pairs import KeyPairBackend
 from moto.ec2.models.security_groups import SecurityGroupBackend
@@ -75,6 +76,7 @@ PINNED: tuple[Pin, ...] = (
         "associate_iam_instance_profile",
         ("instance_id", "iam_instance_profile_name", "iam_instance_profile_arn"),
     ),
+    (InstanceTypeBackend, "describe_instance_types", ("instance_types", "filters")),
     (Instance, "start", ()),
     (Instance, "stop", ()),
     (Instance, "reboot", ()),

@@ -1,6 +1,8 @@
 """moto with our patches, asked through boto3; only the containers are missing."""
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -8,15 +10,17 @@ import pytest
 from botocore.exceptions import ClientError
 from moto.ec2.models.instances import Instance
 
-from rehearsal import ACCOUNT_ID
+from rehearsal import ACCOUNT_ID, patches
 from rehearsal.adapter import guests, own_images
 from rehearsal.errors import RehearsalError
 from rehearsal.images import Disk
 from rehearsal.instance import Machine
 from rehearsal.metadata import Options, find
 from rehearsal.pins import check_pins
+from rehearsal.state import Settings
 from rehearsal.subjects import subject_at
 from roles.ec2.library.instance_settings import apply
+from tests.project import ROOT
 from tests.rehearsal.paper import KEY, PaperFleet, describe, newest_ami, refused, run
 
 AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
@@ -31,6 +35,22 @@ def test_moved_name_in_moto_fails_loudly() -> None:
     """Patching a name that nobody calls would boot nothing and say nothing."""
     with pytest.raises(RehearsalError, match=r"moto does not fit.*Instance\.began, Instance\.stop"):
         check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
+
+
+def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    """docs/rehearsal.md says where AWS behaves so."""
+    replaced: set[str] = set()
+    monkeypatch.setattr(patches, "_replace", lambda owner, name, _: replaced.add(f"{owner.__name__}.{name}"))
+    patches.install(PaperFleet(settings))
+    page = (ROOT / "docs/rehearsal.md").read_text(encoding="utf-8")
+    rows = re.findall(r"^\| (`[A-Z].*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
+    listed = {name for names, _, _ in rows for name in re.findall(r"`([\w.]+)`", names)}
+    assert listed == replaced | {"EC2_PREFIX_TO_RESOURCE", "InstanceResponse.modify_instance_credit_specification"}
+    written = "".join(file.read_text(encoding="utf-8") for file in Path(__file__).parent.glob("test_*.py"))
+    for names, behaviour, tests in rows:
+        assert "](https://" in behaviour or "ours, not AWS's" in behaviour, names
+        assert re.findall(r"`(\w+)`", tests), names
+        assert [one for one in re.findall(r"`(\w+)`", tests) if f"def {one}(" not in written] == []
 
 
 def test_account_is_recognisable(fleet: PaperFleet) -> None:
