@@ -15,6 +15,7 @@ KINDS = {
     "boot": "the next instance fails to boot and terminates",
     "capacity": "RunInstances or StartInstances: InsufficientInstanceCapacity",
     "throttle": "any call, or that of --action: RequestLimitExceeded",
+    "error": "the --nth call from now of --action is refused with --code, and --words for a person",
     "terminate": "--instance, or the next one launched, is taken away after --after seconds, as a spot instance is",
     "stale": "what the next RunInstances, AssociateAddress or iam:AddRoleToInstanceProfile (--action) did is not seen "
     "for --seconds",
@@ -34,7 +35,10 @@ class Fault:
     Attributes:
         kind: One of ``KINDS``.
         count: How many times still.
-        action: Pattern of ``service:Action``, for ``throttle``.
+        action: Pattern of ``service:Action``, for ``throttle`` and ``error``.
+        code: Error code of AWS, for ``error``.
+        words: Its message, for ``error``.
+        nth: Which of the matching calls, for ``error``; from then on ``count`` calls fail.
         type: Instance type, for ``capacity``; every one when empty.
         zone: Availability zone, for ``capacity``; every one when empty.
         instance: Instance id, for ``terminate``.
@@ -47,6 +51,9 @@ class Fault:
     kind: str
     count: int = 1
     action: str = "ec2:*"
+    code: str = "InternalError"
+    words: str = "An error that was asked for."
+    nth: int = 1
     type: str = ""
     zone: str = ""
     instance: str = ""
@@ -65,8 +72,8 @@ class Fault:
             raise RehearsalError(f"unknown fault {self.kind!r}; there are {', '.join(KINDS)}")
         if self.state not in STATES:
             raise RehearsalError(f"--state {self.state!r}: choose one of {', '.join(STATES)}")
-        if self.count < 1 or self.after < 0 or self.seconds < 0:
-            raise RehearsalError("--count must be at least 1, and --after and --seconds not negative")
+        if min(self.count, self.nth) < 1 or min(self.after, self.seconds) < 0:
+            raise RehearsalError("--count and --nth must be at least 1, and --after and --seconds not negative")
         if ":" not in self.action:
             self.action = f"ec2:{self.action}"
 
@@ -78,6 +85,7 @@ class Fault:
         """
         shown = {
             "throttle": f"action={self.action}",
+            "error": f"action={self.action} code={self.code} nth={self.nth}",
             "capacity": f"type={self.type or 'any'} zone={self.zone or 'any'}",
             "terminate": f"instance={self.instance or 'next'} after={self.after:g}s",
             "stale": f"action={self.action} seconds={self.seconds:g}",
@@ -196,6 +204,21 @@ class Faults:
             Whether this one is.
         """
         return self.take("throttle", lambda one: fnmatchcase(name, one.action)) is not None
+
+    def refusal(self, name: str) -> Fault | None:
+        """Let a call be refused, if its turn has come.
+
+        Args:
+            name: ``service:Action``.
+        """
+
+        def due(one: Fault) -> bool:
+            if not fnmatchcase(name, one.action):
+                return False
+            one.nth -= 1
+            return one.nth < 1
+
+        return self.take("error", due)
 
     def lacks_capacity(self, instance_type: str, zone: str) -> bool:
         """Let capacity be missing.

@@ -148,6 +148,9 @@ class Front:
         forbidden = self._forbidden(call)
         if forbidden:
             return refuse(start_response, call, *refusal(call, forbidden))
+        wrong = self._faults.refusal(call.name)
+        if wrong:
+            return refuse(start_response, call, 400, wrong.code, wrong.words)
         if call.name not in {"ec2:RunInstances", "ec2:StartInstances"}:
             return b""
         wanted = call.parameters.get("InstanceType", "")

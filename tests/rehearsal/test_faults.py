@@ -17,6 +17,21 @@ def test_faults_happen_as_often_as_asked_for_and_in_order() -> None:
     assert [faults.throttles("ec2:RunInstances") for _ in range(4)] == [True, True, True, False]
 
 
+def test_error_waits_for_its_turn_among_the_calls_that_it_means() -> None:
+    """One call fails, with the code and the words that were asked for."""
+    faults = Faults()
+    faults.add(Fault("error", action="RunInstances", code="VcpuLimitExceeded", words="No.", nth=2))
+    calls = ["ec2:RunInstances", "ec2:DescribeInstances", "iam:RunInstances", "ec2:RunInstances", "ec2:RunInstances"]
+    found = [faults.refusal(call) for call in calls]
+    assert [(one.code, one.words) if one else None for one in found] == [
+        None,
+        None,
+        None,
+        ("VcpuLimitExceeded", "No."),
+        None,
+    ]
+
+
 def test_faults_are_listed_and_cleared_by_number() -> None:
     """A person sees what is still to come."""
     faults = Faults()
@@ -40,7 +55,13 @@ def test_faults_survive_a_restart() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [{"kind": "fire"}, {"kind": "boot", "count": 0}, {"kind": "slow", "state": "running"}, {"kind": "boot", "x": 1}],
+    [
+        {"kind": "fire"},
+        {"kind": "boot", "count": 0},
+        {"kind": "error", "nth": 0},
+        {"kind": "slow", "state": "running"},
+        {"kind": "boot", "x": 1},
+    ],
 )
 def test_nonsense_is_refused(values: dict[str, Any]) -> None:
     """A fault that never happens would make a test pass for nothing."""
