@@ -1,6 +1,7 @@
 """The policy in docs/iam.md is one that AWS takes, allows no more than it seems to, and can be compared with calls."""
 
 import json
+from fnmatch import fnmatch
 from pathlib import Path
 
 import botocore.session
@@ -49,6 +50,33 @@ def test_what_is_made_is_tagged_while_it_is_made() -> None:
         for action in one["Action"]
     }
     assert set(tagging["Condition"]["StringEquals"]["ec2:CreateAction"]) == made
+
+
+CREATED = {
+    "ec2:AllocateAddress": "elastic-ip",
+    "ec2:CreateInternetGateway": "internet-gateway",
+    "ec2:CreateRouteTable": "route-table",
+    "ec2:CreateSecurityGroup": "security-group",
+    "ec2:CreateSnapshot": "snapshot",
+    "ec2:CreateSubnet": "subnet",
+    "ec2:CreateVpc": "vpc",
+    "ec2:RunInstances": "instance",
+}
+"""What comes to be: https://docs.aws.amazon.com/service-authorization/latest/reference/list_amazonec2.html. A key pair
+that is imported is both what is made and what an instance is made with."""
+
+
+@pytest.mark.parametrize(("action", "kind"), CREATED.items(), ids=CREATED)
+def test_nothing_can_be_made_without_the_tag(action: str, kind: str) -> None:
+    """AWS allows what one statement allows, however strict another one is."""
+    for one in POLICY["Statement"]:
+        resources = one["Resource"] if isinstance(one["Resource"], list) else [one["Resource"]]
+        # A snapshot belongs to no account.
+        made = f"arn:aws:ec2:eu-central-1:{'' if kind == 'snapshot' else '1'}:{kind}/x"
+        covered = any(fnmatch(made, pattern) for pattern in resources)
+        if action in one["Action"] and covered:
+            conditions = one["Condition"]["StringEquals"]
+            assert conditions.keys() & {"aws:RequestTag/Project", "aws:ResourceTag/Project"}, one["Sid"]
 
 
 def test_what_changes_something_is_limited() -> None:
