@@ -13,8 +13,7 @@ from preflight.instance_types import type_problems
 from preflight.keys import public_half, public_halves
 from preflight.machine_image import image_problems
 from preflight.quotas import address_problems, group_problems, vcpu_problems, vpc_problems
-
-DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+from preflight.refusals import DENIED
 
 
 def network_problems(cloud: Cloud) -> Iterator[str]:

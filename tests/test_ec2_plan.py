@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from ansible.errors import AnsibleFilterError
 
-from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode, ec2_fleet, ec2_subnets
+from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode, ec2_fleet, ec2_subnets, ec2_unsettled
 
 ZONES = ["eu-central-1a", "eu-central-1b"]
 
@@ -97,3 +97,32 @@ def test_the_oldest_instance_decides_about_the_image() -> None:
 def test_a_family_that_begins_without_credits_is_not_held_back(instance_type: str, chosen: str, mode: str) -> None:
     """A t3 in standard mode would build the first images with 20 % of a CPU."""
     assert ec2_credit_mode(instance_type, chosen) == mode
+
+
+SUBNETS = [{"id": "subnet-1", "map_public_ip_on_launch": True}, {"id": "subnet-2", "map_public_ip_on_launch": False}]
+
+
+@pytest.mark.parametrize(
+    ("shown", "own", "released", "unsettled"),
+    [
+        ({"public_ip_address": "192.0.2.1"}, {"i-1": "192.0.2.1"}, [], []),
+        ({"public_ip_address": "198.51.100.9"}, {"i-1": "192.0.2.1"}, [], ["i-1"]),
+        ({}, {"i-1": "192.0.2.1"}, [], ["i-1"]),
+        ({"public_ip_address": "198.51.100.9"}, {}, [], []),
+        ({"public_ip_address": "192.0.2.1"}, {}, [{"public_ip": "192.0.2.1"}], ["i-1"]),
+        ({}, {}, [{"public_ip": "192.0.2.1"}], ["i-1"]),
+        ({"subnet_id": "subnet-2"}, {}, [{"public_ip": "192.0.2.1"}], []),
+    ],
+    ids=["elastic", "stale before elastic", "none before elastic", "any", "released", "none yet", "private for good"],
+)
+def test_instance_is_unsettled_until_its_address_shows(
+    shown: dict[str, str], own: dict[str, str], released: list[dict[str, str]], unsettled: list[str]
+) -> None:
+    """The inventory reads the address next, and would reach nobody or somebody else."""
+    instance = {"instance_id": "i-1", "subnet_id": "subnet-1"} | shown
+    assert ec2_unsettled([instance], ["i-1"], own, released, SUBNETS) == unsettled
+
+
+def test_instance_that_aws_does_not_show_yet_is_unsettled() -> None:
+    """An empty answer is not the answer."""
+    assert ec2_unsettled([], ["i-1"], {}, [], SUBNETS) == ["i-1"]

@@ -5,6 +5,8 @@ from typing import Any
 
 import boto3
 import pytest
+from botocore.exceptions import ClientError
+from botocore.stub import Stubber
 from moto import mock_aws
 
 from roles.ec2.library import project_pieces
@@ -67,7 +69,7 @@ def test_one_of_each_kind_is_found(ec2: Any) -> None:
     """Those of another project in the same account are not."""
     make_everything(ec2, PROJECT)
     make_everything(ec2, "theirs")
-    pieces = of_ec2(ec2, PROJECT)
+    pieces = of_ec2(ec2, PROJECT, {})
     assert counted(pieces) == {kind.name: 1 for kind in project_pieces.KINDS}
     carried = ec2.describe_tags(
         Filters=[{"Name": "key", "Values": ["Project"]}, {"Name": "value", "Values": [PROJECT]}]
@@ -81,23 +83,23 @@ def test_one_of_each_kind_is_found(ec2: Any) -> None:
 
 def test_empty_account_has_nothing(ec2: Any) -> None:
     """Default network and default group are not ours."""
-    assert counted(of_ec2(ec2, PROJECT)) == {}
-    assert list(lines(of_ec2(ec2, PROJECT))) == []
+    assert counted(of_ec2(ec2, PROJECT, {})) == {}
+    assert list(lines(of_ec2(ec2, PROJECT, {}))) == []
 
 
 def test_terminated_instance_is_gone(ec2: Any) -> None:
     """EC2 shows it for an hour more."""
     make_everything(ec2, PROJECT)
-    (instance,) = of_ec2(ec2, PROJECT)["instance"]
+    (instance,) = of_ec2(ec2, PROJECT, {})["instance"]
     ec2.terminate_instances(InstanceIds=[instance["id"]])
-    assert of_ec2(ec2, PROJECT)["instance"] == []
+    assert of_ec2(ec2, PROJECT, {})["instance"] == []
 
 
 def test_line_names_the_thing_and_what_matters(ec2: Any) -> None:
     """A person decides by it."""
     make_everything(ec2, PROJECT)
-    text = "\n".join(lines(of_ec2(ec2, PROJECT)))
-    (instance,) = of_ec2(ec2, PROJECT)["instance"]
+    text = "\n".join(lines(of_ec2(ec2, PROJECT, {})))
+    (instance,) = of_ec2(ec2, PROJECT, {})["instance"]
     assert f"{instance['id']}" in text
     assert f"t2.micro, running, {instance['raw']['PrivateIpAddress']}" in text
     assert f"8 GiB, of {instance['id']}" in text
@@ -108,12 +110,43 @@ def test_role_is_ours_only_with_the_tag() -> None:
     """Names in IAM are the whole account's."""
     iam = boto3.client("iam")
     tags = [{"Key": "Project", "Value": PROJECT}]
-    assert counted(of_iam(iam, "name", PROJECT)) == {}
+    assert counted(of_iam(iam, "name", PROJECT, {})) == {}
     iam.create_role(RoleName="name", AssumeRolePolicyDocument=TRUST, Tags=tags)
-    assert counted(of_iam(iam, "name", PROJECT)) == {"role": 1}
+    assert counted(of_iam(iam, "name", PROJECT, {})) == {"role": 1}
     iam.create_instance_profile(InstanceProfileName="name", Tags=tags)
-    assert counted(of_iam(iam, "name", PROJECT)) == {"role": 1, "instance profile": 1}
-    assert counted(of_iam(iam, "name", "theirs")) == {}
+    assert counted(of_iam(iam, "name", PROJECT, {})) == {"role": 1, "instance profile": 1}
+    assert counted(of_iam(iam, "name", "theirs", {})) == {}
+
+
+def test_what_the_policy_does_not_allow_is_noted_and_the_rest_is_found(ec2: Any) -> None:
+    """A destroy that ends there would let the instances go on costing."""
+    make_everything(ec2, PROJECT)
+    ec2.meta.events.register_first("before-call.ec2.DescribeAddresses", refuse)
+    unknown: dict[str, str] = {}
+    assert counted(of_ec2(ec2, PROJECT, unknown)).keys() == {kind.name for kind in project_pieces.KINDS} - {"address"}
+    assert unknown == {"address": "ec2:DescribeAddresses"}
+    iam = boto3.client("iam")
+    with Stubber(iam) as stubber:
+        for operation in ("get_instance_profile", "get_role"):
+            stubber.add_client_error(operation, "AccessDenied")
+        assert counted(of_iam(iam, "name", PROJECT, unknown)) == {}
+    assert unknown == {
+        "address": "ec2:DescribeAddresses", "instance profile": "iam:GetInstanceProfile", "role": "iam:GetRole",
+    }  # fmt: skip
+
+
+def test_other_errors_are_not_taken_for_nothing() -> None:
+    """Nothing found would be called a success."""
+    iam = boto3.client("iam")
+    with Stubber(iam) as stubber:
+        stubber.add_client_error("get_instance_profile", "ServiceFailure")
+        with pytest.raises(iam.exceptions.ClientError):
+            of_iam(iam, "name", PROJECT, {})
+
+
+def refuse(**_: object) -> None:
+    """Refuse a call as IAM does."""
+    raise ClientError({"Error": {"Code": "UnauthorizedOperation", "Message": "no"}}, "DescribeAddresses")
 
 
 def record(client: Any, zone: str, name: str) -> None:
@@ -132,12 +165,12 @@ def test_dns_record_is_found_by_its_name() -> None:
     client = boto3.client("route53")
     zone = client.create_hosted_zone(Name="example.com", CallerReference="1")["HostedZone"]["Id"]
     record(client, zone, "zzz.example.com")
-    assert counted(of_dns(client, "example.com", "www.example.com")) == {}
+    assert counted(of_dns(client, "example.com", "www.example.com", {})) == {}
     record(client, zone, "www.example.com")
-    (one,) = of_dns(client, "example.com", "www.example.com")["DNS record"]
+    (one,) = of_dns(client, "example.com", "www.example.com", {})["DNS record"]
     assert (one["id"], one["about"]) == ("www.example.com.", "A 192.0.2.1")
-    assert counted(of_dns(client, "", "")) == {}
-    assert counted(of_dns(client, "example.org", "www.example.org")) == {}
+    assert counted(of_dns(client, "", "", {})) == {}
+    assert counted(of_dns(client, "example.org", "www.example.org", {})) == {}
 
 
 def test_waiting_ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,40 @@ def ec2_credit_mode(instance_type: str, chosen: str) -> str:
     return chosen or ("standard" if instance_type.startswith("t2.") else "unlimited")
 
 
+def ec2_unsettled(
+    instances: Iterable[Instance],
+    wanted: Iterable[str],
+    own: Mapping[str, str],
+    released: Iterable[Mapping[str, Any]],
+    subnets: Iterable[Mapping[str, Any]],
+) -> list[str]:
+    """Name the instances whose public address AWS does not show yet.
+
+    Args:
+        instances: Those that AWS shows, as ``amazon.aws.ec2_instance_info`` gives them.
+        wanted: Ids of all that there are.
+        own: Elastic IPs by instance id.
+        released: Elastic IPs that no instance has any longer.
+        subnets: Those of the instances.
+
+    Returns:
+        Ids. Without an Elastic IP, an instance has a public address where its subnet gives one.
+    """
+    gone = {one["public_ip"] for one in released}
+    public = {one["id"] for one in subnets if one.get("map_public_ip_on_launch")}
+    shown = {str(one["instance_id"]): one for one in instances}
+
+    def settled(name: str) -> bool:
+        address = shown.get(name, {}).get("public_ip_address")
+        if name in own:
+            return bool(address == own[name])
+        if name not in shown or address in gone:
+            return False
+        return bool(address) or shown[name].get("subnet_id") not in public
+
+    return [name for name in wanted if not settled(name)]
+
+
 def _zone(instance: Instance) -> str:
     return str(instance["placement"]["availability_zone"])
 
@@ -135,4 +169,9 @@ class FilterModule:
         Returns:
             Filters by name.
         """
-        return {"ec2_credit_mode": ec2_credit_mode, "ec2_fleet": ec2_fleet, "ec2_subnets": ec2_subnets}
+        return {
+            "ec2_credit_mode": ec2_credit_mode,
+            "ec2_fleet": ec2_fleet,
+            "ec2_subnets": ec2_subnets,
+            "ec2_unsettled": ec2_unsettled,
+        }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
@@ -73,6 +74,10 @@ lines:
   description: A line for each, for a person.
   type: list
   returned: success
+unknown:
+  description: Kinds that these credentials may not ask for, each with the IAM action that is missing.
+  type: dict
+  returned: success
 kept_lines:
   description: A line for each thing that was set apart.
   type: list
@@ -80,6 +85,11 @@ kept_lines:
 """
 
 Raw = Mapping[str, Any]
+DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
+
+Unknown = dict[str, str]
+"""The IAM action that is missing, by kind of thing."""
+
 Pieces = dict[str, list[dict[str, Any]]]
 """Things by kind, each with ``id``, ``about`` and ``raw``."""
 
@@ -150,77 +160,103 @@ def _inside(answer: Raw, path: str) -> list[Any]:
     return things
 
 
-def of_ec2(client: Any, project: str) -> Pieces:
+def unless_denied(client: Any, ask: Callable[[], list[Any]], kind: str, unknown: Unknown) -> list[Any]:
+    """Ask for things, and note where the policy does not allow it: what can be found is still worth removing."""
+    try:
+        return ask()
+    except ClientError as error:
+        if error.response["Error"]["Code"] not in DENIED:
+            raise
+        unknown[kind] = f"{client.meta.service_model.service_name}:{error.operation_name}"
+        return []
+
+
+def of_ec2(client: Any, project: str, unknown: Unknown) -> Pieces:
     """List what EC2 has.
 
     Args:
         client: A boto3 EC2 client.
         project: Value of the tag.
+        unknown: What may not be asked is added to it.
 
     Returns:
         Things by kind.
     """
+
+    def ask(kind: Kind, filters: list[dict[str, Any]]) -> list[Any]:
+        answers = (
+            client.get_paginator(kind.operation).paginate(Filters=filters)
+            if client.can_paginate(kind.operation)
+            else [getattr(client, kind.operation)(Filters=filters)]
+        )
+        return [one for answer in answers for one in _inside(answer, kind.path)]
+
     found = {}
     for kind in KINDS:
         filters = [{"Name": "tag:Project", "Values": [project]}]
         if kind.states:
             filters.append({"Name": kind.states[0], "Values": list(kind.states[1])})
-        paged = client.can_paginate(kind.operation)
-        answers = (
-            client.get_paginator(kind.operation).paginate(Filters=filters)
-            if paged
-            else [getattr(client, kind.operation)(Filters=filters)]
-        )
-        things = [one for answer in answers for one in _inside(answer, kind.path)]
+        things = unless_denied(client, partial(ask, kind, filters), kind.name, unknown)
         found[kind.name] = [{"id": one[kind.key], "about": kind.about(one), "raw": one} for one in things]
     return found
 
 
-def of_iam(client: Any, name: str, project: str) -> Pieces:
+def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Pieces:
     """List the instance profile and its role.
 
     Args:
         client: A boto3 IAM client.
         name: Name of both.
         project: Value of the tag.
+        unknown: What may not be asked is added to it.
 
     Returns:
         Things by kind.
     """
-    asked: dict[str, Callable[[], Any]] = {
-        "instance profile": lambda: client.get_instance_profile(InstanceProfileName=name)["InstanceProfile"],
-        "role": lambda: client.get_role(RoleName=name)["Role"],
-    }
-    found: Pieces = {}
-    for kind, ask in asked.items():
+
+    def ask(question: Callable[..., Any], **about: str) -> list[Any]:
         try:
-            raw = ask()
+            (raw,) = (value for key, value in question(**about).items() if key in {"InstanceProfile", "Role"})
         except client.exceptions.NoSuchEntityException:
-            raw = {}
-        ours = {"Key": "Project", "Value": project} in raw.get("Tags", [])
-        found[kind] = [{"id": name, "about": raw["Arn"], "raw": raw}] if ours else []
-    return found
+            return []
+        return [raw] if {"Key": "Project", "Value": project} in raw.get("Tags", []) else []
+
+    asked = {
+        "instance profile": partial(ask, client.get_instance_profile, InstanceProfileName=name),
+        "role": partial(ask, client.get_role, RoleName=name),
+    }
+    return {
+        kind: [{"id": name, "about": raw["Arn"], "raw": raw} for raw in unless_denied(client, question, kind, unknown)]
+        for kind, question in asked.items()
+    }
 
 
-def of_dns(client: Any, zone: str, record: str) -> Pieces:
+def of_dns(client: Any, zone: str, record: str, unknown: Unknown) -> Pieces:
     """Look for the DNS record.
 
     Args:
         client: A boto3 Route 53 client.
         zone: Name of the hosted zone; empty when there is none.
         record: Name of the record.
+        unknown: What may not be asked is added to it.
 
     Returns:
         Things by kind.
     """
-    wanted, found = f"{record.rstrip('.')}.", []
-    zones = client.list_hosted_zones_by_name(DNSName=zone)["HostedZones"] if zone else []
-    for one in zones:
-        if one["Name"] == f"{zone.rstrip('.')}." and not one["Config"].get("PrivateZone"):
-            answer = client.list_resource_record_sets(
-                HostedZoneId=one["Id"], StartRecordName=wanted, StartRecordType="A", MaxItems="1"
-            )
-            found += [raw for raw in answer["ResourceRecordSets"] if (raw["Name"], raw["Type"]) == (wanted, "A")]
+    wanted = f"{record.rstrip('.')}."
+
+    def ask() -> list[Any]:
+        found = []
+        zones = client.list_hosted_zones_by_name(DNSName=zone)["HostedZones"] if zone else []
+        for one in zones:
+            if one["Name"] == f"{zone.rstrip('.')}." and not one["Config"].get("PrivateZone"):
+                answer = client.list_resource_record_sets(
+                    HostedZoneId=one["Id"], StartRecordName=wanted, StartRecordType="A", MaxItems="1"
+                )
+                found += [raw for raw in answer["ResourceRecordSets"] if (raw["Name"], raw["Type"]) == (wanted, "A")]
+        return found
+
+    found = unless_denied(client, ask, "DNS record", unknown)
     return {"DNS record": [{"id": wanted, "about": _values(raw), "raw": raw} for raw in found]}
 
 
@@ -278,17 +314,19 @@ def main() -> None:
     wanted = module.params
     clients = {name: module.client(name) for name in ("ec2", "iam", "route53")}
 
+    unknown: Unknown = {}
+
     def look() -> Pieces:
         return (
-            of_ec2(clients["ec2"], wanted["project"])
-            | of_iam(clients["iam"], wanted["role"], wanted["project"])
-            | of_dns(clients["route53"], wanted["zone"], wanted["record"])
+            of_ec2(clients["ec2"], wanted["project"], unknown)
+            | of_iam(clients["iam"], wanted["role"], wanted["project"], unknown)
+            | of_dns(clients["route53"], wanted["zone"], wanted["record"], unknown)
         )
 
     try:
         pieces = when_gone(look, wanted["gone"], wanted["seconds"])
         kept = {"snapshot": pieces.pop("snapshot")} if wanted["data"] == "keep" else {}
-        module.exit_json(pieces=pieces, lines=list(lines(pieces)), kept_lines=list(lines(kept)))
+        module.exit_json(pieces=pieces, lines=list(lines(pieces)), kept_lines=list(lines(kept)), unknown=unknown)
     except (BotoCoreError, ClientError) as error:
         module.fail_json_aws(error, msg="What belongs to the project could not be listed")
 

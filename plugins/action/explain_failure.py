@@ -1,0 +1,58 @@
+"""Ansible action: fails again, with AWS's words, what to change, and what exists of the project and costs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# Ansible imports a plugin by its path; the project's own packages are beside plugins/.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from preflight.cost import read_prices
+from preflight.existing import described
+from preflight.refusals import find_refusal, messages
+
+PRICES = Path(__file__).parents[2] / "files/prices.yml"
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    _requires_connection = False
+    _VALID_ARGS = frozenset({"existing", "project", "region", "result", "task"})
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Explain.
+
+        Returns:
+            Ansible's result, always failed.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        return result | {"failed": True, "changed": False, "msg": "\n".join([*self._cause(), *self._left()])}
+
+    def _cause(self) -> Iterator[str]:
+        yield f"It failed at: {self._task.args['task']}"
+        for said in messages(self._task.args["result"]):
+            yield said
+            refusal = find_refusal(said)
+            if refusal:
+                yield f"To change: {refusal.advice()}"
+
+    def _left(self) -> Iterator[str]:
+        project, region, existing = (self._task.args[name] for name in ("project", "region", "existing"))
+        if "pieces" not in existing:
+            yield f"What exists of {project} in {region} could not be listed: {next(messages(existing))}"
+        elif not existing["lines"]:
+            yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
+            return
+        else:
+            yield f"This exists of {project} in {region}:"
+            yield from described(existing["pieces"], region, read_prices(PRICES))
+        for kind, action in existing.get("unknown", {}).items():
+            yield f"Whether there is a {kind}, these credentials may not ask ({action})."
+        yield "The same command goes on from here. This removes all of it:"
+        yield "  ansible-playbook playbooks/destroy.yml -i inventories/aws"

@@ -1,0 +1,49 @@
+"""Ansible action behind every module that has none of its own: lets a module of amazon.aws say AWS's reason.
+
+Many of them fail with "Could not apply change to existing instance" alone, and only their traceback has AWS's words.
+Ansible looks here before it takes its own action of this name: ansible/executor/task_executor.py.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from ansible.plugins.action import ActionBase
+
+# Ansible imports a plugin by its path; the project's own packages are beside plugins/.
+sys.path.append(str(Path(__file__).parents[2]))
+
+from preflight.refusals import find_refusal
+
+AWS = "amazon.aws."
+
+
+class ActionModule(ActionBase):  # type: ignore[misc]
+    """Ansible's entry point."""
+
+    _supports_check_mode = True
+    _supports_async = True
+
+    def _update_module_args(self, module_name: str, module_args: dict[str, Any], *args: Any, **kwargs: Any) -> None:
+        super()._update_module_args(module_name, module_args, *args, **kwargs)
+        if module_name.startswith(AWS):
+            module_args["_ansible_tracebacks_for"] = ["error"]
+
+    def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Run the module as Ansible's own action does.
+
+        Returns:
+            Its result; AWS's words are added to the message, and the traceback goes.
+        """
+        result: dict[str, Any] = super().run(tmp, task_vars)
+        in_background = self._task.async_val and not self._connection.has_native_async
+        result |= self._execute_module(task_vars=task_vars, wrap_async=in_background)
+        if not in_background:
+            self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action does
+        if self._task.action.startswith(AWS) and result.get("failed") and "exception" in result:
+            hidden = find_refusal(str(result.pop("exception").event.formatted_traceback))
+            if hidden and not find_refusal(str(result["msg"])):
+                result["msg"] = f"{result['msg']}: {hidden}"
+        return result

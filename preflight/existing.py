@@ -1,0 +1,55 @@
+"""What exists of the project in the account, and what it costs a month."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+Pieces = Mapping[str, list[dict[str, Any]]]
+"""Things by kind, as the module ``project_pieces`` lists them."""
+
+FREE = 0.0
+
+
+def price(
+    kind: str, raw: Mapping[str, Any], region: str, prices: Mapping[str, Any], elastic: Collection[str] = ()
+) -> float | None:
+    """Look up what a thing costs.
+
+    Args:
+        elastic: Elastic IPs, which are things of their own; any other public address is part of its instance.
+
+    Returns:
+        US dollars a month; None when no price is kept.
+    """
+    match kind:
+        case "instance" if raw["State"]["Name"] in {"pending", "running"}:
+            hourly = prices["instances"]["prices"].get(region, {}).get(raw["InstanceType"])
+            if raw.get("PublicIpAddress", "") not in {"", *elastic}:
+                hourly = hourly and hourly + prices["address"]["price"]
+            return None if hourly is None else float(hourly * prices["hours_per_month"])
+        case "volume":
+            of_disk = prices["volumes"]["prices"].get(region)
+            return None if of_disk is None else float(of_disk * raw["Size"])
+        case "address":
+            return float(prices["address"]["price"] * prices["hours_per_month"])
+        case "snapshot":
+            return None
+    return FREE
+
+
+def described(pieces: Pieces, region: str, prices: Mapping[str, Any]) -> Iterator[str]:
+    """Say what there is, thing by thing, and what all of it costs.
+
+    Args:
+        prices: As files/prices.yml has them.
+    """
+    total, unknown = FREE, False
+    elastic = {one["id"] for one in pieces.get("address", [])}
+    for kind, things in pieces.items():
+        for one in things:
+            cost = price(kind, one["raw"], region, prices, elastic)
+            total, unknown = total + (cost or FREE), unknown or cost is None
+            shown = "no price is kept" if cost is None else f"about {cost:.2f} USD a month" if cost else "free"
+            yield f"  {kind} {one['id']}{', ' + one['about'] if one['about'] else ''}: {shown}"
+    yield f"Together about {total:.2f} USD a month{', and what has no price here' if unknown else ''}."

@@ -1,0 +1,67 @@
+"""What exists is said with what it costs."""
+
+from typing import Any
+
+import pytest
+
+from preflight.cost import read_prices
+from preflight.existing import described
+from tests.project import ROOT
+
+PRICES = read_prices(ROOT / "files/prices.yml")
+REGION = "eu-central-1"
+
+
+def piece(name: str, about: str = "", **raw: Any) -> dict[str, Any]:
+    """Write a thing as the module lists it."""
+    return {"id": name, "about": about, "raw": raw}
+
+
+def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
+    """Write an instance."""
+    return piece("i-1", f"{instance_type}, {state}", State={"Name": state}, InstanceType=instance_type)
+
+
+def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
+    """A person decides by it whether to leave them."""
+    pieces = {
+        "instance": [instance("running")],
+        "volume": [piece("vol-1", Size=10)],
+        "address": [piece("192.0.2.1")],
+        "key pair": [piece("mine")],
+    }
+    hours = PRICES["hours_per_month"]
+    compute = PRICES["instances"]["prices"][REGION]["t2.micro"] * hours
+    disk, address = PRICES["volumes"]["prices"][REGION] * 10, PRICES["address"]["price"] * hours
+    assert list(described(pieces, REGION, PRICES)) == [
+        f"  instance i-1, t2.micro, running: about {compute:.2f} USD a month",
+        f"  volume vol-1: about {disk:.2f} USD a month",
+        f"  address 192.0.2.1: about {address:.2f} USD a month",
+        "  key pair mine: free",
+        f"Together about {compute + disk + address:.2f} USD a month.",
+    ]
+
+
+def test_public_address_costs_whether_elastic_or_not() -> None:
+    """AWS has charged for both since 2024."""
+    running = instance("running")
+    running["raw"]["PublicIpAddress"] = "192.0.2.1"
+    alone = list(described({"instance": [running]}, REGION, PRICES))
+    elastic = list(described({"instance": [running], "address": [piece("192.0.2.1")]}, REGION, PRICES))
+    assert alone[-1] == elastic[-1]
+    assert alone[0] != elastic[0]
+
+
+@pytest.mark.parametrize("state", ["stopping", "stopped", "shutting-down"])
+def test_instance_that_does_not_run_is_free(state: str) -> None:
+    """Its disk and its address are not, and have lines of their own."""
+    assert next(described({"instance": [instance(state)]}, REGION, PRICES)).endswith(": free")
+
+
+def test_unknown_price_is_said() -> None:
+    """A guess would be worse."""
+    lines = list(described({"instance": [instance("running", "x9.huge")]}, REGION, PRICES))
+    assert lines == [
+        "  instance i-1, x9.huge, running: no price is kept",
+        "Together about 0.00 USD a month, and what has no price here.",
+    ]
