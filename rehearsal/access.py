@@ -190,10 +190,6 @@ def _passed_roles(call: Call) -> Iterator[Ask]:
 
 
 def _of_others(call: Call) -> str:
-    given = call.parameters
-    match call.name:
-        case "servicequotas:GetServiceQuota":
-            return f"arn:aws:servicequotas:{call.region}:{ACCOUNT_ID}:{given['ServiceCode']}/{given['QuotaCode']}"
-        case "route53:ChangeResourceRecordSets" | "route53:ListResourceRecordSets" | "route53:GetHostedZone":
-            return f"arn:aws:route53:::hostedzone/{given.get('Id') or given.get('HostedZoneId')}"
+    if call.name in {"route53:ChangeResourceRecordSets", "route53:ListResourceRecordSets", "route53:GetHostedZone"}:
+        return f"arn:aws:route53:::hostedzone/{call.parameters.get('HostedZoneId') or call.parameters.get('Id')}"
     return "*"

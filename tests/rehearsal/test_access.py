@@ -162,9 +162,11 @@ def test_only_the_projects_role_is_passed_and_only_the_named_policy_attached(
 
 def test_other_services_refuse_in_their_own_format(user: Client) -> None:
     """JSON and REST; who asks who they are needs no permission."""
-    quotas = user("service-quotas")
-    said = refused(quotas.get_service_quota, ServiceCode="ec2", QuotaCode="L-00000000")
-    assert said.startswith(f"AccessDeniedException: {USER} servicequotas:GetServiceQuota on resource: ")
+    said = refused(user("service-quotas").list_aws_default_service_quotas, ServiceCode="ec2")
+    assert said == (
+        f"AccessDeniedException: {USER} servicequotas:ListAWSDefaultServiceQuotas because no identity-based policy "
+        "allows the servicequotas:ListAWSDefaultServiceQuotas action"
+    )
     assert refused(user("route53").create_hosted_zone, Name="a.example", CallerReference="1").startswith(
         f"AccessDenied: {USER} route53:CreateHostedZone because"
     )
