@@ -28,6 +28,12 @@ def with_price(prices: Prices, region: str, instance_type: str) -> str:
     return f"{instance_type}{price or ''}"
 
 
+def hourly(prices: Prices, region: str, instance_type: str) -> float | None:
+    """Give what an instance with its address costs an hour while it runs; nothing where no price is kept."""
+    price = prices["instances"]["prices"].get(region, {}).get(instance_type)
+    return price and float(price + prices["address"]["price"])
+
+
 def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, float]]:
     """List what costs money, the region and the type having a price.
 

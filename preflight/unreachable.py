@@ -4,20 +4,30 @@ from __future__ import annotations
 
 import errno
 import ipaddress
+import shlex
 import socket
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import boto3
 from botocore.exceptions import BotoCoreError, ClientError
 
+from preflight.account import REHEARSAL_ACCOUNT
+from preflight.cost import hourly, read_prices
 from preflight.keys import public_half, public_halves
+from preflight.own_address import ME, UnknownAddressError, own_address
 
 SSH_PORT = 22
 PROBE_S = 5
 CONSOLE_LINES = 15
+
+PRICES = Path(__file__).parents[1] / "files/prices.yml"
+
+NEEDED = ("ansible_host", "ansible_ssh_common_args", "ansible_ssh_private_key_file", "ansible_user", "ec2_region")
+"""Variables of a host that say how Ansible logs in, and where the instance is."""
 
 DROPPED = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 """A security group throws away what it does not allow; nothing comes back, or a router gives up."""
@@ -64,20 +74,6 @@ def probe(address: str, port: int = SSH_PORT) -> str:
     return "open"
 
 
-def address_towards(address: str) -> str:
-    """Find out with which address this machine asks, before any router changes it.
-
-    Args:
-        address: Who is asked; nothing is sent.
-
-    Returns:
-        An IPv4 address.
-    """
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as route:
-        route.connect((address, SSH_PORT))
-        return str(route.getsockname()[0])
-
-
 def describe(ec2: Any, instance_id: str) -> dict[str, Any]:
     """Ask for an instance.
 
@@ -86,10 +82,10 @@ def describe(ec2: Any, instance_id: str) -> dict[str, Any]:
         instance_id: Its id.
 
     Returns:
-        As DescribeInstances describes it.
+        As DescribeInstances describes it, with the account that owns it.
     """
-    found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]["Instances"][0]
-    return found
+    reservation = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]
+    return {**reservation["Instances"][0], "OwnerId": reservation["OwnerId"]}
 
 
 def ssh_rules(ec2: Any, instance: dict[str, Any]) -> dict[str, list[str]]:
@@ -149,21 +145,23 @@ def closed_group(ec2: Any, instance: dict[str, Any], login: Login) -> str:
         Sentences that name the rules, and the address that they would have to cover.
     """
     rules = ssh_rules(ec2, instance)
-    own = address_towards(login.address)
     listed = "; ".join(f"{name}: {', '.join(blocks) or 'nobody'}" for name, blocks in sorted(rules.items()))
     silent = f"Port {SSH_PORT} of {login.address} does not answer at all"
+    try:
+        seen = own_address()
+    except UnknownAddressError as error:
+        return f"SECURITY GROUP or network: {silent}. SSH is open to {listed}; whether that is this machine: {error}"
     covered = [
-        ipaddress.ip_address(own) in ipaddress.ip_network(block) for blocks in rules.values() for block in blocks
+        ipaddress.ip_address(seen) in ipaddress.ip_network(block) for blocks in rules.values() for block in blocks
     ]
     if any(covered):
         return (
-            f"BOOT or network: {silent}, although the security group lets {own} in ({listed}). Either something "
+            f"BOOT or network: {silent}, although the security group lets {seen} in ({listed}). Either something "
             f"between here and there holds it back, or the machine hangs: {boot_report(ec2, instance)}"
         )
     return (
-        f"SECURITY GROUP: {silent}. SSH is allowed to ({listed}), and this machine asks as {own}; behind a router that "
-        "is the address which the router shows to the internet. Allowed is to add it to ec2_ssh_cidrs, such as "
-        f"{own}/32, and to run site.yml again"
+        f"SECURITY GROUP: {silent}. SSH is open to {listed}, but AWS sees this machine at {seen}. Run "
+        f"playbooks/provision.yml with {ME} or {seen}/32 in ec2_ssh_cidrs, which lets it in; then run the same again"
     )
 
 
@@ -196,17 +194,33 @@ def refused_login(ec2: Any, instance: dict[str, Any], login: Login, said: str) -
     return f"BOOT: port {SSH_PORT} of {login.address} is open, but ssh says: {last}. {boot_report(ec2, instance)}"
 
 
-def explain(ec2: Any, instance_id: str, login: Login) -> str:
+def expense(ec2: Any, instance: dict[str, Any]) -> str:
+    """Say what an instance costs that runs for nothing, and how to be rid of it; nothing about the rehearsal's."""
+    if instance["OwnerId"] == REHEARSAL_ACCOUNT:
+        return ""
+    price = hourly(read_prices(PRICES), ec2.meta.region_name, instance["InstanceType"])
+    costs = f"about {price:.3f} USD an hour" if price else "money"
+    return f"\n{instance['InstanceId']} costs {costs} until playbooks/destroy.yml removes it"
+
+
+def explain_host(instance_id: str, variables: Mapping[str, str]) -> str:
     """Find out why Ansible does not reach an instance.
 
     Args:
-        ec2: A boto3 EC2 client.
         instance_id: Its id.
-        login: How Ansible logs in.
+        variables: Those that ``NEEDED`` lists.
 
     Returns:
         Sentences that begin with SECURITY GROUP, KEY or BOOT.
     """
+    address, options, key, user, region = (variables[name] for name in NEEDED)
+    return explain(
+        boto3.client("ec2", region_name=region), instance_id, Login(address, user, key, shlex.split(options))
+    )
+
+
+def explain(ec2: Any, instance_id: str, login: Login) -> str:
+    """Find out why Ansible does not reach an instance, with a client of EC2 and a login of one's own."""
     try:
         return _explain(ec2, describe(ec2, instance_id), login)
     except (BotoCoreError, ClientError, LookupError) as error:
@@ -218,13 +232,15 @@ def explain(ec2: Any, instance_id: str, login: Login) -> str:
 def _explain(ec2: Any, instance: dict[str, Any], login: Login) -> str:
     if instance["State"]["Name"] != "running":
         return f"BOOT: {boot_report(ec2, instance)}"
-    port = probe(login.address)
-    if port == "silent":
-        return closed_group(ec2, instance, login)
-    if port == "closed":
-        said = f"BOOT: {login.address} answers, but nobody listens on port {SSH_PORT} (yet)."
-        return f"{said} {boot_report(ec2, instance)}"
-    tried = subprocess.run(login.command(), capture_output=True, text=True, check=False, timeout=6 * PROBE_S)
-    if tried.returncode == 0:
-        return f"{login.address} answers now: run the same again"
-    return refused_login(ec2, instance, login, tried.stderr)
+    match probe(login.address):
+        case "silent":
+            reason = closed_group(ec2, instance, login)
+        case "closed":
+            said = f"BOOT: {login.address} answers, but nobody listens on port {SSH_PORT} (yet)."
+            reason = f"{said} {boot_report(ec2, instance)}"
+        case _:
+            tried = subprocess.run(login.command(), capture_output=True, text=True, check=False, timeout=6 * PROBE_S)
+            if tried.returncode == 0:
+                return f"{login.address} answers now: run the same again"
+            reason = refused_login(ec2, instance, login, tried.stderr)
+    return reason + expense(ec2, instance)

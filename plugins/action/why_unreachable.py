@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import shlex
 import sys
 from pathlib import Path
 from typing import Any
 
-import boto3
 from ansible.plugins.action import ActionBase
 
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from preflight.unreachable import Login, explain
+from preflight.unreachable import NEEDED, explain_host
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     _requires_connection = False
-    _VALID_ARGS = frozenset({"address", "instance", "key", "region", "ssh_arguments", "user"})
+    _VALID_ARGS = frozenset({"instance", *NEEDED})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Look for the reason.
@@ -33,8 +31,5 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             Ansible's result, always failed.
         """
         result: dict[str, Any] = super().run(tmp, task_vars)
-        arguments = self._task.args
-        options = shlex.split(arguments["ssh_arguments"])
-        login = Login(arguments["address"], arguments["user"], arguments["key"], options)
-        ec2 = boto3.client("ec2", region_name=arguments["region"])
-        return result | {"failed": True, "changed": False, "msg": explain(ec2, arguments["instance"], login)}
+        said = explain_host(self._task.args["instance"], self._task.args)
+        return result | {"failed": True, "changed": False, "msg": said}

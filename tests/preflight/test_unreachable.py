@@ -10,7 +10,7 @@ import pytest
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from preflight import unreachable
+from preflight import own_address, unreachable
 from preflight.unreachable import Login
 from tests.preflight.input import IMAGE, REGION, free_port
 
@@ -77,30 +77,60 @@ def test_silent_port_is_told_from_a_closed_one(monkeypatch: pytest.MonkeyPatch) 
             one.close()
 
 
+@pytest.fixture(autouse=True)
+def seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let AWS see this machine at a public address."""
+    monkeypatch.setattr(unreachable, "own_address", lambda: "203.0.113.9")
+
+
 def test_closed_group_is_named_with_its_rules_and_the_own_address(
     ec2: Any, instance: dict[str, Any], login: Login
 ) -> None:
     """The person sees what is there and what would have to be there."""
     allow(ec2, instance, "192.0.2.0/24", "198.51.100.7/32")
     said = unreachable.closed_group(ec2, instance, login)
-    assert said.startswith(
-        "SECURITY GROUP: Port 22 of 127.0.0.1 does not answer at all. SSH is allowed to (flask-fleet: "
+    assert said == (
+        "SECURITY GROUP: Port 22 of 127.0.0.1 does not answer at all. SSH is open to flask-fleet: 192.0.2.0/24, "
+        "198.51.100.7/32, but AWS sees this machine at 203.0.113.9. Run playbooks/provision.yml with me or "
+        "203.0.113.9/32 in ec2_ssh_cidrs, which lets it in; then run the same again"
     )
-    assert "192.0.2.0/24, 198.51.100.7/32" in said
-    assert "add it to ec2_ssh_cidrs, such as 127.0.0.1/32" in said
 
 
 def test_group_without_a_rule_is_named(ec2: Any, instance: dict[str, Any], login: Login) -> None:
     """Somebody may have deleted it by hand."""
-    assert "(flask-fleet: nobody)" in unreachable.closed_group(ec2, instance, login)
+    assert "SSH is open to flask-fleet: nobody, but" in unreachable.closed_group(ec2, instance, login)
 
 
 def test_group_that_lets_this_machine_in_is_not_blamed(ec2: Any, instance: dict[str, Any], login: Login) -> None:
     """Then it is the boot, or a firewall between."""
-    allow(ec2, instance, "127.0.0.0/8")
+    allow(ec2, instance, "203.0.113.0/24")
     said = unreachable.closed_group(ec2, instance, login)
     assert said.startswith("BOOT or network: Port 22 of 127.0.0.1 does not answer at all, although the security group")
     assert f"{instance['InstanceId']} is running" in said
+
+
+def test_address_that_cannot_be_asked_is_not_guessed(
+    ec2: Any, instance: dict[str, Any], login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A private address would be the wrong one to add."""
+    monkeypatch.setattr(unreachable, "own_address", own_address.own_address)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
+    said = unreachable.closed_group(ec2, instance, login)
+    assert said.startswith("SECURITY GROUP or network: Port 22 of 127.0.0.1 does not answer at all. SSH is open to ")
+    assert "/checkip does not say which address this machine has" in said
+
+
+def test_running_instance_is_said_to_cost(
+    ec2: Any, instance: dict[str, Any], login: Login, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It does so for as long as nobody reaches it."""
+    monkeypatch.setattr(unreachable, "probe", lambda _: "silent")
+    assert "costs" not in unreachable.explain(ec2, instance["InstanceId"], login)
+    monkeypatch.setattr(unreachable, "REHEARSAL_ACCOUNT", "another")
+    said = unreachable.explain(ec2, instance["InstanceId"], login)
+    assert said.endswith(f"\n{instance['InstanceId']} costs money until playbooks/destroy.yml removes it")
+    priced = unreachable.expense(ec2, instance | {"InstanceType": "t2.micro"})
+    assert "costs about 0.018 USD an hour until" in priced
 
 
 def test_last_lines_of_the_console_are_shown(ec2: Any, instance: dict[str, Any]) -> None:
