@@ -63,6 +63,22 @@ def scenario_variables() -> dict[str, Any]:
     return load_mapping(variables_file())
 
 
+def interrupted(task: str, command: str) -> list[str]:
+    """Give the words before a playbook that run a command when a task begins.
+
+    Args:
+        task: Its name, with its role's.
+        command: Run in the main process, between two tasks; ``{pid}`` stands for that process.
+    """
+    callbacks = {
+        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'tests/faults/callback'}",
+        "ANSIBLE_CALLBACKS_ENABLED": "interrupt,why_unreachable",
+        "FAULTS_AT": task,
+        "FAULTS_DO": command,
+    }
+    return ["env", *(f"{name}={value}" for name, value in callbacks.items())]
+
+
 def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
     """Run a playbook with the inventory of EC2, and with the variables of the scenario that is running.
 

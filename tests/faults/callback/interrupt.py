@@ -1,4 +1,4 @@
-"""Ansible callback: at the start of task number $FAULTS_AT it runs $FAULTS_DO; the names go to $FAULTS_TASKS.
+"""Ansible callback: at the start of task $FAULTS_AT it runs $FAULTS_DO; the names of all go to $FAULTS_TASKS.
 
 The command is run in the main process, between two tasks, when no task runs. ``{pid}`` stands for that process.
 """
@@ -17,7 +17,7 @@ DOCUMENTATION = """
 name: interrupt
 type: notification
 short_description: Interrupts a run at a task's boundary, for tests
-description: At the start of task number $FAULTS_AT it runs $FAULTS_DO; the names go to $FAULTS_TASKS.
+description: At the start of task $FAULTS_AT, a number or a name, it runs $FAULTS_DO; the names go to $FAULTS_TASKS.
 """
 
 
@@ -40,7 +40,7 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         self._number = 0
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002
-        """Count a task, and interrupt the run if it is the one.
+        """Count a task, and interrupt the run if it is the one, by its number or name.
 
         Args:
             task: The task.
@@ -50,6 +50,6 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
         if "FAULTS_TASKS" in os.environ:
             with Path(os.environ["FAULTS_TASKS"]).open("a", encoding="utf-8") as names:
                 names.write(f"{task.get_name()}\n")
-        if str(self._number) == os.environ.get("FAULTS_AT"):
+        if os.environ.get("FAULTS_AT") in {str(self._number), task.get_name()}:
             command = os.environ["FAULTS_DO"].format(pid=os.getpid())
             subprocess.run(shlex.split(command), check=True, timeout=30)

@@ -2,14 +2,28 @@
 
 from __future__ import annotations
 
+<<<<<<< HEAD
+=======
+import http.client
+import sys
+from contextlib import closing
+>>>>>>> a7f0221 (wip2)
 from typing import Any
 
 import pytest
 
+<<<<<<< HEAD
 from tests.live_fleet import PROJECT, addresses, client, inside, instances, names, serves
 from tests.live_playbook import playbook, scenario_variables
+=======
+from tests.live_fleet import PROJECT, addresses, client, inside, instances, names
+from tests.live_playbook import interrupted, playbook, scenario_variables
+>>>>>>> a7f0221 (wip2)
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
+SSH_PORT = 22
+NEW_ADDRESS = "203.0.113.8"
+"""Of the controller, from the middle of these tests on."""
 FILE = "/var/lib/kept"
 SIZES = {"t2.micro": (1, 1024), "t2.medium": (2, 4096)}
 """vCPUs and MiB of the types, as EC2's DescribeInstanceTypes has them."""
@@ -72,6 +86,16 @@ def test_resize_changes_cpus_and_memory_and_keeps_address_and_data() -> None:
     assert all(serves(address) for address in before.values())
 
 
+def test_an_address_that_changes_during_a_run_is_named() -> None:
+    """At home it does so at night: the connection hangs, and then nobody is let in any more."""
+    change = f"{sys.executable} -m rehearsal --name molecule up --controller-address {NEW_ADDRESS}"
+    cut = playbook(
+        "playbooks/status.yml", prefix=interrupted("host : status | Ask whether an update waits for a reboot", change)
+    )
+    assert not cut.ok
+    assert cut.said.count(f"but AWS sees this machine at {NEW_ADDRESS}. Run playbooks/provision.yml with me or ") == 2
+
+
 def test_site_puts_back_what_was_deleted_by_hand() -> None:
     """There is no state file: what is there is compared with the variables, whoever changed it."""
     ec2, before, rules = client("ec2"), addresses(), group()
@@ -79,6 +103,8 @@ def test_site_puts_back_what_was_deleted_by_hand() -> None:
     ec2.revoke_security_group_ingress(GroupId=rules["GroupId"], IpPermissions=[http_rule])
     foreign = {"IpProtocol": "tcp", "FromPort": 23, "ToPort": 23, "IpRanges": [{"CidrIp": "0.0.0.0/0"}]}
     ec2.authorize_security_group_ingress(GroupId=rules["GroupId"], IpPermissions=[foreign])
+    (ssh_rule,) = next(rule for rule in rules["IpPermissions"] if rule["FromPort"] == SSH_PORT)["IpRanges"]
+    ssh_rule["CidrIp"] = f"{NEW_ADDRESS}/32"
     kept, lost = sorted(before)
     assert not serves(before[kept])
     ec2.modify_instance_attribute(InstanceId=lost, DisableApiTermination={"Value": False})
