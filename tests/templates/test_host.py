@@ -28,9 +28,9 @@ def test_swap_file_has_the_size_that_was_asked_for(render: Renderer) -> None:
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     service = unit(text)["Service"]
     make = service["ExecStartPre"]
-    assert "fallocate -l 512M /swapfile" in make
-    assert make.index("test -s /swapfile ||") < make.index("umask 077") < make.index("fallocate")
-    assert make.index("fallocate") < make.index("mkswap /swapfile")
+    steps = ["test -s /swapfile ||", "umask 077", "fallocate -l 512M /swapfile.new", "mkswap /swapfile.new"]
+    places = [make.index(step) for step in [*steps, "mv /swapfile.new /swapfile"]]
+    assert places == sorted(places), "a half-made file must not be taken for a whole one"
     assert service["ExecStart"] == "/sbin/swapon /swapfile"
     assert service["ExecStop"] == "/sbin/swapoff /swapfile"
 
@@ -43,11 +43,18 @@ def test_swap_survives_a_reboot_and_spares_containers(render: Renderer) -> None:
     assert (read["Service"]["Type"], read["Service"]["RemainAfterExit"]) == ("oneshot", "yes")
 
 
+def test_swap_waits_for_nothing_that_waits_for_swap(render: Renderer) -> None:
+    """tmp.mount comes after swap.target and before local-fs.target; systemd broke the cycle by leaving /tmp out."""
+    wanted = unit(render("host", SWAP))["Unit"]
+    assert (wanted["After"], wanted["Before"]) == ("systemd-remount-fs.service", "swap.target")
+    assert wanted["RequiresMountsFor"] == "/swapfile"
+
+
 @pytest.mark.parametrize("path", ["/swapfile", "/var/swap"])
 def test_swap_file_is_named_in_one_place(render: Renderer, path: str) -> None:
     """Half a change would make one file and turn another on."""
     text = render("host", SWAP, __host_swap_file=path)
-    assert text.count(path) == 5
+    assert text.count(path) == 8
     assert path == "/swapfile" or "/swapfile" not in text
 
 

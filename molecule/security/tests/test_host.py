@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+import signal
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -12,7 +13,7 @@ from testinfra.host import Host
 
 from tests.live_fleet import inside
 from tests.live_outsider import KEY, KNOWN, Outsider
-from tests.live_playbook import playbook
+from tests.live_playbook import interrupted, playbook
 from tests.live_stack import Stack
 
 LOGIN = "admin"
@@ -132,9 +133,11 @@ def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) ->
     [
         ("sshd", {"sshd_options": {"Ciphers": "nonsense"}}, "Bad SSH2 cipher spec"),
         ("sshd", {"sshd_options": {"PubkeyAuthentication": "no"}}, f"{LOGIN} could not log in"),
+        ("sshd", {"sshd_options": {"Port": "2222"}}, f"{LOGIN} could not log in"),
+        ("sshd", {"sshd_options": {"AllowUsers": "jane@10.* bob"}}, f"{LOGIN} could not log in"),
         ("firewall", {"firewall_ssh_cidrs": ["203.0.113.7/32"]}, "which firewall_ssh_cidrs does not have"),
     ],
-    ids=["sshd refuses it", "nobody could log in", "not from here"],
+    ids=["sshd refuses it", "nobody could log in", "another port", "other users", "not from here"],
 )
 def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[str, object], said: str) -> None:
     """A mistake in one line must not be the last thing that this machine was ever told."""
@@ -144,6 +147,42 @@ def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[s
     assert not refused.ok
     assert said in " ".join(refused.said.split())
     assert host.check_output(look) == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("file", "task", "begun"),
+    [
+        (
+            "/etc/systemd/journald.conf.d/60-flask-fleet.conf",
+            "host : services | Ask which of them started before its settings were written",
+            "systemctl show --property=ExecMainStartTimestampMonotonic --value systemd-journald",
+        ),
+        (
+            "/etc/ssh/sshd_config.d/10-flask-fleet.conf",
+            "sshd : configure | Compare what runs with the file",
+            "stat --format=%y /run/sshd.pid",
+        ),
+        (
+            "/etc/docker/daemon.json",
+            "docker : run | Ask whether the engine started before its configuration was written",
+            "stat --format=%y /run/docker.pid",
+        ),
+    ],
+    ids=["journal", "sshd", "engine"],
+)
+def test_a_killed_configure_is_mended_by_the_next(host: Host, file: str, task: str, begun: str) -> None:
+    """Killed between a file and what it is for: the next run finds the file in order, and must not stop there."""
+    role = task.partition(" ")[0]
+    host.check_output(f"echo >> {file}")
+    before = host.check_output(begun)
+    killed = playbook("playbooks/configure.yml", "--tags", role, prefix=interrupted(task, "kill -s KILL {pid}"))
+    assert killed.done.returncode == -signal.SIGKILL, killed.said
+    assert host.check_output(begun) == before
+    mended = playbook("playbooks/configure.yml", "--tags", role)
+    assert mended.ok, mended.said
+    assert host.check_output(begun) != before
+    assert set(playbook("playbooks/configure.yml", "--tags", role).changed.values()) == {0}
 
 
 def test_a_right_password_is_refused(host: Host, outsider: Outsider, stack: Stack) -> None:
