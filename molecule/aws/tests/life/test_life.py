@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-<<<<<<< HEAD
-=======
-import http.client
 import sys
-from contextlib import closing
->>>>>>> a7f0221 (wip2)
 from typing import Any
 
 import pytest
 
-<<<<<<< HEAD
 from tests.live_fleet import PROJECT, addresses, client, inside, instances, names, serves
-from tests.live_playbook import playbook, scenario_variables
-=======
-from tests.live_fleet import PROJECT, addresses, client, inside, instances, names
 from tests.live_playbook import interrupted, playbook, scenario_variables
->>>>>>> a7f0221 (wip2)
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
 SSH_PORT = 22
