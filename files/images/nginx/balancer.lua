@@ -11,8 +11,11 @@ local INTERVAL_S = 0.5
 -- A replica that was slow once is asked again without delay, so that one that hangs is out after two time-outs.
 local DOUBT_INTERVAL_S = 0.1
 local PROBE_TIMEOUT_MS = 800
--- One slow answer is load, two in a row are a replica that hangs.
+-- One slow answer is load, two in a row are a replica that hangs, or whose threads are all busy for long.
 local TIMEOUTS_UNTIL_OUT = 2
+-- Every question that is given up waits in the server's queue until a thread is free, in the place of a request. So one
+-- that is out is asked seldom; its answer is taken whenever it comes.
+local PATIENT_TIMEOUT_MS = 10000
 local EXTRA_TRIES = 2
 local REPEATABLE = { GET = true, HEAD = true, OPTIONS = true }
 -- The counters of addresses that are long gone do not pile up.
@@ -28,6 +31,8 @@ local config_sha1
 local generation
 
 local in_flight = {}
+-- The replicas whose answer is waited for.
+local asked = setmetatable({}, { __mode = "k" })
 local ready_lists = {}
 local turns = 0
 
@@ -55,9 +60,9 @@ end
 
 --- Reads one HTTP status code from a replica.
 -- @return status code, or nil and "timeout" when it accepted the connection and gave no answer, or another error
-local function ask(address, service)
+local function ask(address, service, timeout_ms)
   local socket = ngx.socket.tcp()
-  socket:settimeouts(PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS)
+  socket:settimeouts(PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS, timeout_ms)
   local ok, err = socket:connect(address, service.port)
   if not ok then
     -- The kernel accepts for a replica that is busy or hangs: whatever this is, nobody is there.
@@ -102,9 +107,13 @@ local function set_ready(replica, ready)
   replica.ready = ready
 end
 
+local function is_out(replica)
+  return replica.timeouts >= TIMEOUTS_UNTIL_OUT
+end
+
 local function probe(replica, address, service)
   local before = served(address)
-  local status, err = ask(address, service)
+  local status, err = ask(address, service, is_out(replica) and PATIENT_TIMEOUT_MS or PROBE_TIMEOUT_MS)
   -- A replica that goes on answering requests is busy: its readiness answer waits in the same queue.
   replica.slow = err == "timeout" and served(address) == before
   replica.timeouts = replica.slow and replica.timeouts + 1 or 0
@@ -112,7 +121,7 @@ local function probe(replica, address, service)
   replica.why = status and ("answered " .. status) or err
   if status == 200 then
     set_ready(replica, true)
-  elseif err ~= "timeout" or replica.timeouts >= TIMEOUTS_UNTIL_OUT then
+  elseif err ~= "timeout" or is_out(replica) then
     set_ready(replica, false)
   end
 end
@@ -166,7 +175,9 @@ local function look_at(replica, address, service, allowed)
     set_ready(replica, false)
     replica.why = "held back until it is healthy"
   else
+    asked[replica] = true
     probe(replica, address, service)
+    asked[replica] = nil
   end
   publish(service)
 end
@@ -176,7 +187,13 @@ local function refresh(service)
   local allowed = admitted()
   local probes = {}
   for address, replica in pairs(service.replicas) do
-    probes[#probes + 1] = ngx.thread.spawn(look_at, replica, address, service, allowed)
+    if not asked[replica] then
+      local patient = is_out(replica)
+      local thread = ngx.thread.spawn(look_at, replica, address, service, allowed)
+      if not patient then
+        probes[#probes + 1] = thread
+      end
+    end
   end
   for _, thread in ipairs(probes) do
     ngx.thread.wait(thread)

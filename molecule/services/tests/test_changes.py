@@ -23,6 +23,11 @@ RATE = 40
 """Requests per second to each service."""
 UNDER_WAY_S = 5
 KEPT_OUT_S = 4
+THREADS = 4
+"""In each of these replicas."""
+BUSY_S = 20
+"""The health check asks every 10 s, and ends a server that hangs 6 s later."""
+ENDED_S = 20
 GONE_UNSEEN = 2
 """Requests, one after the other, that may still be sent to replicas that are gone: each waits at least a second for its
 connection, and the balancer strikes a replica off after two looks that are not answered within 0.8 s."""
@@ -38,6 +43,11 @@ def load_on_all(stack: Stack) -> Iterator[dict[str, Load]]:
 def ids(stack: Stack, name: str) -> set[str]:
     """List the replicas of a service."""
     return {replica.id for replica in stack.containers(name)}
+
+
+def started(stack: Stack, name: str) -> set[str]:
+    """Tell since when the replicas of a service run."""
+    return {one["State"]["StartedAt"] for one in stack.inspect(name)}
 
 
 def deploy(**variables: object) -> str:
@@ -96,6 +106,29 @@ def test_stopped_replica_finishes_what_it_has_begun(host: Host, stack: Stack, na
     assert victim in {json.loads(answer.text)["container"] for answer in answers}
     assert_nothing_lost(load)
     stack.wait_for("it takes its share again", lambda: victim in door.ask(10))
+
+
+def test_busy_replicas_are_left_alone(stack: Stack) -> None:
+    """Streams hold all threads of all replicas for longer than the health check waits; each of them comes whole."""
+    before = {name: started(stack, name) for name in PROBES}
+    streams = [name for name in PROBES for _ in range(len(ids(stack, name)) * THREADS)]
+    with ThreadPoolExecutor(len(streams)) as pool:
+        answers = list(pool.map(lambda name: find(stack, name).get(f"/stream/{BUSY_S}?unbuffered"), streams))
+    assert {answer.text[-4:] for answer in answers} == {"end\n"}
+    assert {name: started(stack, name) for name in PROBES} == before
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", PROBES)
+def test_replica_that_hangs_is_ended(host: Host, stack: Stack, name: str) -> None:
+    """All its processes are stopped, so nothing in it could tell; the engine starts it anew."""
+    victim = stack.containers(name)[0].id
+    before = started(stack, name)
+    stop = f"date +%s; kill -STOP $(docker top {victim} -eo pid | tail -n +2)"
+    stopped = int(host.check_output(stop))
+    stack.wait_for("the engine has started it anew", lambda: started(stack, name) != before)
+    ended = host.check_output(f"date +%s -d $(docker inspect --format '{{{{.State.FinishedAt}}}}' {victim})")
+    assert int(ended) - stopped <= ENDED_S
 
 
 @pytest.mark.long
