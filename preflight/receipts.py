@@ -171,7 +171,7 @@ def main() -> None:
     receipt = read(tested)
     if receipt is None or changes(receipt, code):
         raise SystemExit(f"{EVERYTHING} has not passed with this code: run it first")
-    if _git("status", "--porcelain") or code.keys() - set(_git("ls-files")):
+    if _git("status", "--porcelain", "--", ".", f":!{RELEASE}") or code.keys() - set(_git("ls-files")):
         raise SystemExit("Not all of this is committed: a receipt is for what a commit has")
     (PROJECT / RELEASE).write_bytes(tested.read_bytes())
     print(f"{RELEASE}: this code passed {receipt}. Commit it, and that commit is the release")

@@ -323,8 +323,9 @@ def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
     books(repository, "passed", "9999999999")
     assert books(repository, "release").stderr == "Not all of this is committed: a receipt is for what a commit has\n"
     subprocess.run(["git", "checkout", "--quiet", "docs"], cwd=repository, check=True)
-    done = books(repository, "release")
-    assert done.returncode == 0, done.stderr
+    for _ in range(2):
+        done = books(repository, "release")
+        assert done.returncode == 0, done.stderr
     shutil.rmtree(receipts.folder())
     assert receipts.proof(repository, unproven=False)[1]
 
