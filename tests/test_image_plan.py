@@ -52,7 +52,7 @@ def builds() -> list[Build]:
 
 def plan(project: Path, base: dict[str, str] | None = None) -> list[PlannedImage]:
     """Plan the images of the project."""
-    return image_plan(hashed_builds(builds(), str(project)), "flask-fleet", base or BASE)
+    return image_plan(hashed_builds(builds(), str(project)), "flask-fleet", base or BASE, {})
 
 
 def references(project: Path, base: dict[str, str] | None = None) -> dict[str, str]:
@@ -93,7 +93,7 @@ def test_unknown_parent_is_an_error(project: Path, parent: str) -> None:
     """A misspelt parent, or an image that is its own, would otherwise be waited for without end."""
     with pytest.raises(AnsibleFilterError, match=rf"app \(from {parent}\)"):
         image_plan(
-            hashed_builds([{"name": "app", "context": "app", "parent": parent}], str(project)), "flask-fleet", BASE
+            hashed_builds([{"name": "app", "context": "app", "parent": parent}], str(project)), "flask-fleet", BASE, {}
         )
 
 
@@ -105,7 +105,7 @@ def test_circle_is_an_error(project: Path) -> None:
         {"name": "python", "context": "python", "parent": "app"},
     ]
     with pytest.raises(AnsibleFilterError, match=r"app \(from python\), python \(from app\)") as caught:
-        image_plan(hashed_builds(circle, str(project)), "flask-fleet", BASE)
+        image_plan(hashed_builds(circle, str(project)), "flask-fleet", BASE, {})
     assert "nginx" not in str(caught.value)
 
 
@@ -191,6 +191,17 @@ def test_irrelevant_change_makes_the_same_image(project: Path, change: Change) -
     before = references(project)
     change(project / "app")
     assert references(project) == before
+
+
+def test_image_belongs_to_the_stack_that_runs_it(project: Path) -> None:
+    """Neither of two stacks may remove what the other runs; what both are built from is shared."""
+    built = hashed_builds(builds(), str(project))
+    one, two = (
+        {image["name"]: image for image in image_plan(built, "flask-fleet", BASE, {"app": owner})}
+        for owner in ("a", "b")
+    )
+    assert [name for name in one if one[name]["reference"] != two[name]["reference"]] == ["app"]
+    assert one["app"]["reference"] == two["app"]["reference"].replace("b/", "a/")
 
 
 def test_same_folder_elsewhere_is_the_same_image(project: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
@@ -306,7 +317,7 @@ def recipe_plan(project: Path, server: str = "gunicorn") -> PlannedImage:
     """Plan the image of the app by the recipe, which it needs when it has no Dockerfile."""
     build: Build = {"name": "app", "context": "app", "parent": "python", "recipe": "recipe", "server": server}
     python: Build = {"name": "python", "context": "python", "parent": "base"}
-    return image_plan(hashed_builds([python, build], str(project)), "flask-fleet", BASE)[-1]
+    return image_plan(hashed_builds([python, build], str(project)), "flask-fleet", BASE, {})[-1]
 
 
 @pytest.fixture

@@ -35,7 +35,9 @@ def _tag(*parts: str) -> str:
     return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:TAG_LENGTH]
 
 
-def image_plan(builds: list[HashedBuild], repository: str, base: dict[str, str]) -> list[PlannedImage]:
+def image_plan(
+    builds: list[HashedBuild], repository: str, base: dict[str, str], owned: dict[str, str]
+) -> list[PlannedImage]:
     """Name every image by its content and put parents before children.
 
     Args:
@@ -43,6 +45,7 @@ def image_plan(builds: list[HashedBuild], repository: str, base: dict[str, str])
         repository: What the images' names begin with, such as ``flask-fleet``.
         base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are
             hashed into the name of an image that is bootstrapped.
+        owned: What other images' names begin with, by the names of the builds.
 
     Returns:
         The base, unless it is pulled, then every build after its parent.
@@ -62,7 +65,8 @@ def image_plan(builds: list[HashedBuild], repository: str, base: dict[str, str])
             raise AnsibleFilterError(f"these images are built from images that are not in the list: {stuck}")
         for build in ready:
             parent = references[build["parent"]]
-            references[build["name"]] = f"{repository}/{build['name']}:{_tag(parent, build['digest'])}"
+            owner = owned.get(build["name"], repository)
+            references[build["name"]] = f"{owner}/{build['name']}:{_tag(parent, build['digest'])}"
             plan.append(_planned(build["name"], references[build["name"]], parent, build))
         waiting = [build for build in waiting if build["name"] not in references]
     return plan
