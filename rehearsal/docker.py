@@ -6,6 +6,7 @@ The command line and not the API: ``systempaths=unconfined`` and the seccomp fil
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import time
@@ -37,6 +38,10 @@ class DockerError(RehearsalError):
     """A ``docker`` command failed; the message has the command and its stderr."""
 
 
+ENGINE = {"DOCKER_HOST": "unix:///var/run/docker.sock"}
+"""This machine's own, whatever Docker's variables and contexts say: its packet filter is part of the rehearsal."""
+
+
 @dataclass(frozen=True)
 class Outcome:
     """What a ``docker`` command gave back."""
@@ -65,6 +70,7 @@ def attempt(*arguments: str, timeout: float = SHORT) -> Outcome:
             capture_output=True,
             check=False,
             encoding="utf-8",
+            env={**os.environ, **ENGINE},
             errors="replace",
             stdin=subprocess.DEVNULL,
             timeout=timeout,

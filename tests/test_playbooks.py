@@ -198,3 +198,12 @@ def test_every_scenario_is_run() -> None:
     assert named
     alone = re.findall(r"\$\(MOLECULE\) --scenario-name (\w+)", makefile)
     assert sorted(named[1].split() + alone) == sorted(path.parent.name for path in files("molecule/*/molecule.yml"))
+
+
+@each_playbook
+def test_commands_for_docker_do_not_read_the_operators_settings(playbook: Path) -> None:
+    """COMPOSE_PROJECT_NAME or DOCKER_HOST, set for another project, would lead to other containers."""
+    expected = "{{ docker_environment | default({}) }}"
+    assert [
+        play["name"] for play in plays(playbook) if play["hosts"] == "app" and play.get("environment") != expected
+    ] == []
