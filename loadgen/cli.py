@@ -31,7 +31,14 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument("url", metavar="URL", help="the server, such as http://localhost:7151")
     top.add_argument("--rate", type=float, default=100.0, help="requests per second in total (default: %(default)g)")
-    top.add_argument("--clients", type=int, default=8, help="keep-alive connections (default: %(default)s)")
+    top.add_argument("--clients", type=int, default=8, help="one connection each at a time (default: %(default)s)")
+    top.add_argument(
+        "--reconnecting",
+        type=int,
+        default=0,
+        metavar="N",
+        help="so many of them open a new connection for each request (default: all keep theirs)",
+    )
     top.add_argument("--seconds", type=float, help="how long (default: until Ctrl-C or SIGTERM)")
     top.add_argument(
         "--method", type=_shares, default={"GET": 1.0}, metavar="NAME[:SHARE],…", help="GET:0.5,POST:0.5 (default: GET)"
@@ -76,6 +83,7 @@ def text(report: Report) -> str:
         f"{report.url}: {report.rate:g} requests/s for {report.elapsed:.1f} s from {report.clients} clients",
         f"planned {report.planned}, sent {report.sent}, ok {report.ok}, failed {failed}{in_flight}",
         *_methods(report),
+        *_reconnecting(report),
         f"latency from the due time: {_latency(report.latency)}",
         f"longest time without an ok answer: {report.longest_gap:.3f} s, from second {report.longest_gap_at:.3f}",
         f"late starts {report.late_starts}, generator late by at most {_milliseconds(report.lag)}",
@@ -95,6 +103,12 @@ def _methods(report: Report) -> list[str]:
         f"  {name}: sent {one.sent}, ok {one.ok}, failed {_counted(one.failed)}"
         for name, one in sorted(report.methods.items())
     ]
+
+
+def _reconnecting(report: Report) -> list[str]:
+    one = report.new_connections
+    line = f"  over a new connection each: sent {one.sent}, ok {one.ok}, failed {_counted(one.failed)}"
+    return [line] if one.sent else []
 
 
 def _counted(counts: dict[str, int]) -> str:
@@ -188,6 +202,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         anywhere=given.anywhere,
         address=given.address,
         authorities=given.authorities,
+        reconnecting=given.reconnecting,
     )
     try:
         _prepare(given.json)

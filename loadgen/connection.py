@@ -1,4 +1,4 @@
-"""One keep-alive connection: HTTP/1.1 on a plain socket.
+"""One client's connection: HTTP/1.1 on a plain socket.
 
 ``http.client`` would take twice the CPU per request, starts its timeout again with every byte, and does not tell how
 much of an answer had arrived when the connection broke.
@@ -137,14 +137,17 @@ class Connection:
         opened: Connections made so far.
         idle_closes: Connections that were found closed by the server before a request was sent on them.
         reused: Whether the last request was sent on a connection that had served another one before.
+        keeps: Whether a connection serves several requests.
     """
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, *, keeps: bool = True) -> None:
         """Prepare the client; nothing is connected yet.
 
         Args:
             target: The server.
+            keeps: Whether a connection serves several requests.
         """
+        self.keeps = keeps
         self.opened = 0
         self.idle_closes = 0
         self.reused = False
@@ -180,7 +183,7 @@ class Connection:
         except BaseException:
             self.close()
             raise
-        if not (keep and sent):
+        if not (keep and sent and self.keeps):
             self.close()
         return answer
 

@@ -45,7 +45,7 @@ class Generator:
         report.methods = {method: Method() for method, share in plan.methods.items() if share > 0}
         self._counts = Counts(report)
         self._requests = {method: plan.request(method, target.host) for method in report.methods}
-        self._connections = [Connection(target) for _ in range(plan.clients)]
+        self._connections = [Connection(target, keeps=n >= plan.reconnecting) for n in range(plan.clients)]
         self._lock = threading.Lock()
         self._claimed = 0
         self._highest = -1
@@ -152,12 +152,12 @@ class Generator:
     def _run(self, connection: Connection) -> None:
         self._beginning.wait()
         try:
-            while (number := self._next()) is not None:
+            while (number := self._next(connection)) is not None:
                 self._send(connection, number)
         finally:
             connection.close()
 
-    def _next(self) -> int | None:
+    def _next(self, connection: Connection) -> int | None:
         """Claim the next request, wait until it is due and count it as sent; None at the end of the load."""
         with self._lock:
             number = self._claimed
@@ -176,7 +176,7 @@ class Generator:
                 report.lag = max(report.lag, now - due)
             else:
                 report.late_starts += 1
-            self._counts.start(self.plan.method(number))
+            self._counts.start(self.plan.method(number), new=not connection.keeps)
             return number
 
     def _is_over(self, number: int, now: float) -> bool:
@@ -201,9 +201,9 @@ class Generator:
             if status:
                 self._counts.answer(status, body, now)
             if kind is None:
-                self._counts.ok(method, due, now)
+                self._counts.ok(method, due, now, new=not connection.keeps)
                 return
-            self._counts.failure(method, due, Example(round(now, 3), method, kind, detail))
+            self._counts.failure(method, due, Example(round(now, 3), method, kind, detail), new=not connection.keeps)
             if status:
                 self._counts.rejection(now - sent)
             if kind == Reset.kind and connection.reused:

@@ -31,6 +31,7 @@ class Options(TypedDict, total=False):
     anywhere: bool
     address: str
     authorities: str
+    reconnecting: int
 
 
 class Load:

@@ -20,7 +20,7 @@ class Plan:
     Attributes:
         url: Address of the server, such as ``http://localhost:7151``.
         rate: Requests per second in total.
-        clients: Number of keep-alive connections.
+        clients: Number of clients, each with one connection at a time.
         seconds: How long; until it is stopped when None.
         methods: Share of each method; only their proportion matters.
         path: Path of the requests.
@@ -29,6 +29,7 @@ class Plan:
         anywhere: Whether the server may have a public address.
         address: Where to connect to, when that is not where the URL's name leads; empty when it is.
         authorities: File with the certificates to trust with https; those of the system when empty.
+        reconnecting: How many of the clients open a new connection for each request; the others keep theirs.
     """
 
     url: str
@@ -42,6 +43,7 @@ class Plan:
     anywhere: bool = False
     address: str = ""
     authorities: str = ""
+    reconnecting: int = 0
 
     def check(self) -> None:
         """Refuse what makes no sense.
@@ -53,6 +55,8 @@ class Plan:
         for name, value in positive.items():
             if value is not None and not (value > 0 and math.isfinite(value)):
                 raise LoadError(f"{name} is {value}, it must be above 0")
+        if not 0 <= self.reconnecting <= self.clients:
+            raise LoadError(f"reconnecting clients are {self.reconnecting}, they must be 0 to {self.clients}")
         if self.body_bytes < 0:
             raise LoadError(f"body bytes are {self.body_bytes}, they must be 0 or more")
         if not re.fullmatch(r"/[!-~]*", self.path):

@@ -37,7 +37,7 @@ class Latency:
 
 @dataclass
 class Method:
-    """Outcomes of the requests with one method.
+    """Outcomes of the requests with one method, or of another part of them.
 
     Attributes:
         sent: Requests that were started.
@@ -104,7 +104,7 @@ class Report:
     Attributes:
         url: Server and path.
         rate: Requests per second that were due.
-        clients: Number of keep-alive connections.
+        clients: Number of clients, each with one connection at a time.
         timeout: Seconds that each request had.
         started: Unix time of the first due time.
         elapsed: Seconds from then to the end of the load, or to this report.
@@ -123,6 +123,7 @@ class Report:
         rejection_latency: Of answers with a failure status, from the time the request was sent.
         statuses: Number of complete answers by status.
         methods: Outcomes by method.
+        new_connections: Outcomes of the requests for which a connection was opened; they are in ``methods`` too.
         seconds: Outcomes by the second in which the request was due.
         containers: Answers by the container that gave them.
         releases: Answers by the release that gave them.
@@ -150,6 +151,7 @@ class Report:
     rejection_latency: Latency = field(default_factory=Latency)
     statuses: dict[str, int] = field(default_factory=dict)
     methods: dict[str, Method] = field(default_factory=dict)
+    new_connections: Method = field(default_factory=Method)
     seconds: list[Second] = field(default_factory=list)
     containers: dict[str, Seen] = field(default_factory=dict)
     releases: dict[str, Seen] = field(default_factory=dict)
@@ -198,6 +200,7 @@ class Report:
         for name in ("latency", "rejection_latency"):
             content[name] = Latency(**{key: value for key, value in content[name].items() if value is not None})
         content["methods"] = {name: Method(**one) for name, one in content["methods"].items()}
+        content["new_connections"] = Method(**content["new_connections"])
         content["seconds"] = [Second(**one) for one in content["seconds"]]
         content["containers"] = {name: Seen(**one) for name, one in content["containers"].items()}
         content["releases"] = {name: Seen(**one) for name, one in content["releases"].items()}
@@ -248,42 +251,52 @@ class Counts:
         self._seconds: dict[int, Second] = {}
         self._last_ok = 0.0
 
-    def start(self, method: str) -> None:
+    def _parts(self, method: str, *, new: bool) -> list[Method]:
+        """List where a request counts; ``new`` tells that a connection is opened for it."""
+        return [self.report.methods[method], *([self.report.new_connections] if new else [])]
+
+    def start(self, method: str, *, new: bool) -> None:
         """Count a request that is being sent.
 
         Args:
             method: Its method.
+            new: Whether a connection is opened for it.
         """
         self.report.sent += 1
         self.report.in_flight += 1
-        self.report.methods[method].sent += 1
+        for part in self._parts(method, new=new):
+            part.sent += 1
 
-    def ok(self, method: str, due: float, now: float) -> None:
+    def ok(self, method: str, due: float, now: float, *, new: bool) -> None:
         """Count an ok answer.
 
         Args:
             method: Method of the request.
             due: When the request was due.
             now: When the answer was complete.
+            new: Whether a connection was opened for it.
         """
         self.report.in_flight -= 1
         self.report.ok += 1
-        self.report.methods[method].ok += 1
+        for part in self._parts(method, new=new):
+            part.ok += 1
         self._row(due).ok += 1
         self._latencies.append(now - due)
         self._widen_gap(now)
         self._last_ok = max(self._last_ok, now)
 
-    def failure(self, method: str, due: float, example: Example) -> None:
+    def failure(self, method: str, due: float, example: Example, *, new: bool) -> None:
         """Count anything else.
 
         Args:
             method: Method of the request.
             due: When the request was due.
             example: What happened, and when.
+            new: Whether a connection was opened for it.
         """
         self.report.in_flight -= 1
-        for failed in (self.report.methods[method].failed, self._row(due).failed):
+        parts = self._parts(method, new=new)
+        for failed in (*(part.failed for part in parts), self._row(due).failed):
             failed[example.kind] = failed.get(example.kind, 0) + 1
         if len(self.report.examples) < MAX_EXAMPLES:
             self.report.examples.append(example)

@@ -21,6 +21,8 @@ from tests.live_fleet import REGION
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
+RECONNECTING = CLIENTS // 2
+"""Those that open a connection for each request: who keeps one does not notice when new ones are refused."""
 RATE = 200
 """Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
@@ -209,7 +211,7 @@ class Stack:
             return Counter(self.whoami(connection) for _ in range(requests))
 
     def under_load(self, rate: float = RATE) -> Load:
-        """Keep clients asking, half of them with GET and half with POST, while a block runs.
+        """Keep clients asking while a block runs, half with GET and half with POST, half over kept connections.
 
         Args:
             rate: Requests per second.
@@ -217,9 +219,15 @@ class Stack:
         Returns:
             A context manager; its report says what came of every request.
         """
-        methods = {"GET": 0.5, "POST": 0.5}
-        url, path = f"http://{self.name}/", f"{self.prefix}/whoami"
-        return Load(url, rate=rate, clients=CLIENTS, methods=methods, path=path, address=self.address)
+        return Load(
+            f"http://{self.name}/",
+            rate=rate,
+            clients=CLIENTS,
+            reconnecting=RECONNECTING,
+            methods={"GET": 0.5, "POST": 0.5},
+            path=f"{self.prefix}/whoami",
+            address=self.address,
+        )
 
     def logged(self, request_id: str) -> dict[str, Any]:
         """Find a request in nginx's log.

@@ -108,6 +108,7 @@ class Row:
                 self.most(f"failed {method}", lost, most)
         self.all_sent(report)
         self.figure("requests", report.planned)
+        self.figure("of which over a new connection each", report.new_connections.sent)
         self.figure("kinds of failure", json.dumps(report.failures(), sort_keys=True) if report.failures() else "none")
         self.figure("p99 (ms)", report.latency.p99 * 1000)
         self.figure("longest gap (s)", report.longest_gap)

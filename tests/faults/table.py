@@ -13,10 +13,11 @@ HEAD = """\
 # What was measured under faults
 
 Made by `python -m tests.faults.table docs/faults/*.jsonl`; how to repeat it: [testing.md](testing.md). Each event
-happens while 8 keep-alive clients send GET and POST, half and half, for at least 20 seconds, at a constant rate that
-does not wait for answers. Where two sides are compared, 12 clients ask each in turn, as fast as they are answered. A
-request counts as failed when its answer is 500 or above or 429, or when it is reset, refused or not answered within
-10 seconds.
+happens while 8 clients send GET and POST, half and half, for at least 20 seconds, at a constant rate that does not
+wait for answers. 4 of them open a connection for each request, the others keep theirs; in older runs, which have no
+figure for requests over new connections, all kept theirs. Where two sides are compared, 12 clients ask each in turn,
+as fast as they are answered. A request counts as failed when its answer is 500 or above or 429, or when it is reset,
+refused or not answered within 10 seconds.
 """
 
 

@@ -61,6 +61,7 @@ def test_report_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     """Sums, methods, latencies, gap and who answered; the same as JSON in a file."""
     file = tmp_path / "report.json"
     options = ["--rate", "100", "--seconds", "0.2", "--method", "GET:0.5,POST:0.5", "--json", str(file)]
+    options += ["--clients", "2", "--reconnecting", "2"]
     with serving(ok=answer(), busy=answer(503)) as server:
         assert cli.main([server.url, *options]) == 1
     shown = capsys.readouterr().out
@@ -68,6 +69,7 @@ def test_report_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str])
     check_sums(report)
     assert "planned 20, sent 20, ok 10, failed status_503: 10\n" in shown
     assert f"  POST: sent {report.methods['POST'].sent}, ok {report.methods['POST'].ok}, failed status_503: " in shown
+    assert "  over a new connection each: sent 20, ok 10, failed status_503: 10\n" in shown
     assert "p99.9 " in shown
     assert "container c0ffee: 20 answers, second 0.0 to " in shown
     assert "release r1: 20 answers" in shown

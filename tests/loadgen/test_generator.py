@@ -152,7 +152,7 @@ def test_report_in_between_does_not_change() -> None:
 def test_report_survives_json() -> None:
     """What is saved today can be compared tomorrow."""
     with serving(ok=answer(), busy=answer(503)) as server:
-        report = run(Plan(server.url, rate=100, seconds=0.1))
+        report = run(Plan(server.url, rate=100, seconds=0.1, reconnecting=4))
     assert Report.from_json(report.to_json()) == report
 
 
@@ -194,6 +194,7 @@ def test_methods_are_spread_evenly(shares: dict[str, float], expected: dict[str,
         (Plan("http://127.0.0.1", seconds=-1), "seconds is -1"),
         (Plan("http://127.0.0.1", timeout=math.inf), "timeout is inf"),
         (Plan("http://127.0.0.1", body_bytes=-1), "body bytes are -1"),
+        (Plan("http://127.0.0.1", clients=3, reconnecting=4), "reconnecting clients are 4, they must be 0 to 3"),
         (Plan("http://127.0.0.1", path="whoami"), "must begin with /"),
         (Plan("http://127.0.0.1", path="/a b"), "no spaces"),
         (Plan("http://127.0.0.1", path="/a\r\nX: y"), "special characters"),

@@ -10,7 +10,7 @@ from loadgen import connection
 from loadgen.errors import LoadError
 from loadgen.generator import run
 from loadgen.plan import Plan
-from loadgen.report import Report
+from loadgen.report import Method, Report
 from loadgen.target import Target
 from tests.loadgen import server as rogue
 from tests.loadgen.server import BODY, Behaviour, Server, answer, send, serving, slowly, then_close
@@ -125,6 +125,25 @@ def test_connection_that_is_closed_while_idle_is_no_failure() -> None:
     assert report.ok == 3
     assert report.idle_closes == 2
     assert report.connections == server.connections == 3
+
+
+def test_reconnecting_client_opens_a_connection_for_each_request() -> None:
+    """Most visitors come once; what only refuses new connections is invisible to clients that keep theirs."""
+    with serving(ok=answer(), gone=rogue.reset) as server:
+        report = run(Plan(server.url, rate=60, clients=1, seconds=0.2, reconnecting=1))
+        check_sums(report)
+        assert report.connections == server.connections == 12
+        assert report.resets_reused == 0
+    assert report.new_connections == Method(12, 6, {"reset": 6})
+
+
+def test_other_clients_keep_their_connections() -> None:
+    """Both kinds are there at a time, and each request over a new connection is counted apart."""
+    with serving(slow=slowly(0.05, answer())) as server:
+        report = run(Plan(server.url, rate=100, clients=8, seconds=0.5, reconnecting=4))
+    check_sums(report)
+    assert 0 < report.new_connections.ok == report.new_connections.sent < report.ok
+    assert report.connections == server.connections <= report.new_connections.sent + 4
 
 
 @pytest.mark.parametrize("behaviour", [rogue.never, rogue.drip])

@@ -8,6 +8,7 @@ from functools import partial
 from loadgen import Load, Report
 from tests.faults.lab import METHODS, Lab
 from tests.faults.rows import Book
+from tests.live_stack import CLIENTS, RECONNECTING
 
 REQUESTS = 3000
 EVEN_RATE = 150
@@ -15,7 +16,7 @@ MOST_REPLICAS = 8
 SLOW_S = 0.02
 ROUNDS = 3
 ROUND_S = 6
-CLIENTS = 12
+BUSY_CLIENTS = 12
 OVERLOAD = 3
 OVERLOAD_S = 20
 CROWD = 200
@@ -53,7 +54,7 @@ def test_evenness(lab: Lab, book: Book) -> None:
         for number in range(1, MOST_REPLICAS + 1):
             lab.host.check_output(f"cd {lab.stack.directory} && docker compose up -d --scale app={number} app")
             lab.stack.wait_for("all of them answer", partial(_all_answer, lab, number))
-            with Load(lab.url, rate=EVEN_RATE, clients=8, methods=METHODS) as load:
+            with Load(lab.url, rate=EVEN_RATE, clients=CLIENTS, reconnecting=RECONNECTING, methods=METHODS) as load:
                 time.sleep(REQUESTS / EVEN_RATE)
             report = load.report()
             shares = [seen.count for seen in report.containers.values()]
@@ -83,8 +84,8 @@ def test_slow_replica(faulty: Lab, book: Book) -> None:
         ours, plain = [], []
         with faulty.beside_nginx(_round_robin(faulty)) as url:
             for _ in range(ROUNDS):
-                ours.append(faulty.throughput(faulty.url, CLIENTS, ROUND_S))
-                plain.append(faulty.throughput(url, CLIENTS, ROUND_S))
+                ours.append(faulty.throughput(faulty.url, BUSY_CLIENTS, ROUND_S))
+                plain.append(faulty.throughput(url, BUSY_CLIENTS, ROUND_S))
         faulty.host.check_output(f"docker exec {slow} rm /dev/shm/slow")
         row.figure("requests/s", ", ".join(f"{rate:.0f}" for rate in ours))
         row.figure("requests/s, round robin", ", ".join(f"{rate:.0f}" for rate in plain))
@@ -99,10 +100,10 @@ def _unexpected(report: Report) -> int:
 def test_overload(lab: Lab, book: Book) -> None:
     """Who cannot be served is told so at once, and the others do not suffer for long."""
     with book.row(f"overload at {OVERLOAD} x capacity for {OVERLOAD_S} s") as row:
-        capacity = lab.throughput(lab.url, CLIENTS, ROUND_S)
-        with Load(lab.url, rate=OVERLOAD * capacity, clients=CROWD, methods=METHODS) as load:
+        capacity = lab.throughput(lab.url, BUSY_CLIENTS, ROUND_S)
+        with Load(lab.url, rate=OVERLOAD * capacity, clients=CROWD, reconnecting=RECONNECTING, methods=METHODS) as load:
             time.sleep(OVERLOAD_S)
-        with Load(lab.url, rate=capacity / 4, clients=8, methods=METHODS) as calm:
+        with Load(lab.url, rate=capacity / 4, clients=CLIENTS, reconnecting=RECONNECTING, methods=METHODS) as calm:
             time.sleep(10)
         report, after = load.report(), calm.report()
         row.figure("capacity (requests/s)", capacity)
