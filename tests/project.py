@@ -1,5 +1,6 @@
 """What the project consists of, as the policy tests see it."""
 
+import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,12 @@ ACCESSORY = {
     "password": secrets.token_hex(16),
 }
 """An entry of accessory_services that is in order."""
+
+
+def engine(version: str = "26.1.5+dfsg1", cgroup: str = "1") -> dict[str, str]:
+    """Register what `docker info` says of an engine with Debian 13's runc, as a task does."""
+    known = {"ServerVersion": version, "CgroupVersion": cgroup, "RuncCommit": {"ID": "1.1.15+ds1-2+deb13u1"}}
+    return {"stdout": json.dumps(known)}
 
 
 class _Loader(yaml.SafeLoader):

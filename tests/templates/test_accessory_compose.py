@@ -7,14 +7,14 @@ import pytest
 import yaml
 
 from plugins.filter.sizes import memory_mib
-from tests.project import ACCESSORY, SERVICE
+from tests.project import ACCESSORY, SERVICE, engine
 from tests.templates.render import MANAGED, Renderer
 
 DB = ACCESSORY
 CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": DB["password"][::-1]}
 IMAGES = {"postgresql": "flask-fleet/postgresql:0123456789ab", "redis": "flask-fleet/redis:123456789012"}
 STACK_IMAGES = {"nginx": "flask-fleet/nginx:0123456789ab", "app": "flask-fleet/app:123456789012"}
-ENGINE = {"stdout": "26.1.5+dfsg1"}
+ENGINE = engine()
 T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
 
 Compose = Callable[..., dict[str, Any]]
@@ -81,7 +81,13 @@ def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Com
 @pytest.mark.parametrize("version", ["20.10.24+dfsg1", "24.0.9"])
 def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str) -> None:
     """Debian 12's engine knows no start_interval."""
-    assert "healthcheck" not in compose(DB, __accessory_engine={"stdout": version})["services"]["db"]
+    assert "healthcheck" not in compose(DB, __accessory_engine=engine(version))["services"]["db"]
+
+
+@pytest.mark.parametrize(("cgroup", "shares"), [("1", 2048), ("2", 5220)])
+def test_a_database_has_twice_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
+    """A replica has the default; what the shares become on cgroup v2 is tested with the filter."""
+    assert compose(DB, __accessory_engine=engine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
 
 
 def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose) -> None:

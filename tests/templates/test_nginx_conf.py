@@ -10,7 +10,7 @@ import yaml
 
 from plugins.filter.routes import DEFAULTS
 from roles.stack.filter_plugins.service_port import service_port
-from tests.project import ROOT, load_mapping
+from tests.project import ROOT, engine, load_mapping
 from tests.templates.render import MANAGED, Renderer
 
 STATIC = {"path": "/static/", "folder": "hello/static"}
@@ -453,7 +453,7 @@ def test_services_are_asked_by_each_others_names(conf: Conf, more: dict[str, Any
 
 def test_services_ask_where_compose_leads_them(conf: Conf, render: Renderer) -> None:
     """The names that nginx has in the networks are those that it answers to."""
-    given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_engine": {"stdout": "26.1"}}
+    given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_engine": engine()}
     facts = {"processor_nproc": 1, "memtotal_mb": 950}
     compose = yaml.safe_load(render("stack", "compose.yml.j2", facts=facts, stack_services=[APP, API], **given))
     networks = compose["services"]["nginx"]["networks"].values()

@@ -58,6 +58,14 @@ def test_idle_memory_leaves_room_on_a_small_instance(host: Host) -> None:
     assert total <= MOST_MEMORY_MIB
 
 
+def test_nginx_has_four_times_the_cpu_weight_of_a_replica(host: Host, stack: Stack) -> None:
+    """As the kernel has it, which has another file and another scale in cgroup v2 than in v1."""
+    look = "cat /sys/fs/cgroup/cpu.weight 2> /dev/null || cat /sys/fs/cgroup/cpu/cpu.shares"
+    nginx, app = (stack.containers(name)[0].id for name in ("nginx", "app"))
+    weights = [int(host.check_output(f"docker exec {one} sh -c '{look}'")) for one in (nginx, app)]
+    assert weights[0] == 4 * weights[1]
+
+
 def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
     """In a hurry people type it on the machine; nginx has to find the new replicas without being told."""
     scale = f"cd {stack.directory} && docker compose up --detach --scale app={{}}"

@@ -17,7 +17,7 @@ import yaml
 from testinfra.host import Host
 
 from tests.live_stack import Stack
-from tests.project import ROOT, SERVICE
+from tests.project import ROOT, SERVICE, engine
 from tests.templates.render import Renderer
 
 INTRUDER = (ROOT / "tests/intruder.py").read_bytes()
@@ -65,7 +65,7 @@ def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
         stack_name=NEIGHBOUR,
         stack_services=[service],
         stack_images={NEIGHBOUR: image, "nginx": image},
-        __stack_engine={"stdout": "26.1"},
+        __stack_engine=engine(),
     )
     defined = yaml.safe_load(text)["services"][NEIGHBOUR]
     (server,) = [Path("/run") / volume["source"] for volume in defined["volumes"]]
