@@ -137,6 +137,53 @@ def kill(container: str) -> dict[str, float]:
     return {"out": out, "back": round(time.monotonic() - began, 2)}
 
 
+def kill_shim(container: str, held_s: str) -> dict[str, float]:
+    """Kill the containerd-shim of a container, and hold up what clears the container away, as a busy machine would.
+
+    Tells how long until the container was started again and healthy, and how many of its old processes are left then.
+    """
+    old, before = processes(container), inspect(container)[0]["State"]["StartedAt"]
+    send(signal.SIGKILL, _commands("containerd-shim", container))
+    began = time.monotonic()
+    held = _hold(float(held_s), "containerd-shim", container, "delete")
+
+    def back() -> bool:
+        state = inspect(container)[0]["State"]
+        return bool(state["StartedAt"] != before and state["Health"]["Status"] == "healthy")
+
+    until(back, patience=90)
+    return {
+        "held": held,
+        "back": round(time.monotonic() - began, 2) if back() else NEVER_S,
+        "left": sum(Path(f"/proc/{pid}").exists() for pid in old),
+    }
+
+
+def _hold(seconds: float, *words: str) -> int:
+    """Stop the processes with these words in their command as soon as there is one, for some seconds; counts them."""
+    held: list[int] = []
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and not held:
+        held = _commands(*words)
+    send(signal.SIGSTOP, held)
+    time.sleep(max(0.0, deadline - time.monotonic()))
+    send(signal.SIGCONT, held)
+    return len(held)
+
+
+def _commands(*words: str) -> list[int]:
+    """List the processes whose command has all of these words."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            command = file.read_text()
+        except OSError:
+            continue
+        if command.startswith("/usr/bin/") and all(word in command for word in words):
+            found.append(int(file.parent.name))
+    return found
+
+
 def killed_for_memory(container: str) -> dict[str, float]:
     """Count the processes of a container that the kernel ended because its memory was used up."""
     (full,) = docker("ps", "-q", "--no-trunc", "--filter", f"id={container}").split()

@@ -7,6 +7,8 @@ import re
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.faults.lab import Lab, extra, play
 from tests.faults.rows import Book
 from tests.live_app import edit, services
@@ -17,15 +19,30 @@ STOP_FILE = "/run/faults-memory-stop"
 MICRO_MIB = 1024
 
 
-def test_engine_restarted(lab: Lab, book: Book) -> None:
-    """An update of the engine restarts it; containers live on."""
-    with book.row("dockerd restarted") as row:
+AWAY_S = 10
+ENGINE_ENDS = {
+    "dockerd restarted": "systemctl restart docker",
+    "SIGKILL of dockerd": "kill -KILL $(systemctl show --property MainPID --value docker)",
+    f"dockerd away for {AWAY_S} s": "systemctl stop docker.socket docker;"
+    f" sleep {AWAY_S}; systemctl start docker.socket docker",
+}
+
+
+@pytest.mark.parametrize("event", ENGINE_ENDS)
+def test_engine_ends(lab: Lab, book: Book, event: str) -> None:
+    """An update of the engine restarts it, a lack of memory ends it; containers live on, and anybody may come in."""
+    with book.row(event) as row:
         before = lab.ids()
+        # systemd gives up after three starts in a minute, those of earlier tests included.
+        lab.host.check_output("systemctl reset-failed docker")
         with lab.load() as load:
             time.sleep(3)
-            lab.host.check_output("systemctl restart docker")
+            lab.host.check_output(ENGINE_ENDS[event])
         row.load(load.report())
+        row.most("longest gap (s)", load.report().longest_gap, 2)
+        row.holds("it runs again", lab.host.service("docker").is_running)
         row.holds("the same containers", lab.ids() == before)
+        row.holds("no rule of ours is left", "PUBLISHED-PORTS" not in lab.host.check_output("iptables-save"))
 
 
 def test_instance_rebooted(lab: Lab, book: Book) -> None:

@@ -16,6 +16,14 @@ CALM_S = 3
 """Seconds of load before the fault."""
 FROZEN_S = 15
 CUT_S = 8
+HELD_S = 8
+"""More than the 5 s after which containerd, as Debian sets it up, gives up to clear away a container without a shim."""
+SHIMS = {
+    "SIGKILL of a replica's containerd-shim": ("app", 0),
+    f"SIGKILL of a replica's containerd-shim, cleared away {HELD_S} s late": ("app", HELD_S),
+    "SIGKILL of nginx's containerd-shim": ("nginx", 0),
+}
+"""Whose it is, and how long the machine is too busy to clear its container away, by event."""
 BITE = (
     "import os, urllib.request as u; "
     "u.urlopen(u.Request('http://127.0.0.1:' + os.environ['PORT'] + '/fault/{}', method='POST'), timeout=40)"
@@ -34,6 +42,27 @@ def test_killed_process(lab: Lab, book: Book) -> None:
         row.load(load.report(), post=CLIENTS)
         row.figure("out of the balancer after (s)", found["out"])
         row.figure("ready again after (s)", found["back"])
+
+
+@pytest.mark.parametrize("event", SHIMS)
+def test_killed_shim(lab: Lab, book: Book, event: str) -> None:
+    """The process between containerd and a container; without it nobody would notice that the container ends."""
+    service, held_s = SHIMS[event]
+    with book.row(event) as row:
+        before = lab.ids()
+        (victim, *_) = lab.stack.containers(service)
+        with lab.load() as load:
+            time.sleep(CALM_S)
+            found = lab.inside("kill_shim", victim.id, str(held_s))
+        if service == "app":
+            row.load(load.report(), post=CLIENTS)
+        else:
+            # There is nobody else to answer.
+            row.load(load.report(), get=None, post=None)
+        row.holds("what clears away was held up, if it should be", bool(found["held"]) == bool(held_s))
+        row.most("started again and healthy after (s)", found["back"], 30 + held_s)
+        row.most("old processes left", found["left"], 0)
+        row.holds("all replicas serve", set(lab.stack.ask(30)) == set(before) == set(lab.ids()))
 
 
 def _failed(report: Report) -> int:
