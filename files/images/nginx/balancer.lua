@@ -236,7 +236,7 @@ function _M.init(path, list, limits)
   file:close()
   folder = path:match("^.*/")
   settings = limits
-  -- While dockerd is away nobody reads the log, and nginx waits for room in it: some 4000 lines instead of 200.
+  -- While dockerd is away nobody reads the log, and nginx waits for room in it: 3000 lines instead of 200.
   ffi.C.fcntl(1, F_SETPIPE_SZ, ffi.new("int", LOG_BYTES))
   generation = shared:incr("generation", 1, 0)
   for _, service in ipairs(list) do
