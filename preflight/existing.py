@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
+from preflight.cost import Prices
+
 Pieces = Mapping[str, list[dict[str, Any]]]
 """Things by kind, as the module ``project_pieces`` lists them."""
 
@@ -12,7 +14,7 @@ FREE = 0.0
 
 
 def price(
-    kind: str, raw: Mapping[str, Any], region: str, prices: Mapping[str, Any], elastic: Collection[str] = ()
+    kind: str, raw: Mapping[str, Any], region: str, prices: Prices, elastic: Collection[str] = ()
 ) -> float | None:
     """Look up what a thing costs.
 
@@ -34,11 +36,11 @@ def price(
         case "address":
             return float(prices["address"]["price"] * prices["hours_per_month"])
         case "snapshot":
-            return None
+            return float(prices["snapshot"]["price"] * raw["VolumeSize"])
     return FREE
 
 
-def described(pieces: Pieces, region: str, prices: Mapping[str, Any]) -> Iterator[str]:
+def described(pieces: Pieces, region: str, prices: Prices) -> Iterator[str]:
     """Say what there is, thing by thing, and what all of it costs.
 
     Args:
@@ -50,6 +52,8 @@ def described(pieces: Pieces, region: str, prices: Mapping[str, Any]) -> Iterato
         for one in things:
             cost = price(kind, one["raw"], region, prices, elastic)
             total, unknown = total + (cost or FREE), unknown or cost is None
-            shown = "no price is kept" if cost is None else f"about {cost:.2f} USD a month" if cost else "free"
+            # AWS charges for what is stored of a snapshot only.
+            about = "at most" if kind == "snapshot" else "about"
+            shown = "no price is kept" if cost is None else f"{about} {cost:.2f} USD a month" if cost else "free"
             yield f"  {kind} {one['id']}{', ' + one['about'] if one['about'] else ''}: {shown}"
     yield f"Together about {total:.2f} USD a month{', and what has no price here' if unknown else ''}."

@@ -29,7 +29,9 @@ def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
         "volume": [piece("vol-1", Size=10)],
         "address": [piece("192.0.2.1")],
         "key pair": [piece("mine")],
+        "snapshot": [piece("snap-1", VolumeSize=10)],
     }
+    kept = PRICES["snapshot"]["price"] * 10
     hours = PRICES["hours_per_month"]
     compute = PRICES["instances"]["prices"][REGION]["t2.micro"] * hours
     disk, address = PRICES["volumes"]["prices"][REGION] * 10, PRICES["address"]["price"] * hours
@@ -38,7 +40,8 @@ def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
         f"  volume vol-1: about {disk:.2f} USD a month",
         f"  address 192.0.2.1: about {address:.2f} USD a month",
         "  key pair mine: free",
-        f"Together about {compute + disk + address:.2f} USD a month.",
+        f"  snapshot snap-1: at most {kept:.2f} USD a month",
+        f"Together about {compute + disk + address + kept:.2f} USD a month.",
     ]
 
 
