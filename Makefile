@@ -32,7 +32,7 @@ step = set -eu; echo "==> $(1)"; since=$$SECONDS; $(2); echo "==> took $$((SECON
 OLD_PYTHON = import sys; sys.exit(f"Python 3.11 or newer is needed, and {sys.executable} is {sys.version.split()[0]}: \
 make PYTHON=python3.13 names another one" if sys.version_info < (3, 11) else 0)
 
-.PHONY: aws debian help rehearse up down destroy test release lint unit engine molecule live security services faults own audit clean
+.PHONY: aws debian help rehearse up down destroy test release lint unit engine molecule live refusals security services faults own audit clean
 
 help: ## Show this list
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 18
@@ -92,8 +92,11 @@ molecule: debian $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
 	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
-live: debian $(READY) ## The rehearsal and databases, with real clients; after `make engine`
-	@$(call step,live tests of the rehearsal and of databases,pytest -m docker tests/rehearsal tests/accessories tests/test_build_context.py | $(WHOLE_LINES))
+live: debian $(READY) ## The rehearsal, databases and provisioning without it, with real clients; after `make engine`
+	@$(call step,live tests of the rehearsal and of databases,pytest -m 'docker and not long' tests/rehearsal tests/accessories tests/provisioning tests/test_build_context.py | $(WHOLE_LINES))
+
+refusals: debian $(READY) ## AWS refuses each call of provision, repair, resize and destroy once, an hour
+	@$(call step,every call refused once,pytest -s -m docker tests/provisioning)
 
 own: debian $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)

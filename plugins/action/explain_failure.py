@@ -46,13 +46,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         project, region, existing = (self._task.args[name] for name in ("project", "region", "existing"))
         if "pieces" not in existing:
             yield f"What exists of {project} in {region} could not be listed: {next(messages(existing))}"
-        elif not existing["lines"]:
-            yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
-            return
-        else:
+        elif existing["lines"]:
             yield f"This exists of {project} in {region}:"
             yield from described(existing["pieces"], region, read_prices(PRICES))
+        elif not existing["unknown"]:
+            yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
+            return
         for kind, action in existing.get("unknown", {}).items():
-            yield f"Whether there is a {kind}, these credentials may not ask ({action})."
+            yield f"These credentials may not ask for any {kind} ({action})."
         yield "The same command goes on from here. This removes all of it:"
         yield "  ansible-playbook playbooks/destroy.yml -i inventories/aws"

@@ -1,0 +1,1 @@
+"""Provisioning against a moto that nobody changed."""

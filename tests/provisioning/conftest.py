@@ -1,0 +1,192 @@
+"""AWS's API by a moto that nobody changed, without a machine behind it, for the playbooks that talk to AWS alone."""
+
+from __future__ import annotations
+
+import json
+import logging
+import pickle
+import socketserver
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import pytest
+from moto.ec2.models.instances import InstanceBackend
+from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+from werkzeug.serving import make_server
+
+from rehearsal.faults import Fault, Faults
+from rehearsal.front import Front, Recorder
+from rehearsal.store import backends, put_back
+from roles.ec2.library.project_pieces import Pieces, of_dns, of_ec2, of_iam
+from tests.live_fleet import PROJECT, REGION
+from tests.live_playbook import Outcome
+
+ZONE = "example.com"
+SERVICES = {"ec2", "iam", "route53"}
+"""Whatever the playbooks change; the other services of moto hold what cannot be copied."""
+
+VARIABLES = {
+    "ec2_vpc_cidr": "10.20.0.0/16",
+    "ec2_zones": ["eu-central-1a"],
+    "ec2_dns_zone": ZONE,
+    "ec2_ssh_cidrs": ["203.0.113.7/32"],
+    "ec2_instance_policies": ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"],
+}
+"""With all that the role can make, so that it calls all that it can call."""
+
+
+class Greeter(socketserver.BaseRequestHandler):
+    """Says what a machine says whose SSH is up."""
+
+    def handle(self) -> None:
+        """Say it."""
+        self.request.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
+
+
+class Cloud:
+    """An account, and what the playbooks do with it."""
+
+    def __init__(self, folder: Path) -> None:
+        """Serve the API until the process ends.
+
+        Args:
+            folder: Where the calls are written down, and the home of who runs the playbooks.
+        """
+        self.faults = Faults()
+        self.home = folder / "home"
+        self.home.mkdir()
+        self._unused = b""
+        self._foreign: set[str] = set()
+        self._calls = folder / "calls.jsonl"
+        moto = DomainDispatcherApplication(create_backend_app)
+        front = Front(moto, lambda _: None, self.faults, Recorder(self._calls))
+        self.server = make_server("127.0.0.1", 0, front, threaded=True)
+        self.server.daemon_threads = True  # type: ignore[attr-defined]
+        logging.getLogger("werkzeug").setLevel(logging.WARNING)
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+    @property
+    def endpoint(self) -> str:
+        """Where it answers."""
+        return f"http://127.0.0.1:{self.server.port}"
+
+    def playbook(self, name: str, *arguments: str, **variables: Any) -> Outcome:
+        """Run a playbook on the controller alone: there are no machines."""
+        self._calls.unlink(missing_ok=True)
+        given = json.dumps(VARIABLES | variables)
+        command = ["ansible-playbook", f"playbooks/{name}.yml", "-i", "inventories/aws", "--limit", "localhost"]
+        return Outcome([*command, "-e", given, *arguments])
+
+    def calls(self) -> list[str]:
+        """List what the last playbook called, in order."""
+        lines = [json.loads(line) for line in self._calls.read_text().splitlines()]
+        return [f"{one['service']}:{one['action']}" for one in lines]
+
+    def client(self, service: str) -> Any:
+        """Make a client."""
+        return boto3.client(service, region_name=REGION)
+
+    def begin(self) -> None:
+        """Forget all but one hosted zone."""
+        if not self._unused:
+            self.client("route53").create_hosted_zone(Name=ZONE, CallerReference="1")
+            # The first question makes moto's memory of a service.
+            self.client("ec2").describe_instances()
+            self.client("iam").list_roles()
+            self._unused = self.keep()
+        self.put_back(self._unused)
+        self._foreign = set()
+        self._foreign = self.costly()
+
+    def keep(self) -> bytes:
+        """Remember all that there is."""
+        return pickle.dumps({name: kept for name, kept in backends().items() if name in SERVICES})
+
+    def put_back(self, kept: bytes) -> None:
+        """Go back to what was remembered."""
+        self.faults.clear()
+        put_back(pickle.loads(kept))  # noqa: S301 - written by keep
+
+    def refuse(
+        self, action: str, code: str = "Blocked", words: str = "Words of AWS.", *, nth: int = 1, count: int = 1
+    ) -> None:
+        """Let AWS refuse a call, with an error that no client tries again."""
+        self.faults.add(Fault("error", count, action, code, words, nth))
+
+    def ours(self) -> Pieces:
+        """List what destroy would find."""
+        return (
+            of_ec2(self.client("ec2"), PROJECT, {})
+            | of_iam(self.client("iam"), f"{PROJECT}-{REGION}", PROJECT, {})
+            | of_dns(self.client("route53"), ZONE, ZONE, {})
+        )
+
+    def costly(self) -> set[str]:
+        """List all that costs in the whole account, whoever made it, but for the snapshots of moto's machine images."""
+        ec2 = self.client("ec2")
+        alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+        groups = ec2.describe_instances(Filters=alive)["Reservations"]
+        found = {
+            *(str(one["InstanceId"]) for group in groups for one in group["Instances"]),
+            *(str(one["VolumeId"]) for one in ec2.describe_volumes()["Volumes"]),
+            *(str(one["PublicIp"]) for one in ec2.describe_addresses()["Addresses"]),
+            *(str(one["SnapshotId"]) for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]),
+        }
+        return found - self._foreign
+
+
+@pytest.fixture(scope="session")
+def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
+    """Serve one account to all tests."""
+    assert InstanceBackend.run_instances.__module__.startswith("moto."), "moto is patched in this process"
+    made = Cloud(tmp_path_factory.mktemp("aws"))
+    yield made
+    made.server.shutdown()
+
+
+@pytest.fixture
+def aws(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
+    """Give an account to the clients of this process and to the playbooks."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", account.endpoint)
+    monkeypatch.setenv("HOME", str(account.home))
+    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+    return account
+
+
+@pytest.fixture
+def empty(aws: Cloud) -> Cloud:
+    """Give an account with nothing but a hosted zone."""
+    aws.begin()
+    return aws
+
+
+@pytest.fixture(scope="session")
+def states() -> dict[str, bytes]:
+    """Remember accounts that are made once: one with an instance takes half a minute."""
+    return {}
+
+
+@pytest.fixture
+def provisioned(empty: Cloud, states: dict[str, bytes]) -> Cloud:
+    """Give an account with one instance and all around it."""
+    if "provisioned" not in states:
+        made = empty.playbook("provision")
+        assert made.ok, made.said
+        states["provisioned"] = empty.keep()
+    empty.put_back(states["provisioned"])
+    return empty
+
+
+@pytest.fixture
+def answering(provisioned: Cloud) -> Iterator[Cloud]:
+    """Let something answer as SSH at the address of the instance, which moto takes from 127.0.0.0/8."""
+    (address,) = provisioned.ours()["address"]
+    with socketserver.ThreadingTCPServer((address["id"], 22), Greeter) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+        thread.start()
+        yield provisioned
+        server.shutdown()
+        thread.join()

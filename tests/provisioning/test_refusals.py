@@ -1,0 +1,133 @@
+"""AWS refuses every call of provisioning, repair, resize and destroy once: nothing that costs is lost from sight."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.live_fleet import PROJECT, REGION
+from tests.live_playbook import Outcome
+from tests.provisioning.conftest import Cloud
+
+pytestmark = [pytest.mark.docker, pytest.mark.long]
+
+each_part = pytest.mark.parametrize("changing", [True, False], ids=["changes", "questions"])
+
+MEDIUM = {"ec2_instance_type": "t2.medium"}
+BEFORE = {"sts:GetCallerIdentity", "ec2:DescribeRegions"}
+"""What the inventory asks before any play: nothing is made yet."""
+
+
+def told(outcome: Outcome) -> str:
+    """Give the last error as one line of text."""
+    return " ".join(outcome.said.rpartition("[ERROR]")[2].split())
+
+
+def check(aws: Cloud, outcome: Outcome) -> str:
+    """Check that a refusal leaves nothing unseen and says what there is; give the action that was refused."""
+    said = told(outcome)
+    print(f"\n{said.partition(' Origin: ')[0]}")
+    assert "An error occurred (Blocked) when calling the " in said, outcome.said
+    assert ": Words of AWS." in said
+    assert "To change: nothing here: AWS has blocked the account" in said
+    pieces = aws.ours()
+    seen = {str(one["id"]) for things in pieces.values() for one in things}
+    assert aws.costly() <= seen
+    for one in seen:
+        assert one in said, f"{one} exists and is not named: {said}"
+    assert (f"This exists of {PROJECT} in {REGION}:" if seen else f"Nothing of {PROJECT} exists") in said
+    return said.partition("when calling the ")[2].partition(" ")[0]
+
+
+def changes(action: str) -> bool:
+    """Tell whether a call may change something."""
+    return not action.partition(":")[2].startswith(("Describe", "Get", "List"))
+
+
+def survive(aws: Cloud, playbook: str, changing: bool, **variables: Any) -> list[str]:
+    """Run a playbook in peace to learn its calls, go back, and run it as often, each time with one of them refused."""
+    kept = aws.keep()
+    peaceful = aws.playbook(playbook, **variables)
+    assert peaceful.ok, peaceful.said
+    actions = dict.fromkeys(call for call in aws.calls() if changes(call) == changing and call not in BEFORE)
+    aws.put_back(kept)
+    refused = []
+    for action in actions:
+        # The first question for instances is the inventory's.
+        aws.refuse(action, nth=2 if action == "ec2:DescribeInstances" else 1)
+        outcome = aws.playbook(playbook, **variables)
+        if not outcome.ok:
+            refused.append(check(aws, outcome))
+            assert refused[-1] == action.partition(":")[2]
+        aws.faults.clear()
+    finished = aws.playbook(playbook, **variables)
+    assert finished.ok, finished.said
+    return refused
+
+
+def instances(aws: Cloud) -> list[tuple[str, str]]:
+    """List type and state of the project's instances."""
+    return [(one["raw"]["InstanceType"], one["raw"]["State"]["Name"]) for one in aws.ours()["instance"]]
+
+
+@each_part
+def test_provisioning_goes_on_from_every_refusal(empty: Cloud, changing: bool) -> None:
+    """At the end there is one of each, however often it was interrupted."""
+    refused = survive(empty, "provision", changing)
+    assert len(refused) > 10
+    assert instances(empty) == [("t2.micro", "running")]
+    assert {kind: len(things) for kind, things in empty.ours().items() if len(things) != 1} == {"snapshot": 0}
+
+
+def test_new_profile_is_waited_for(provisioned: Cloud) -> None:
+    """IAM takes some seconds to make it known to EC2."""
+    ec2 = provisioned.client("ec2")
+    (found,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
+    ec2.disassociate_iam_instance_profile(AssociationId=found["AssociationId"])
+    words = "Value (flask-fleet) for parameter iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN"
+    provisioned.refuse("ec2:AssociateIamInstanceProfile", "InvalidParameterValue", words, count=2)
+    again = provisioned.playbook("provision")
+    assert again.ok, again.said
+    assert provisioned.calls().count("ec2:AssociateIamInstanceProfile") == 3
+
+
+@each_part
+def test_repair_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -> None:
+    """The instance was terminated by hand, its address is free, the firewall open, the key pair gone."""
+    ec2, pieces = provisioned.client("ec2"), provisioned.ours()
+    (instance,), (group,), (key,) = (pieces[kind] for kind in ("instance", "security group", "key pair"))
+    (address,) = pieces["address"]
+    ec2.modify_instance_attribute(InstanceId=instance["id"], DisableApiTermination={"Value": False})
+    ec2.disassociate_address(AssociationId=address["raw"]["AssociationId"])
+    ec2.terminate_instances(InstanceIds=[instance["id"]])
+    ec2.revoke_security_group_ingress(GroupId=group["id"], IpPermissions=group["raw"]["IpPermissions"])
+    ec2.delete_key_pair(KeyName=key["id"])
+    assert len(survive(provisioned, "provision", changing)) > 3
+    assert instances(provisioned) == [("t2.micro", "running")]
+    assert [one["id"] for one in provisioned.ours()["address"]] == [address["id"]]
+
+
+def test_resize_that_is_refused_is_undone(answering: Cloud) -> None:
+    """Whatever is refused, the instance runs as it was; with playbooks/resize.yml, which ends there."""
+    kept = answering.keep()
+    for action in ("StopInstances", "ModifyInstanceAttribute", "StartInstances"):
+        answering.put_back(kept)
+        answering.refuse(f"ec2:{action}")
+        refused = answering.playbook("resize", **MEDIUM)
+        assert check(answering, refused) == action
+        assert "and runs again as t2.micro" in told(refused)
+        assert instances(answering) == [("t2.micro", "running")]
+
+
+def test_resize_goes_on_from_every_question_that_is_refused(answering: Cloud) -> None:
+    """Then it is what it shall be."""
+    survive(answering, "provision", changing=False, **MEDIUM)
+    assert instances(answering) == [("t2.medium", "running")]
+
+
+@each_part
+def test_destroy_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -> None:
+    """The account is empty at the end but for the data."""
+    assert len(survive(provisioned, "destroy", changing, confirm=PROJECT)) > 10
+    assert {kind for kind, things in provisioned.ours().items() if things} == {"snapshot"}

@@ -1,0 +1,42 @@
+"""A life of one instance against a moto that nobody changed: what our patches mend hides no mistake of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from tests.live_fleet import PROJECT
+from tests.provisioning.conftest import Cloud
+from tests.provisioning.test_refusals import changes, check, instances, told
+
+pytestmark = pytest.mark.docker
+
+
+NO_ROLE: dict[str, Any] = {"ec2_instance_policies": []}
+
+
+def test_life_without_our_patches(empty: Cloud) -> None:
+    """Made at the second attempt, found in order, not resized because AWS refuses, destroyed at the second attempt."""
+    empty.refuse("ec2:AssociateAddress")
+    check(empty, empty.playbook("provision", **NO_ROLE))
+    assert empty.playbook("provision", **NO_ROLE).ok
+    again = empty.playbook("provision", **NO_ROLE)
+    # moto gives the tags of an address to a "vpc-elastic-ip", so that they are set at each run: rehearsal/patches.py
+    assert (again.ok, again.changed) == (True, {"localhost": 1}), again.said
+    assert [call for call in empty.calls() if changes(call)] == ["ec2:CreateTags"]
+    empty.refuse("ec2:ModifyInstanceAttribute")
+    resized = empty.playbook("provision", ec2_instance_type="t2.medium", **NO_ROLE)
+    assert "and runs again as t2.micro" in told(resized)
+    assert check(empty, resized) == "ModifyInstanceAttribute"
+    assert instances(empty) == [("t2.micro", "running")]
+    empty.refuse("ec2:ReleaseAddress")
+    check(empty, empty.playbook("destroy", confirm=PROJECT, data="delete", **NO_ROLE))
+    # As with a policy without the statement Role: docs/iam.md
+    empty.refuse("iam:*", "AccessDenied", count=100)
+    destroyed = empty.playbook("destroy", confirm=PROJECT, data="delete", **NO_ROLE)
+    assert destroyed.ok, destroyed.said
+    assert "Not asked for, because these credentials may not: instance profile and role. They cost nothing" in (
+        " ".join(destroyed.said.split())
+    )
+    assert empty.costly() == set()
