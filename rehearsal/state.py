@@ -7,6 +7,7 @@ import json
 import os
 import re
 import secrets
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -82,6 +83,9 @@ class Settings:
             "AWS_ACCESS_KEY_ID": CREDENTIAL,
             "AWS_SECRET_ACCESS_KEY": CREDENTIAL,
             "AWS_EC2_METADATA_DISABLED": "true",
+            # All of it is on this machine; some clients read the one, some the other.
+            "NO_PROXY": "*",
+            "no_proxy": "*",
         }
 
 
@@ -196,7 +200,7 @@ def exports(settings: Settings) -> str:
     Returns:
         One ``export`` per line.
     """
-    return "".join(f"export {name}={value}\n" for name, value in settings.environment().items())
+    return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.environment().items())
 
 
 def write(path: Path, text: str) -> None:

@@ -38,5 +38,7 @@ def test_environment_is_ready_for_eval(settings: Settings, state: State) -> None
         "export AWS_ACCESS_KEY_ID=rehearsal",
         "export AWS_SECRET_ACCESS_KEY=rehearsal",
         "export AWS_EC2_METADATA_DISABLED=true",
+        "export NO_PROXY='*'",
+        "export no_proxy='*'",
     ]
     assert (state.path / "env").read_text(encoding="utf-8") == exports(settings)
