@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,16 @@ pytestmark = pytest.mark.docker
 
 
 NO_ROLE: dict[str, Any] = {"ec2_instance_policies": []}
+
+
+def test_check_mode_needs_no_folder_for_the_key(empty: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a laptop that never used SSH it says what would be made, and makes nothing."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    checked = empty.playbook("provision", "--check", "--diff", **NO_ROLE)
+    assert checked.ok, checked.said
+    assert "1 x t2.micro with debian-13-amd64" in checked.said
+    assert not (tmp_path / ".ssh").exists()
+    assert empty.costly() == set()
 
 
 def test_life_without_our_patches(empty: Cloud) -> None:
