@@ -13,7 +13,7 @@ from preflight.cloud import Cloud
 from preflight.cost import with_price
 from preflight.instance_types import ARCHITECTURE
 
-PLANS = "https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/free-tier-plans.html"
+PLANS = "https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/billing-free-tier.html"
 
 PATIENCE = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
 """Whoever gets no answer is not kept waiting for what is no condition."""

@@ -8,7 +8,7 @@ from botocore.stub import Stubber
 
 from preflight import instance_types
 from roles.ec2.library.type_zones import offering_zones, region_zones
-from tests.preflight.cloud import cloud, launch, problems
+from tests.preflight.cloud import cloud, launch
 from tests.preflight.input import REGION, service
 
 pytestmark = pytest.mark.usefixtures("aws")
@@ -16,6 +16,11 @@ pytestmark = pytest.mark.usefixtures("aws")
 T2 = "t2.2xlarge, t2.large, t2.medium, t2.micro, t2.nano, t2.small, t2.xlarge"
 T3 = "t3.2xlarge, t3.large, t3.medium, t3.micro, t3.nano, t3.small, t3.xlarge"
 T3A = "t3a.2xlarge, t3a.large, t3a.medium, t3a.micro, t3a.nano, t3a.small, t3a.xlarge"
+
+
+def problems(**changes: Any) -> list[str]:
+    """Check the type and its zones."""
+    return list(instance_types.type_problems(cloud(**changes)))
 
 
 def without(*families: str, name: str) -> list[str]:

@@ -1,12 +1,20 @@
 """New instances need an image that is there and that their type can boot."""
 
+from typing import Any
+
 import boto3
 import pytest
 
-from tests.preflight.cloud import launch, problems
+from preflight.machine_image import image_problems
+from tests.preflight.cloud import cloud, launch
 from tests.preflight.input import IMAGE, REGION
 
 pytestmark = pytest.mark.usefixtures("aws")
+
+
+def problems(**changes: Any) -> list[str]:
+    """Check the image."""
+    return list(image_problems(cloud(**changes)))
 
 
 @pytest.mark.parametrize("ami", ["ami-0123456789abcdef0", "debian"])
