@@ -14,7 +14,7 @@ from preflight.variables import is_true
 
 @dataclass(frozen=True)
 class Quota:
-    """A quota of one region: service and code as Service Quotas has them, and what is counted."""
+    """A quota of one region: service and code as Service Quotas has them, and what it counts."""
 
     service: str
     code: str
@@ -23,13 +23,13 @@ class Quota:
 
 STANDARD_FAMILIES = re.compile(r"([acdhmrtz]|i[ms]?)\d")
 
-VCPUS = Quota("ec2", "L-1216C47A", "vCPUs")
+VCPUS = Quota("ec2", "L-1216C47A", "vCPU")
 """Running On-Demand Standard (A, C, D, H, I, M, R, T, Z) instances, counted in vCPUs:
 https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
 
-ADDRESSES = Quota("ec2", "L-0263D0A3", "Elastic IPs")
-VPCS = Quota("vpc", "L-F678F1CE", "VPCs")
-GROUPS = Quota("vpc", "L-E79EC296", "security groups")
+ADDRESSES = Quota("ec2", "L-0263D0A3", "Elastic IP")
+VPCS = Quota("vpc", "L-F678F1CE", "VPC")
+GROUPS = Quota("vpc", "L-E79EC296", "security group")
 """https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html"""
 
 
@@ -48,8 +48,9 @@ def room(cloud: Cloud, quota: Quota, others: int) -> int | None:
 def beyond(cloud: Cloud, quota: Quota, said: str, numbers: tuple[int, int, int], allowed: str) -> str:
     """Say that there would be too many: wanted, those of others, and room for."""
     wanted, others, free = numbers
+    counted = f"{wanted} {quota.counts}{'s' * (wanted != 1)}"
     return (
-        f"{said}: that is {wanted} {quota.counts} beside {others} others, but the account may have {others + free} in "
+        f"{said}: that is {counted} beside {others} others, but the account may have {others + free} in "
         f"{cloud.region} (quota {quota.code}); allowed is {allowed}, or a higher quota: AWS raises it on request"
     )
 

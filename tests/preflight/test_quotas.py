@@ -125,7 +125,7 @@ def test_network_of_its_own_needs_room_for_a_vpc() -> None:
     assert network_problems((VPCS, 2), (GROUPS, 100), **own) == []
     assert network_problems((VPCS, 1), (GROUPS, 100), **own) == [
         (
-            "ec2_vpc_cidr is '10.20.0.0/16': that is 1 VPCs beside 1 others, but the account may have 1 in "
+            "ec2_vpc_cidr is '10.20.0.0/16': that is 1 VPC beside 1 others, but the account may have 1 in "
             "eu-central-1 (quota L-F678F1CE); allowed is an empty one, for the default VPC, or a higher quota: AWS "
             "raises it on request"
         )
@@ -149,7 +149,7 @@ def test_security_group_needs_room() -> None:
     assert network_problems((GROUPS, 2)) == []
     (problem,) = network_problems((GROUPS, 1))
     assert problem.startswith(
-        "ec2_project is 'flask-fleet': that is 1 security groups beside 1 others, but the account may have 1 in "
+        "ec2_project is 'flask-fleet': that is 1 security group beside 1 others, but the account may have 1 in "
         "eu-central-1 (quota L-E79EC296)"
     )
     (problem,) = network_problems((VPCS, 5), (GROUPS, 2), ec2_vpc_cidr="10.20.0.0/16")
