@@ -30,6 +30,9 @@ STACK_ENVIRONMENT = (
 )
 """What compose.yml tells every service."""
 
+PATHS = ("PATH", "PYTHONPATH")
+"""What the image has a value of its own for, which another one is added to."""
+
 APP = re.compile(
     r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
 )
@@ -99,7 +102,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
     secrets = service.get("secrets", {})
     yield from secret_problems(secrets)
     if isinstance(secrets, Mapping):
-        taken = {*STACK_ENVIRONMENT, *(service.get("environment") or ())}
+        taken = {*STACK_ENVIRONMENT, *PATHS, *(service.get("environment") or ())}
         for name in sorted(taken & {str(name) for name in secrets}):
             yield f"the secret {name} has the name of an environment variable that is set: allowed is another name"
 
@@ -114,7 +117,13 @@ def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
     if not context.is_dir():
         yield f"{is_told}: there is no folder {context}"
     elif (context / "Dockerfile").is_file():
-        text = (context / "Dockerfile").read_text(encoding="utf-8", errors="replace")
+        text = (context / "Dockerfile").read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+        for name in PATHS:
+            if re.search(rf"^\s*ENV\s(?:.*\s)?{name}[= ](?!.*\${{?{name}\b)", text, re.MULTILINE | re.IGNORECASE):
+                yield (
+                    f"{is_told}: {context / 'Dockerfile'} sets {name}, and what the image brings would not be found: "
+                    f"allowed is to add to it, as in ENV {name}=lib:${name}"
+                )
         if not service.get("command") and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
             yield (
                 f"{is_told}: no line of {context / 'Dockerfile'} is FROM ${{BASE}}, the image that brings the server: "

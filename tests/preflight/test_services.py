@@ -201,7 +201,7 @@ def test_dockerfile_without_the_base_is_refused(project: Path, text: str) -> Non
 
 
 @pytest.mark.parametrize(
-    ("environment", "name"), [({}, "PORT"), ({}, "APP"), ({"DATABASE_URL": "none"}, "DATABASE_URL")]
+    ("environment", "name"), [({}, "PORT"), ({}, "APP"), ({}, "PYTHONPATH"), ({"DATABASE_URL": "none"}, "DATABASE_URL")]
 )
 def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str, str], name: str) -> None:
     """In capitals it becomes an environment variable, and one of the two values would be lost."""
@@ -212,6 +212,26 @@ def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str
             "allowed is another name"
         )
     ]
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("ENV PYTHONPATH=lib", "PYTHONPATH"),
+        ("env A=b \\\n    PATH=/srv/bin", "PATH"),
+        ("ENV PYTHONPATH lib", "PYTHONPATH"),
+        ("ENV PYTHONPATH=lib:$PYTHONPATH", None),
+        ("ENV PATH=/srv/bin:${PATH}", None),
+        ("ENV MY_PATH=lib", None),
+        ("# ENV PATH=lib", None),
+    ],
+)
+def test_dockerfile_adds_to_the_paths_of_the_image(project: Path, line: str, name: str | None) -> None:
+    """With others instead neither the server nor our package is found, which would be seen after the build only."""
+    file = project / "app/Dockerfile"
+    file.write_text(f"ARG BASE\nFROM $BASE\n{line}\n", encoding="utf-8")
+    problems = service_problems(project, service())
+    assert [f"{file} sets {name}, and" in problem for problem in problems] == [True] * bool(name)
 
 
 def test_absolute_context_is_allowed(project: Path, tmp_path: Path) -> None:

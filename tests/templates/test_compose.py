@@ -347,6 +347,14 @@ def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
     assert environment["PRICE"] == "5$$ $${HOME}"
 
 
+def test_paths_of_a_service_are_added_to_those_of_the_image(compose: Compose) -> None:
+    """Without the image's own neither the server nor the secrets would be found."""
+    given = {"PATH": "/srv/app/bin", "PYTHONPATH": "lib"}
+    environment = compose([APP | {"environment": given}])["services"]["app"]["environment"]
+    assert environment["PATH"].startswith("/srv/app/bin:/opt/venv/bin:")
+    assert environment["PYTHONPATH"] == "lib:/opt/fleet"
+
+
 def test_what_the_stack_sets_is_what_a_service_cannot_set(compose: Compose) -> None:
     """Preflight refuses these names; of two equal keys in a mapping only one would be read."""
     assert sorted(compose([APP])["services"]["app"]["environment"]) == sorted(STACK_ENVIRONMENT)
