@@ -26,7 +26,8 @@ ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
 """Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
 
 STACK_ENVIRONMENT = (
-    *("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE", "SILENCE_SECONDS"),
+    *("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE", "SERVICE"),
+    "SILENCE_SECONDS",
 )
 """What compose.yml tells every service."""
 
@@ -47,6 +48,9 @@ REQUIREMENTS = ("requirements.txt", "pyproject.toml")
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
 
+UWSGI_PORT = 8080
+"""__stack_uwsgi_port of the stack role."""
+
 LISTS = {
     "accessories": "[db]",
     "command": "[gunicorn, --threads, '8', 'shop:app']",
@@ -59,12 +63,14 @@ SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 NUMBERS = {
     "replicas": (1, MOST_REPLICAS),
     "body_bytes": WHOLE_NUMBERS["stack_body_bytes"],
+    # Below those that the kernel gives to clients, and no user but root may listen below 1024.
+    "port": (1024, 32767),
     # An hour is a long time for a WebSocket to say nothing.
     "timeout_seconds": (1, 3600),
 }
 """Smallest and largest value of what is a whole number."""
 
-FLAGS = ("internet", "streaming")
+FLAGS = ("internet", "publish", "streaming")
 
 
 def _positive_number(value: object) -> bool:
@@ -81,10 +87,16 @@ def _list_problems(service: Mapping[str, Any]) -> Iterator[str]:
             yield f"{key} is {value!r}: allowed is a list of texts, such as {example}"
 
 
-def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
+def _number_problems(service: Mapping[str, Any]) -> Iterator[str]:
     for key, (least, most) in NUMBERS.items():
         if key in service and not least <= (whole_number(service[key]) or 0) <= most:
             yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
+    if service.get("server") == "uwsgi" and whole_number(service.get("port")) == UWSGI_PORT:
+        yield f"port is {service['port']!r}, where uWSGI speaks its own protocol: allowed is another one for HTTP"
+
+
+def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
+    yield from _number_problems(service)
     if service.get("server", DEFAULTS["server"]) not in servers:
         yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:

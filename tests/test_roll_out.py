@@ -23,7 +23,8 @@ from roles.stack.action_plugins.roll_out import (
 
 def replica(number: int, **changed: Any) -> dict[str, Any]:
     """Describe a container as stack_machine does: an old one that serves, unless changed."""
-    return {"id": f"c{number}", "fresh": False, "running": True, "ready": True, "since": f"{number:04}"} | changed
+    serving = {"fresh": False, "running": True, "ready": True, "since": f"{number:04}", "port": "5000"}
+    return {"id": f"c{number}"} | serving | changed
 
 
 def replicas(old: int, fresh: int = 0) -> list[dict[str, Any]]:
@@ -76,7 +77,7 @@ def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
 def service(networks: str, *running: str) -> dict[str, Any]:
     """Describe a service: the networks that it shall be in, and those of each container that runs."""
     replicas = [replica(number, networks=one.split()) for number, one in enumerate(running)]
-    return {"wanted": 1, "networks": networks.split(), "replicas": replicas}
+    return {"wanted": 1, "networks": networks.split(), "port": "5000", "replicas": replicas}
 
 
 @pytest.mark.parametrize(
@@ -106,6 +107,28 @@ def test_nginx_reaches_the_replicas_all_the_time(
     services = {"app": app, "nginx": nginx}
     assert running_nginx_is_blind(services) is running_is_blind
     assert new_nginx_is_blind(services) is new_is_blind
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "running_finds", "new_finds", "blind"),
+    [
+        ("5000", "5001", True, True, (False, False)),
+        # To the first release whose nginx finds both, and back.
+        ("28255", "5000", False, True, (True, False)),
+        ("5000", "28255", True, False, (False, True)),
+        ("5000", "5000", False, False, (False, False)),
+    ],
+)
+def test_nginx_finds_the_replicas_at_both_ports(
+    old: str, new: str, *, running_finds: bool, new_finds: bool, blind: tuple[bool, bool]
+) -> None:
+    """While a service moves to another port, an nginx serves that looks at both."""
+    app = service("inside", "inside") | {"port": new}
+    nginx = service("inside", "inside") | {"port": "", "finds_ports": new_finds}
+    app["replicas"][0]["port"] = old
+    nginx["replicas"][0] |= {"port": "", "finds_ports": running_finds}
+    services = {"app": app, "nginx": nginx}
+    assert (running_nginx_is_blind(services), new_nginx_is_blind(services)) == blind
 
 
 @pytest.mark.parametrize(

@@ -17,6 +17,7 @@ import pytest
 from roles.stack.library.stack_machine import (
     ADMITTED,
     LOCK,
+    PORTS,
     RENDERED,
     UNFINISHED,
     Machine,
@@ -32,6 +33,7 @@ from roles.stack.library.stack_machine import (
     lock,
     locked,
     look,
+    note_ports,
     stand_in,
     strangers_to_nginx,
     try_nginx,
@@ -226,7 +228,7 @@ def test_nginx_can_read_what_an_operator_with_a_strict_umask_activates(machine: 
         path.name: path.stat().st_mode & 0o777
         for path in [machine.directory / "nginx", *machine.directory.glob("nginx/*")]
     }
-    assert modes == {"nginx": 0o755, "nginx.conf": 0o644}
+    assert modes == {"nginx": 0o755, "nginx.conf": 0o644, "ports.json": 0o644}
 
 
 def test_full_disk_leaves_both_files_of_the_release_before(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -262,6 +264,28 @@ def container(name: str, *addresses: str) -> dict[str, Any]:
     return {
         "Id": name,
         "NetworkSettings": {"Networks": {str(at): {"IPAddress": one} for at, one in enumerate(addresses)}},
+    }
+
+
+def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(
+    machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also of a release that runs a service no more, and of one that is new."""
+    docker = Docker(tmp_path / "bin", monkeypatch)
+    services = {"nginx": {}, "app": {"environment": {"PORT": "5000"}}, "api": {"environment": {"PORT": "5001"}}}
+    docker.answer("config --format", says=json.dumps({"name": "fleet", "services": services}))
+    running = [
+        {"Config": {"Labels": {"com.docker.compose.service": name}, "Env": environment}}
+        for name, environment in (("nginx", None), ("app", ["A=b=c", "PORT=28255"]), ("old", ["PORT=10001"]))
+    ]
+    docker.answer("ps --all", says="one")
+    docker.answer("inspect", says=json.dumps(running))
+    note_ports(machine, "two")
+    assert json.loads((machine.directory / PORTS).read_text()) == {
+        "nginx": [],
+        "app": [5000, 28255],
+        "api": [5001],
+        "old": [10001],
     }
 
 
@@ -329,7 +353,7 @@ def test_only_an_nginx_that_was_tried_is_found_by_the_services(
     beside = {
         "Id": "beside",
         "RestartCount": 0,
-        "Config": {"Labels": {"com.docker.compose.service": "nginx"}},
+        "Config": {"Env": [], "Labels": {"com.docker.compose.service": "nginx"}},
         "State": {"Running": True, "Restarting": False},
         "NetworkSettings": {"Networks": {"front": {"IPAddress": "172.19.0.9"}}},
     }

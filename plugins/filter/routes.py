@@ -11,6 +11,8 @@ DEFAULTS: dict[str, Any] = {
     "app": "wsgi:app",
     "host": "",
     "path": "/",
+    "port": 5000,
+    "publish": False,
     "server": "gunicorn",
     "streaming": False,
     "timeout_seconds": 30,

@@ -7,7 +7,7 @@ import pytest
 from ansible.constants import INTERNAL_STATIC_VARS
 
 from plugins.filter.sizes import SYSTEM_MIB
-from preflight.services import ANSIBLE_NAMES, bad_services, no_room, scaled, short_lock
+from preflight.services import ANSIBLE_NAMES, FLAGS, bad_services, no_room, scaled, short_lock
 from preflight.variables import known_variables
 from tests.preflight.input import service, stack
 from tests.project import ROOT
@@ -35,6 +35,7 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
         *(("replicas", value, "a whole number from 1 to 50") for value in (0, -1, 51, 1000, "three", True, 2.5, None)),
         *(("server", value, "gunicorn or uwsgi or granian") for value in ("gunicron", "", None)),
         *(("body_bytes", value, "a whole number from 1024 to 2147483647") for value in (0, 1023, 2**31, "20m", None)),
+        *(("port", value, "a whole number from 1024 to 32767") for value in (80, 32768, "http", None)),
         *(("timeout_seconds", value, "a whole number from 1 to 3600") for value in (0, 3601, "long", 1.5, None)),
         *(
             ("command", value, "a list of texts, such as [gunicorn, --threads, '8', 'shop:app']")
@@ -49,7 +50,7 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
             for value in ("lots", "128", 128, "0m", "5m", "6143k", None)
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
-        *((key, value, "true or false") for key in ("internet", "streaming") for value in ("maybe", 2, None, "")),
+        *((key, value, "true or false") for key in FLAGS for value in ("maybe", 2, None, "")),
         *(("accessories", value, "a list of texts, such as [db]") for value in ("db", None, [1], [""], {"db": 1})),
         *(
             ("pre_deploy", value, "a list of texts, such as [flask, db, upgrade]")
@@ -64,15 +65,23 @@ def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: objec
     ]
 
 
+def test_uwsgi_has_two_ports(project: Path) -> None:
+    """One for each protocol."""
+    assert service_problems(project, service(port=8080)) == []
+    (problem,) = service_problems(project, service(port="8080", server="uwsgi"))
+    assert problem.endswith("port is '8080', where uWSGI speaks its own protocol: allowed is another one for HTTP")
+
+
 @pytest.mark.parametrize(
     ("key", "value"),
     [
         *(("replicas", value) for value in (1, 50, "3")),
         *(("memory", value) for value in ("64m", "1g", "256M", "6m", "6144k")),
         *(("cpus", value) for value in ("0.5", 0.25, 2)),
-        *((key, value) for key in ("internet", "streaming") for value in (True, False, "yes", "false")),
+        *((key, value) for key in FLAGS for value in (True, False, "yes", "false")),
         *(("server", value) for value in ("gunicorn", "uwsgi", "granian")),
         *(("body_bytes", value) for value in (1024, "20971520", 2**31 - 1)),
+        *(("port", value) for value in (1024, "5000", 32767)),
         *(("timeout_seconds", value) for value in (1, "600", 3600)),
         *(("accessories", value) for value in ([], ["db"])),
         *(("pre_deploy", value) for value in ([], ["flask", "db", "upgrade"])),

@@ -9,7 +9,7 @@ import yaml
 
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
-from roles.stack.library.stack_machine import SERVER_LABEL, STATIC_LABEL
+from roles.stack.library.stack_machine import PORTS_LABEL, SERVER_LABEL, STATIC_LABEL
 from tests.project import SERVICE, engine
 from tests.templates.render import MANAGED, Renderer
 
@@ -305,13 +305,27 @@ def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int |
     assert seconds(app["healthcheck"]["timeout"]) > max(int(hang), 2)
 
 
-def test_every_service_has_a_port_of_its_own(compose: Compose) -> None:
-    """An address that passes to a container of another service then refuses what was meant for the old one."""
-    alone, beside = compose([API])["services"], compose([APP, API])["services"]
-    ports = {name: beside[name]["environment"]["PORT"] for name in ("app", "api-2")}
-    assert len(set(ports.values())) == 2
-    # Another service that comes or goes must not move it: nginx would ask at the wrong port during a roll-out.
-    assert alone["api-2"]["environment"]["PORT"] == ports["api-2"]
+def test_replica_knows_its_port_and_its_service(compose: Compose) -> None:
+    """By the name it refuses what is meant for a service that had its address before."""
+    services = compose([APP, API | {"port": 5001}])["services"]
+    told = {name: services[name]["environment"] for name in ("app", "api-2")}
+    assert {name: (one["PORT"], one["SERVICE"]) for name, one in told.items()} == {
+        "app": ("5000", "app"),
+        "api-2": ("5001", "api-2"),
+    }
+    # The roll-out reads there that this nginx finds replicas at the port that they had before.
+    assert PORTS_LABEL in services["nginx"]["labels"]
+
+
+def test_replicas_are_published_on_loopback_where_it_is_wanted(compose: Compose) -> None:
+    """Each at a port that is free; the network that this takes leads nowhere else."""
+    content = compose([APP | {"publish": True, "port": 5001}, API])
+    assert content["services"]["app"]["ports"] == ["127.0.0.1::5001"]
+    assert content["services"]["app"]["networks"] == ["app.inside", "app.published"]
+    options = content["networks"]["app.published"]["driver_opts"]
+    assert options == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
+    assert "ports" not in content["services"]["api-2"]
+    assert "api-2.published" not in content["networks"]
 
 
 def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None:

@@ -9,14 +9,13 @@ import pytest
 import yaml
 
 from plugins.filter.routes import DEFAULTS
-from roles.stack.filter_plugins.service_port import service_port
 from tests.project import ROOT, engine, load_mapping
 from tests.templates.render import MANAGED, Renderer
 
 STATIC = {"path": "/static/", "folder": "hello/static"}
 APP = {"name": "app", "path": "/"}
 API = {"name": "api-2", "path": "/api/"}
-LIVE = {"name": "live", "path": "/live", "server": "granian", "streaming": True, "timeout_seconds": 120}
+LIVE = {"name": "live", "path": "/live", "port": 5001, "server": "granian", "streaming": True, "timeout_seconds": 120}
 SHOP = {"name": "shop", "host": "example.test", "server": "uwsgi", "body_bytes": 20971520, "streaming": True}
 SEVERAL: list[dict[str, Any]] = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
 """One of each kind: static files, uwsgi, streaming, and a host of its own."""
@@ -246,7 +245,7 @@ def test_balancer_watches_every_service(conf: Conf, services: list[dict[str, Any
             service["name"],
             f"flask-fleet_{service['name']}.inside",
             str(is_uwsgi(service)).lower(),
-            "8080" if is_uwsgi(service) else str(service_port(service["name"])),
+            "8080" if is_uwsgi(service) else str(service.get("port", 5000)),
             "/readyz",
         )
         for service in services
@@ -274,6 +273,8 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     assert headers["X-Forwarded-Proto"] == "$scheme"
     assert headers["X-Real-IP"] == "$remote_addr"
     assert headers["X-Request-ID"] == "$request_id"
+    # By it a replica refuses what is meant for a service that had its address before.
+    assert headers["X-Flask-Fleet-Service"] == "$service"
     assert headers["X-Forwarded-Host"] == headers["Host"] == "$host_and_port"
     others = ("Forwarded", "Proxy", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Ssl")
     assert {headers[name] for name in others} == {'""'}

@@ -267,8 +267,7 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
         folder = tmp_path / "etc"
         folder.mkdir(exist_ok=True)
         file = folder / SERVERS[server]["file"]
-        ports = {"__stack_ports": {"app": port}, "__stack_uwsgi_port": uwsgi_port}
-        file.write_text(rendered(server, **ports), encoding="utf-8")
+        file.write_text(rendered(server, {"port": port}, __stack_uwsgi_port=uwsgi_port), encoding="utf-8")
         command = [word.replace("{{ __stack_server_folder }}", str(folder)) for word in SERVERS[server]["command"]]
         environment = {
             **os.environ,

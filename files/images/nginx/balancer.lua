@@ -42,8 +42,8 @@ local asked = setmetatable({}, { __mode = "k" })
 local ready_lists = {}
 local turns = 0
 
-local function http_request(path)
-  return "GET " .. path .. " HTTP/1.0\r\nHost: balancer\r\n\r\n"
+local function http_request(path, name)
+  return "GET " .. path .. " HTTP/1.0\r\nHost: balancer\r\nX-Flask-Fleet-Service: " .. name .. "\r\n\r\n"
 end
 
 --- Length of a text as the uwsgi protocol writes it, the lower byte first.
@@ -52,10 +52,11 @@ local function length(text)
 end
 
 --- The same request in the uwsgi protocol: kind 0, length, 0, then names and values, each after its length.
-local function uwsgi_request(path)
+local function uwsgi_request(path, name)
   local variables = {
     "REQUEST_METHOD", "GET", "REQUEST_URI", path, "PATH_INFO", path, "QUERY_STRING", "", "SERVER_PROTOCOL", "HTTP/1.0",
     "HTTP_HOST", "balancer", "SERVER_NAME", "balancer", "SERVER_PORT", "80",
+    "HTTP_X_FLASK_FLEET_SERVICE", name,
   }
   for position, text in ipairs(variables) do
     variables[position] = length(text) .. text
@@ -66,10 +67,10 @@ end
 
 --- Reads one HTTP status code from a replica.
 -- @return status code, or nil and "timeout" when it accepted the connection and gave no answer, or another error
-local function ask(address, service, timeout_ms)
+local function ask(address, port, service, timeout_ms)
   local socket = ngx.socket.tcp()
   socket:settimeouts(PROBE_TIMEOUT_MS, PROBE_TIMEOUT_MS, timeout_ms)
-  local ok, err = socket:connect(address, service.port)
+  local ok, err = socket:connect(address, port)
   if not ok then
     -- The kernel accepts for a replica that is busy or hangs: whatever this is, nobody is there.
     return nil, "no connection: " .. err
@@ -83,19 +84,49 @@ local function ask(address, service, timeout_ms)
   return line and tonumber(line:match("^HTTP/%d%.%d (%d%d%d)")), err
 end
 
+--- Asks a replica at the port of its service, and while a roll-out changes that, at those of the others too.
+local function ask_anywhere(replica, address, service, timeout_ms)
+  local status, err
+  for _, port in ipairs(service.ports) do
+    status, err = ask(address, port, service, timeout_ms)
+    if status or err == "timeout" then
+      replica.port = port
+      break
+    end
+  end
+  return status, err
+end
+
 local function served(address)
   return shared:get("served:" .. address) or 0
+end
+
+--- Reads a file that a roll-out leaves for the balancer; nil where there is none.
+local function note(name)
+  local file = io.open(folder .. name, "rb")
+  if not file then
+    return nil
+  end
+  local content = cjson.decode(file:read("*a"))
+  file:close()
+  return content
+end
+
+--- Where the replicas of a service may listen: at its own port first, then at those that it had.
+local function ports(service)
+  local found = { service.port }
+  for _, port in ipairs(not service.uwsgi and (note("ports.json") or {})[service.name] or {}) do
+    if port ~= service.port then
+      found[#found + 1] = port
+    end
+  end
+  return found
 end
 
 --- While a roll-out tries a version, the addresses that may get requests; nil at all other times.
 -- It has an end, because a roll-out may be killed.
 local function admitted()
-  local file = io.open(folder .. "admitted.json", "rb")
-  if not file then
-    return nil
-  end
-  local roll_out = cjson.decode(file:read("*a"))
-  file:close()
+  local roll_out = note("admitted.json")
   if not roll_out or roll_out.until_time < ngx.time() then
     return nil
   end
@@ -119,7 +150,8 @@ end
 
 local function probe(replica, address, service)
   local before = served(address)
-  local status, err = ask(address, service, is_out(replica) and PATIENT_TIMEOUT_MS or PROBE_TIMEOUT_MS)
+  local timeout_ms = is_out(replica) and PATIENT_TIMEOUT_MS or PROBE_TIMEOUT_MS
+  local status, err = ask_anywhere(replica, address, service, timeout_ms)
   -- A replica that goes on answering requests is busy: its readiness answer waits in the same queue.
   replica.slow = err == "timeout" and served(address) == before
   replica.timeouts = replica.slow and replica.timeouts + 1 or 0
@@ -154,7 +186,7 @@ local function addresses_where(replicas, wanted)
   local addresses = {}
   for address, replica in pairs(replicas) do
     if wanted(replica) then
-      addresses[#addresses + 1] = address .. "@" .. (replica.since or 0)
+      addresses[#addresses + 1] = address .. ":" .. replica.port .. "@" .. (replica.since or 0)
     end
   end
   table.sort(addresses)
@@ -190,6 +222,7 @@ end
 
 local function refresh(service)
   resolve(service)
+  service.ports = ports(service)
   local allowed = admitted()
   local probes = {}
   for address, replica in pairs(service.replicas) do
@@ -241,7 +274,7 @@ function _M.init(path, list, limits)
   generation = shared:incr("generation", 1, 0)
   for _, service in ipairs(list) do
     service.replicas = {}
-    service.request = (service.uwsgi and uwsgi_request or http_request)(service.ready_path)
+    service.request = (service.uwsgi and uwsgi_request or http_request)(service.ready_path, service.name)
     services[service.name] = service
   end
 end
@@ -285,12 +318,12 @@ local function ready_list(name)
   local list = ready_lists[name]
   if not list or list.joined ~= joined then
     list = { joined = joined }
-    for address, since in joined:gmatch("(%S+)@(%S+)") do
+    for address, port, since in joined:gmatch("(%S+):(%d+)@(%S+)") do
       local keys = {}
       for worker = 0, ngx.worker.count() - 1 do
         keys[#keys + 1] = busy_key(address, worker)
       end
-      list[#list + 1] = { address = address, since = tonumber(since), keys = keys, turn = 0 }
+      list[#list + 1] = { address = address, port = tonumber(port), since = tonumber(since), keys = keys, turn = 0 }
     end
     ready_lists[name] = list
   end
@@ -347,7 +380,7 @@ function _M.pick(name)
   balancer.set_timeouts(nil, nil, patience(services[name], list, tried))
   tried[chosen.address] = true
   count(chosen.address, 1)
-  assert(balancer.set_current_peer(chosen.address, services[name].port))
+  assert(balancer.set_current_peer(chosen.address, chosen.port))
 end
 
 --- log_by_lua: the request is over. upstream_addr names every replica tried and, unlike ngx.ctx,

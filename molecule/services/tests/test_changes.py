@@ -59,11 +59,11 @@ def deploy(**variables: object) -> str:
 
 @pytest.fixture
 def version_2(tmp_path: Path) -> dict[str, object]:
-    """Give the services with another version of the probe."""
+    """Give the services with another version of the probe, and at another port."""
     folder = tmp_path / "probe"
     shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     edit(folder / "probe.py", "VERSION = 1", "VERSION = 2")
-    return {"stack_services": changed(**{name: {"context": str(folder)} for name in PROBES})}
+    return {"stack_services": changed(**{name: {"context": str(folder), "port": 5001} for name in PROBES})}
 
 
 def test_data_and_requests_outlive_deploy_and_rollback(stack: Stack, version_2: dict[str, object]) -> None:

@@ -106,10 +106,21 @@ def meets(networks: Collection[str], replicas: Sequence[Replica]) -> bool:
     return not replicas or any(not set(networks).isdisjoint(one["networks"]) for one in replicas)
 
 
-def running_nginx_is_blind(services: Mapping[str, Service]) -> bool:
-    """Tell whether the nginx that serves shares no network with the replicas that are to come.
+def changes_port(services: Mapping[str, Service]) -> bool:
+    """Tell whether replicas that run listen elsewhere than those that are to come."""
+    return any(
+        replica["port"] != one["port"]
+        for name, one in services.items()
+        if name != "nginx"
+        for replica in one["replicas"]
+    )
 
-    So it is when services move to other networks. The new one, which is in them, then has to take its place first.
+
+def running_nginx_is_blind(services: Mapping[str, Service]) -> bool:
+    """Tell whether the nginx that serves would not find the replicas that are to come.
+
+    So it is when services move to other networks, or to another port and nginx is of a release that knows only one for
+    each service. The new one then has to take its place first.
 
     Args:
         services: What ``stack_machine`` says of the release to come.
@@ -118,14 +129,16 @@ def running_nginx_is_blind(services: Mapping[str, Service]) -> bool:
         Whether that is so for one of the services that run already.
     """
     nginx = services["nginx"]["replicas"]
+    if changes_port(services) and not all(one["finds_ports"] for one in nginx):
+        return True
     running = [one for name, one in services.items() if name != "nginx" and one["replicas"]]
     return not all(meets(one["networks"], nginx) for one in running)
 
 
 def new_nginx_is_blind(services: Mapping[str, Service]) -> bool:
-    """Tell whether the nginx that is to come shares no network with the replicas that run.
+    """Tell whether the nginx that is to come would not find the replicas that run.
 
-    So it is on the way back. The replicas then have to move first.
+    So it is on the way back. The replicas then have to change first.
 
     Args:
         services: What ``stack_machine`` says of the release to come.
@@ -133,6 +146,8 @@ def new_nginx_is_blind(services: Mapping[str, Service]) -> bool:
     Returns:
         Whether that is so for one of the services.
     """
+    if changes_port(services) and not services["nginx"]["finds_ports"]:
+        return True
     networks = services["nginx"]["networks"]
     return not all(meets(networks, one["replicas"]) for name, one in services.items() if name != "nginx")
 
@@ -211,7 +226,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not late:
             self._try_nginx(release)
         if running_nginx_is_blind(services):
-            self._say("nginx: the new one takes the old one's place first, to reach the services in their new networks")
+            self._say("nginx: the new one takes the old one's place first, to find the new replicas")
             self._renew_nginx(self._look(release))
         self._leave_uwsgi(release)
         self._replace_all(release)

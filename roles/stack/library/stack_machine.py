@@ -146,6 +146,10 @@ UNFINISHED = "unfinished"
 """There from the beginning of a roll-out to its end, and after it when it was killed."""
 ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
+PORTS = "nginx/ports.json"
+"""Where balancer.lua reads the ports that replicas of a service may have: a roll-out may change it."""
+PORTS_LABEL = "flask-fleet.ports"
+"""Of an nginx that reads it."""
 HOLD_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 CLOSING_S = 60
@@ -341,6 +345,12 @@ def addresses(container: dict[str, Any]) -> set[str]:
     return found - {""}
 
 
+def port(container: dict[str, Any]) -> str:
+    """Read where a container's server listens; empty for nginx."""
+    environment = dict(entry.partition("=")[::2] for entry in container["Config"]["Env"] or ())
+    return str(environment.get("PORT", ""))
+
+
 def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any]) -> dict[str, Any]:
     """Say what matters of a container.
 
@@ -350,8 +360,9 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         balancer: nginx's status.
 
     Returns:
-        Its id, name, image, networks, application server, whether it is fresh, runs and takes traffic, its health,
-        restarts, whether the kernel ended a process in it for want of memory, and start time.
+        Its id, name, image, networks, port, whether it finds replicas at two ports, application server, whether it is
+        fresh, runs and takes traffic, its health, restarts, whether the kernel ended a process in it for want of
+        memory, and start time.
     """
     labels, state = container["Config"]["Labels"], container["State"]
     known = balancer.get("services", {}).get(labels["com.docker.compose.service"], {}).get("replicas", {})
@@ -361,6 +372,8 @@ def summary(container: dict[str, Any], config_hash: str, balancer: dict[str, Any
         "name": container["Name"].lstrip("/"),
         "image": container["Config"]["Image"],
         "networks": sorted(container["NetworkSettings"]["Networks"]),
+        "port": port(container),
+        "finds_ports": PORTS_LABEL in labels,
         "server": labels.get(SERVER_LABEL, ""),
         "fresh": labels["com.docker.compose.config-hash"] == config_hash,
         "running": state["Running"] and not state["Restarting"],
@@ -399,6 +412,8 @@ def look(machine: Machine, release: str | None) -> dict[str, Any]:
             "wanted": service.get("deploy", {}).get("replicas", 1),
             "networks": sorted(config["networks"][network]["name"] for network in service["networks"]),
             "image": service["image"],
+            "port": service.get("environment", {}).get("PORT", ""),
+            "finds_ports": PORTS_LABEL in service.get("labels", {}),
             "server": service.get("labels", {}).get(SERVER_LABEL, ""),
             "static": service.get("labels", {}).get(STATIC_LABEL, ""),
             "replicas": [],
@@ -476,6 +491,23 @@ def activate(machine: Machine, release: str) -> dict[str, Any]:
     for target in targets.values():
         Path(f"{target}.new").replace(target)
     return {"changed": True}
+
+
+def note_ports(machine: Machine, release: str) -> None:
+    """Tell nginx where the replicas of each service may listen: those that run, and those of a release to come."""
+    config = machine.config(machine.directory / "releases" / release / "compose.yml")
+    ports = {name: {service.get("environment", {}).get("PORT")} for name, service in config["services"].items()}
+    for container in machine.containers(config["name"]):
+        ports.setdefault(container["Config"]["Labels"]["com.docker.compose.service"], set()).add(port(container))
+    listed = {name: sorted(int(one) for one in of_one if one) for name, of_one in ports.items()}
+    (machine.directory / "nginx").mkdir(exist_ok=True)
+    write(machine.directory / PORTS, json.dumps(listed))
+
+
+def go_live(machine: Machine, release: str) -> dict[str, Any]:
+    """Activate a release; nginx knows before where its replicas will listen."""
+    note_ports(machine, release)
+    return activate(machine, release)
 
 
 def start(machine: Machine, service: str, count: int) -> dict[str, Any]:
@@ -1171,7 +1203,7 @@ def step(machine: Machine, params: dict[str, Any]) -> dict[str, Any]:
     held = (machine, ours, params["seconds"], params["dead"])
     actions: dict[str, Callable[[], dict[str, Any]]] = {
         "look": lambda: {"changed": False} | look(machine, params["release"]),
-        "activate": lambda: activate(machine, params["release"]),
+        "activate": lambda: go_live(machine, params["release"]),
         "start": lambda: start(machine, params["service"], params["count"]),
         "wait": lambda: wait(machine, params["replicas"], params["seconds"]),
         "try_nginx": lambda: try_nginx(machine, params["seconds"]),

@@ -90,6 +90,18 @@ def read_rest(environ: Environ) -> None:
             pass
 
 
+def only_for(service: str, application: Application) -> Application:
+    """Refuse what nginx sends to another service, whose address this replica has got."""
+
+    def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
+        if environ.get("HTTP_X_FLASK_FLEET_SERVICE", service) == service:
+            return application(environ, start_response)
+        # This status has nginx ask another replica where that is safe.
+        return Response("This replica is of another service.\n", 503)(environ, start_response)
+
+    return answer
+
+
 class Wrapper:
     """The application as nginx, the health check and a stop need it."""
 

@@ -6,12 +6,12 @@ from pathlib import Path
 from _flask_fleet import logs
 from _flask_fleet.loading import load_or_explain
 from _flask_fleet.work import Work
-from _flask_fleet.wrapper import Wrapper
+from _flask_fleet.wrapper import Wrapper, only_for
 
 logs.install()
 
 application = Wrapper(
-    load_or_explain(os.environ.get("APP", "wsgi:app")),
+    only_for(os.environ.get("SERVICE", ""), load_or_explain(os.environ.get("APP", "wsgi:app"))),
     health_path=os.environ.get("HEALTH_PATH", "/healthz"),
     ready_path=os.environ.get("READY_PATH", "/readyz"),
     drain_file=Path(os.environ.get("DRAIN_FILE", "/dev/shm/draining")),  # noqa: S108 (only this container sees it)

@@ -17,7 +17,7 @@ from werkzeug.wrappers import Request, Response
 from _flask_fleet import logs
 from _flask_fleet.logs import request_id
 from _flask_fleet.work import Work
-from _flask_fleet.wrapper import Wrapper
+from _flask_fleet.wrapper import Wrapper, only_for
 
 LOGGER = logging.getLogger("app")
 
@@ -106,6 +106,17 @@ def test_one_proxy_is_believed(wrapped: Callable[..., Wrapper]) -> None:
 
     headers = {"X-Forwarded-For": "a, b", "X-Forwarded-Proto": "http, https", "X-Forwarded-Host": "c, d"}
     assert Client(wrapped(app)).get("/", headers=headers).text == "b https d"
+
+
+@pytest.mark.parametrize("path", ["/", "/readyz"])
+def test_request_for_another_service_is_refused(wrapped: Callable[..., Wrapper], path: str) -> None:
+    """The address was that service's before. Who names none asks from inside, and an nginx of before names none."""
+    client = Client(wrapped(only_for("app", answering(200))))
+    statuses = [
+        client.get(path, headers={"X-Flask-Fleet-Service": name} if name else {}).status_code
+        for name in ("api", "app", "")
+    ]
+    assert statuses == [503, 200, 200]
 
 
 class Recorded(logging.Handler):
