@@ -27,6 +27,16 @@ def test_check_mode_needs_no_folder_for_the_key(empty: Cloud, tmp_path: Path, mo
     assert empty.costly() == set()
 
 
+def test_instances_go_where_their_type_is_offered(empty: Cloud) -> None:
+    """The first zone of the region does not offer an f2.6xlarge, here as on AWS; it used to be chosen all the same."""
+    planned = empty.playbook(
+        "provision", "--check", ec2_instance_type="f2.6xlarge", ec2_zones=[], ec2_vpc_cidr="", **NO_ROLE
+    )
+    assert planned.ok, planned.said
+    assert "10 GiB in eu-central-1b, each with" in " ".join(planned.said.split())
+    assert empty.costly() == set()
+
+
 def test_life_without_our_patches(empty: Cloud) -> None:
     """Made at the second attempt, found in order, not resized because AWS refuses, destroyed at the second attempt."""
     empty.refuse("ec2:AssociateAddress")
