@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.project import ROOT, load_yaml
 from tests.templates.render import MANAGED, Renderer
 
 SWAP = "etc/systemd/system/host-swap.service.j2"
@@ -48,6 +49,12 @@ def test_swap_waits_for_nothing_that_waits_for_swap(render: Renderer) -> None:
     wanted = unit(render("host", SWAP))["Unit"]
     assert (wanted["After"], wanted["Before"]) == ("systemd-remount-fs.service", "swap.target")
     assert wanted["RequiresMountsFor"] == "/swapfile"
+
+
+def test_swap_is_on_before_packages_are_installed() -> None:
+    """With 1 GiB apt is what needs it first."""
+    parts = [task["ansible.builtin.import_tasks"] for task in load_yaml(ROOT / "roles/host/tasks/main.yml")]
+    assert parts.index("swap.yml") < parts.index("packages.yml")
 
 
 @pytest.mark.parametrize("path", ["/swapfile", "/var/swap"])

@@ -18,6 +18,7 @@ SSH_PORT = 22
 WEB_PORTS = {80, 443}
 BY_HAND = "by-hand"
 BY_HAND_PORT = 8080
+IPV6_PORT = 8081
 METADATA = "169.254.169.254"
 
 
@@ -114,16 +115,16 @@ def test_a_machine_without_a_security_group_can_have_a_list(
 
 
 @pytest.mark.long
-def test_ipv6_is_no_way_round(host: Host, outsider: Outsider) -> None:
+def test_ipv6_is_no_way_round(host: Host, outsider: Outsider, stack: Stack) -> None:
     """Whoever forgets it leaves a second front door open."""
     wanted = f"ip -6 -json address show dev {NETWORK} scope link"
     place = json.loads(host.check_output(wanted))[0]["addr_info"][0]["local"] + "%cable"
-    asked = [*WEB_PORTS, SSH_PORT, BY_HAND_PORT]
-    server = f"--unit={BY_HAND} --collect python3 -m http.server {BY_HAND_PORT} --bind ::"
-    host.check_output(f"systemd-run {server}")
+    asked = [*WEB_PORTS, SSH_PORT, IPV6_PORT]
+    host.check_output(f"systemd-run --unit={BY_HAND} --collect python3 -m http.server {IPV6_PORT} --bind ::")
     try:
+        stack.wait_for("the server serves", lambda: host.run(f"curl -sf http://127.0.0.1:{IPV6_PORT}/").rc == 0)
         with _no_firewall(host):
-            assert BY_HAND_PORT in outsider.open_ports(place, asked, "")
+            assert IPV6_PORT in outsider.open_ports(place, asked, "")
         assert outsider.open_ports(place, asked, "") == {SSH_PORT}
     finally:
         host.check_output(f"systemctl stop {BY_HAND}")
