@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from zoneinfo import available_timezones
 
 ENCRYPTED = b"$ANSIBLE_VAULT;"
 
@@ -18,6 +19,9 @@ SHORTEST_PASSWORD = 15
 SHORTEST_SECRET = 8
 """The same section's least for a password beside another factor. An app may be given one by somebody else, so no more
 is asked for."""
+
+POSIX_ZONE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?\d")
+"""How https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html begins a time zone: name and offset."""
 
 FILE_NAME = r"[A-Za-z0-9][\w.-]{0,63}"
 
@@ -180,3 +184,6 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
             yield f"environment has {name} with {value!r}, which is no text: {AS_TEXT}"
         elif "\0" in value:
             yield f"environment has {name} with a NUL character: allowed is any other text"
+        elif name == "TZ" and not (POSIX_ZONE.match(value) or value in available_timezones()):
+            # The C library takes any other for UTC, and says nothing.
+            yield f"environment has TZ with {value!r}: allowed is the name of a time zone, such as Europe/Berlin"

@@ -103,7 +103,7 @@ def test_secrets_have_to_be_a_mapping(value: object) -> None:
 )
 def test_environment_of_any_text_is_allowed(value: str) -> None:
     """What it says is the app's business."""
-    assert problems(environment={"TZ": value, "_a1": value}) == []
+    assert problems(environment={"MOTTO": value, "_a1": value}) == []
 
 
 @pytest.mark.parametrize(
@@ -130,12 +130,27 @@ def test_environment_of_any_text_is_allowed(value: str) -> None:
             {"PORT": "80"},
             f"environment has PORT, which the stack sets itself; so it does {', '.join(STACK_ENVIRONMENT)}",
         ),
+        *(
+            (
+                {"TZ": zone},
+                f"environment has TZ with {zone!r}: allowed is the name of a time zone, such as Europe/Berlin",
+            )
+            for zone in ("Berlin", "Europe/Berln", "CEST", "europe/berlin", "")
+        ),
         (["A=b"], "environment is no mapping: allowed are names with their values"),
     ],
 )
 def test_environment_that_would_not_arrive_is_refused(environment: object, said: str) -> None:
     """YAML changes some values, and of two values for one name only one arrives."""
     assert problems(environment=environment) == [f"stack_services[0] (app): {said}"]
+
+
+@pytest.mark.parametrize(
+    "zone", ["Europe/Berlin", "US/Eastern", "Asia/Calcutta", "CET", "UTC", "EST5EDT", "<+0330>-3:30"]
+)
+def test_time_zone_is_known(zone: str) -> None:
+    """Older names, too; and an offset written out."""
+    assert problems(environment={"TZ": zone}) == []
 
 
 def test_secret_that_stands_in_the_inventory_is_refused() -> None:
