@@ -69,8 +69,13 @@ def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
 def estimate(variables: Variables, prices: Prices) -> str:
     """Estimate the monthly cost in a few lines, the variables having been checked one by one."""
     region, name = variables["ec2_region"], variables["ec2_instance_type"]
-    if name not in prices["instances"]["prices"].get(region, {}) or region not in prices["volumes"]["prices"]:
+    if name not in prices["instances"]["prices"].get(region, {}):
         return f"Cost: files/prices.yml keeps no price for {name} in {region}; see aws.amazon.com/ec2/pricing/on-demand"
+    if region not in prices["volumes"]["prices"]:
+        return (
+            f"Cost: {variables['ec2_count']} x {with_price(prices, region, name)} and more: files/prices.yml keeps no "
+            f"price of disks in {region}; see aws.amazon.com/ebs/pricing"
+        )
     listed, more = list(parts(variables, prices)), list(extras(variables, prices))
     dates = [str(prices[entry]["date"]) for entry in [*(one[0] for one in listed), *(one[0] for one in more)]]
     return (

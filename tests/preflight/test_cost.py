@@ -87,8 +87,13 @@ def test_unlimited_credits_are_mentioned_where_they_are_used(changes: dict[str, 
 SIZES = ("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge")
 
 
-@pytest.mark.parametrize("region", ["eu-central-1", "eu-west-1", "us-east-1"])
-@pytest.mark.parametrize("family", ["t2", "t3", "t3a"])
+@pytest.mark.parametrize(
+    ("region", "family"),
+    [
+        *itertools.product(["eu-central-1", "eu-west-1", "us-east-1"], ["t2", "t3", "t3a"]),
+        *((region, "t3") for region in PRICES["instances"]["prices"]),
+    ],
+)
 def test_every_size_has_a_price(region: str, family: str) -> None:
     """Each size costs about twice the one before: a slip of the pen would show."""
     kept = PRICES["instances"]["prices"][region]
@@ -98,12 +103,20 @@ def test_every_size_has_a_price(region: str, family: str) -> None:
     assert cost.with_price(PRICES, region, "m7i.large") == "m7i.large"
 
 
-@pytest.mark.parametrize("changes", [{"ec2_region": "eu-north-1"}, {"ec2_instance_type": "m7i.large"}])
+@pytest.mark.parametrize("changes", [{"ec2_region": "eu-west-3"}, {"ec2_instance_type": "m7i.large"}])
 def test_price_that_is_not_kept_is_not_guessed(changes: dict[str, Any]) -> None:
     """A wrong number is worse than none."""
     said = cost.estimate(machines(**changes), PRICES)
     assert said.startswith("Cost: files/prices.yml keeps no price for ")
     assert "USD" not in said
+
+
+def test_price_of_the_instances_is_said_where_that_of_disks_is_not_kept() -> None:
+    """It is the largest part, and no sum is claimed."""
+    assert cost.estimate(machines(ec2_region="eu-north-1", ec2_instance_type="t3.micro"), PRICES) == (
+        "Cost: 1 x t3.micro (7.88 USD a month) and more: files/prices.yml keeps no price of disks in eu-north-1; see "
+        "aws.amazon.com/ebs/pricing"
+    )
 
 
 def test_every_price_has_a_date_and_a_source() -> None:
