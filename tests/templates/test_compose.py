@@ -305,6 +305,13 @@ def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int |
     assert seconds(app["healthcheck"]["timeout"]) > max(int(hang), 2)
 
 
+@pytest.mark.parametrize("given", [{}, {"timeout_seconds": 120, "streaming": True}])
+def test_health_check_knows_how_long_a_request_may_take(compose: Compose, given: dict[str, Any]) -> None:
+    """Threads that are busy for so long are no hang."""
+    app = compose([APP | given])["services"]["app"]
+    assert app["environment"]["SILENCE_SECONDS"] == str(given.get("timeout_seconds", 30))
+
+
 def test_replica_knows_its_port_and_its_service(compose: Compose) -> None:
     """By the name it refuses what is meant for a service that had its address before."""
     services = compose([APP, API | {"port": 5001}])["services"]
