@@ -37,6 +37,9 @@ AS_TEXT = "put quotes around it, or | string behind it in a template"
 REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 """A variable, or something in a variable, in a template."""
 
+LISTENING = re.compile(r"(?:^|\s)(?:-[bc]|--bind|--config)(?![\w-])")
+"""Options of gunicorn that are the stack's own."""
+
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
 
@@ -182,6 +185,11 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         elif not isinstance(value, str):
             # YAML 1.1 reads 22:30 as 1350 and 0644 as 420: what was written cannot be known any more.
             yield f"environment has {name} with {value!r}, which is no text: {AS_TEXT}"
+        elif name == "GUNICORN_CMD_ARGS" and LISTENING.search(value):
+            yield (
+                f"environment has {name} with {value!r}, and nginx would not find the server: "
+                "allowed are options other than --bind and --config, and a port of the service"
+            )
         elif "\0" in value:
             yield f"environment has {name} with a NUL character: allowed is any other text"
         elif name == "TZ" and not (POSIX_ZONE.match(value) or value in available_timezones()):

@@ -99,11 +99,12 @@ def test_secrets_have_to_be_a_mapping(value: object) -> None:
 
 
 @pytest.mark.parametrize(
-    "value", ["", "Europe/Berlin", "costs $5 and 100%", "3", "line\nbreak", '"quoted"', "\U0001f680"]
+    "value",
+    ["", "Europe/Berlin", "costs $5 and 100%", "3", "line\nbreak", '"quoted"', "\U0001f680", "--threads=8 --backlog=9"],
 )
 def test_environment_of_any_text_is_allowed(value: str) -> None:
     """What it says is the app's business."""
-    assert problems(environment={"MOTTO": value, "_a1": value}) == []
+    assert problems(environment={"MOTTO": value, "_a1": value, "GUNICORN_CMD_ARGS": value}) == []
 
 
 @pytest.mark.parametrize(
@@ -111,6 +112,16 @@ def test_environment_of_any_text_is_allowed(value: str) -> None:
     [
         ({"1A": "x"}, "environment has '1A': allowed are letters, digits and _, no digit first"),
         ({"A-B": "x"}, "environment has 'A-B': allowed are letters, digits and _, no digit first"),
+        *(
+            (
+                {"GUNICORN_CMD_ARGS": value},
+                (
+                    f"environment has GUNICORN_CMD_ARGS with {value!r}, and nginx would not find the server: "
+                    "allowed are options other than --bind and --config, and a port of the service"
+                ),
+            )
+            for value in ("--bind=0.0.0.0:80", "--threads 8 -b :80", "--config other.py")
+        ),
         ({"A": "x\0"}, "environment has A with a NUL character: allowed is any other text"),
         *(
             (yaml.safe_load(written), f"environment has A with {read}, which is no text: {AS_TEXT}")
