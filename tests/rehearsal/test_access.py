@@ -155,9 +155,9 @@ def test_only_the_projects_role_is_passed_and_only_the_named_policy_attached(
     )
     attached = {"RoleName": "flask-fleet-app", "PolicyArn": "arn:aws:iam::aws:policy/AdministratorAccess"}
     assert "iam:AttachRolePolicy on resource: role flask-fleet-app" in refused(iam_call.attach_role_policy, **attached)
-    iam_call.attach_role_policy(
-        RoleName="flask-fleet-app", PolicyArn="arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"
-    )
+    (attaching,) = (one for one in iam.read_policy()["Statement"] if one["Sid"] == "AttachPolicies")
+    (named,) = attaching["Condition"]["ArnEquals"]["iam:PolicyARN"]
+    iam_call.attach_role_policy(RoleName="flask-fleet-app", PolicyArn=named)
 
 
 def test_other_services_refuse_in_their_own_format(user: Client) -> None:
