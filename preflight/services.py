@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import math
 import re
 from collections.abc import Iterator, Mapping
@@ -13,6 +14,7 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from plugins.filter.build_context import ContextError, context_files, recipe_files
 from plugins.filter.routes import DEFAULTS
 from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
+from preflight.requirements import requirement_problems
 from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
@@ -41,9 +43,6 @@ APP = re.compile(
 
 RECIPE = "files/flask"
 """How a folder without a Dockerfile is built."""
-
-REQUIREMENTS = ("requirements.txt", "pyproject.toml")
-"""What files/flask installs: one of these."""
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
@@ -129,24 +128,29 @@ def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
     if not context.is_dir():
         yield f"{is_told}: there is no folder {context}"
     elif (context / "Dockerfile").is_file():
-        text = (context / "Dockerfile").read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
-        for name in PATHS:
-            if re.search(rf"^\s*ENV\s(?:.*\s)?{name}[= ](?!.*\${{?{name}\b)", text, re.MULTILINE | re.IGNORECASE):
-                yield (
-                    f"{is_told}: {context / 'Dockerfile'} sets {name}, and what the image brings would not be found: "
-                    f"allowed is to add to it, as in ENV {name}=lib:${name}"
-                )
-        if not service.get("command") and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
-            yield (
-                f"{is_told}: no line of {context / 'Dockerfile'} is FROM ${{BASE}}, the image that brings the server: "
-                "allowed is such a line, no Dockerfile at all, or a command that starts another server"
-            )
-    elif not any((context / name).is_file() for name in REQUIREMENTS):
-        yield f"{is_told}: in {context} is no Dockerfile, and no {' or '.join(REQUIREMENTS)} to install instead"
+        yield from (f"{is_told}: {problem}" for problem in _dockerfile_problems(service, context / "Dockerfile"))
+    elif problems := list(requirement_problems(context)):
+        yield from (f"{is_told}: {problem}" for problem in problems)
     elif named and not service.get("command") and not _is_there(context, named["module"]):
         yield (
             f"app is {app!r}: there is no {named['module'].replace('.', '/')}.py in {context}; "
             "an application that a package brings is imported by a wsgi.py there"
+        )
+
+
+def _dockerfile_problems(service: Mapping[str, Any], file: Path) -> Iterator[str]:
+    """Say what an image of this Dockerfile would lack."""
+    text = file.read_text(encoding="utf-8", errors="replace").replace("\\\n", " ")
+    for name in PATHS:
+        if re.search(rf"^\s*ENV\s(?:.*\s)?{name}[= ](?!.*\${{?{name}\b)", text, re.MULTILINE | re.IGNORECASE):
+            yield (
+                f"{file} sets {name}, and what the image brings would not be found: "
+                f"allowed is to add to it, as in ENV {name}=lib:${name}"
+            )
+    if not service.get("command") and not re.search(r"^FROM\s+\$\{?BASE\b", text, re.MULTILINE | re.IGNORECASE):
+        yield (
+            f"no line of {file} is FROM ${{BASE}}, the image that brings the server: "
+            "allowed is such a line, no Dockerfile at all, or a command that starts another server"
         )
 
 
@@ -170,7 +174,9 @@ def _is_there(context: Path, module: str) -> bool:
     if any((context / file).with_suffix(".py").is_file() or (context / file).is_dir() for file in files):
         return True
     requirements = context / "requirements.txt"
-    listed = requirements.read_text(encoding="utf-8", errors="replace") if requirements.is_file() else ""
+    raw = requirements.read_bytes() if requirements.is_file() else b""
+    is_utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+    listed = raw.decode("utf-16" if is_utf_16 else "utf-8-sig", errors="replace")
     packages = re.findall(r"^[\w.-]+", listed, re.MULTILINE)
     return names[0].lower() in {re.sub(r"[-.]", "_", name).lower() for name in packages}
 

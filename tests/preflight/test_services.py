@@ -152,7 +152,8 @@ def bare(project: Path) -> Path:
 def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None:
     """With a requirements.txt, or with a pyproject.toml."""
     assert service_problems(project, service()) == []
-    (bare / "requirements.txt").rename(bare / "pyproject.toml")
+    (bare / "requirements.txt").unlink()
+    (bare / "pyproject.toml").write_text("[project]\ndependencies = ['flask']\n", encoding="utf-8")
     assert service_problems(project, service()) == []
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 import subprocess
 import sys
@@ -17,6 +18,7 @@ PIP = (
 LOCKS = Path("/opt/fleet/servers")
 VENV = Path("/opt/venv")
 REST = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
+EDITABLE = re.compile(rb"^([ \t]*)(?:-e|--editable)[ \t=]+", re.MULTILINE)
 OTHER_FILES = re.compile(r"^\s*(?:-[rce]|--requirement|--constraint|--editable|\.|/|[\w.-]+/|file:)", re.MULTILINE)
 """What in a requirements.txt leads to other files of the folder."""
 
@@ -48,7 +50,8 @@ def wanted(folder: Path) -> list[str]:
     except tomllib.TOMLDecodeError as error:
         raise InstallError(f"{file} is no TOML: {error}") from error
     dependencies: list[str] = content.get("project", {}).get("dependencies", [])
-    return [str(folder)] if "build-system" in content else dependencies
+    is_package = content.get("tool", {}).get("poetry", {}).get("package-mode", True)
+    return [str(folder)] if "build-system" in content and is_package else dependencies
 
 
 def stands_alone(folder: Path) -> bool:
@@ -62,8 +65,20 @@ def stands_alone(folder: Path) -> bool:
     """
     requirements = folder / "requirements.txt"
     if requirements.is_file():
-        return not OTHER_FILES.search(requirements.read_text(encoding="utf-8"))
+        raw = requirements.read_bytes()
+        # As pip knows it; of another encoding only letters of ASCII matter here.
+        is_utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
+        return not OTHER_FILES.search(raw.decode("utf-16" if is_utf_16 else "utf-8", errors="replace"))
     return (folder / "pyproject.toml").is_file() and str(folder) not in wanted(folder)
+
+
+def install_copies(folder: Path) -> None:
+    """Have pip install packages that are listed as editable like others: the folder is not in the final image."""
+    for file in folder.rglob("*.txt"):
+        raw = file.read_bytes()
+        plain = EDITABLE.sub(rb"\1", raw)
+        if plain != raw:
+            file.write_bytes(plain)
 
 
 def lacking(lock: str, is_installed: Callable[[str], bool]) -> str:
@@ -97,6 +112,7 @@ def steps(folder: Path, server: str) -> Iterator[list[str]]:
     """
     done = VENV / "installed"
     if not done.exists() and (server or stands_alone(folder)):
+        install_copies(folder)
         if arguments := wanted(folder):
             yield arguments
         done.touch()

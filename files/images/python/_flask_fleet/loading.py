@@ -38,9 +38,8 @@ def load(target: str) -> Application:
     if not named:
         raise AppError(f"app is {target!r}: allowed is module:object, such as wsgi:app or shop:create_app()")
     folder = str(Path.cwd())
-    # gunicorn puts it there itself, the others do not.
-    if folder not in sys.path:
-        sys.path.insert(0, folder)
+    # gunicorn puts the first one there itself, the others do not. In the second one many keep their packages.
+    sys.path[:0] = [one for one in (folder, f"{folder}/src") if one not in sys.path]
     found = _object(_module(named["module"], target, folder), named["object"], target)
     if named["call"]:
         found = found()

@@ -42,6 +42,32 @@ def test_project_is_installed_when_it_can_be_built(tmp_path: Path, pyproject: st
     assert wanted(tmp_path) == [word.format(folder=tmp_path) for word in expected]
 
 
+def test_poetry_project_that_is_no_package_is_not_built(tmp_path: Path) -> None:
+    """Poetry refuses to build it."""
+    write(tmp_path, pyproject=PACKAGE + 'dependencies = ["flask"]\n[tool.poetry]\npackage-mode = false\n')
+    assert wanted(tmp_path) == ["flask"]
+
+
+def test_editable_packages_are_installed_as_copies(tmp_path: Path) -> None:
+    """A link into the folder of the build would lead nowhere in the image."""
+    (tmp_path / "requirements").mkdir()
+    (tmp_path / "requirements/base.txt").write_text("--editable=./lib\n", encoding="utf-8")
+    write(tmp_path, requirements="flask\n-r requirements/base.txt\n  -e .\n-e git+https://host/shop\n# -e is fine\n")
+    install.install_copies(tmp_path)
+    assert (tmp_path / "requirements/base.txt").read_text(encoding="utf-8") == "./lib\n"
+    assert (tmp_path / "requirements.txt").read_text(encoding="utf-8") == (
+        "flask\n-r requirements/base.txt\n  .\ngit+https://host/shop\n# -e is fine\n"
+    )
+
+
+def test_requirements_in_utf_16_are_read(tmp_path: Path) -> None:
+    """PowerShell's > writes it, and pip reads it."""
+    (tmp_path / "requirements.txt").write_text("-r base.txt\n", encoding="utf-16")
+    assert not stands_alone(tmp_path)
+    (tmp_path / "requirements.txt").write_text("flask\n", encoding="utf-16")
+    assert stands_alone(tmp_path)
+
+
 @pytest.mark.parametrize(("files", "said"), [({}, "has neither"), ({"pyproject": "[project"}, "is no TOML")])
 def test_nothing_to_read_is_one_sentence(tmp_path: Path, files: dict[str, str], said: str) -> None:
     """It is shown by a build, far away from the folder."""

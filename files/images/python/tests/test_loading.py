@@ -19,6 +19,7 @@ name = "shop"
 """,
     "parts/__init__.py": "",
     "parts/web.py": "def app(environ, start): return [b'web']\n",
+    "src/store/__init__.py": "def app(environ, start): return [b'store']\n",
     "needs.py": "import no_such_dependency\n",
     "ends.py": "raise SystemExit('no database')\n",
     "breaks.py": "1 / 0\n",
@@ -30,7 +31,7 @@ name = "shop"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Make the folder of an app and go there; afterwards its modules are forgotten."""
     for name, text in FILES.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", sys.path[:])
@@ -42,10 +43,16 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
 
 @pytest.mark.parametrize(
     ("target", "says"),
-    [("shop:app", b"app"), ("shop:create_app()", b"app"), ("shop:Holder.wsgi", b"app"), ("parts.web:app", b"web")],
+    [
+        ("shop:app", b"app"),
+        ("shop:create_app()", b"app"),
+        ("shop:Holder.wsgi", b"app"),
+        ("parts.web:app", b"web"),
+        ("store:app", b"store"),
+    ],
 )
 def test_application_is_found(target: str, says: bytes) -> None:
-    """An object, what a function makes, an attribute of an object, a module in a package."""
+    """An object, what a function makes, an attribute of an object, a module in a package, a package in src."""
     assert load(target)({}, print) == [says]
 
 
