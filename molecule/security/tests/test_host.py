@@ -135,7 +135,7 @@ def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) ->
         ("sshd", {"sshd_options": {"PubkeyAuthentication": "no"}}, f"{LOGIN} could not log in"),
         ("sshd", {"sshd_options": {"Port": "2222"}}, f"{LOGIN} could not log in"),
         ("sshd", {"sshd_options": {"AllowUsers": "jane@10.* bob"}}, f"{LOGIN} could not log in"),
-        ("firewall", {"firewall_ssh_cidrs": ["203.0.113.7/32"]}, "which firewall_ssh_cidrs does not have"),
+        ("firewall", {"firewall_ssh_cidrs": ["192.0.2.1/32"]}, "which firewall_ssh_cidrs does not have"),
     ],
     ids=["sshd refuses it", "nobody could log in", "another port", "other users", "not from here"],
 )
