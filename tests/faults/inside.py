@@ -151,7 +151,7 @@ def kill_shim(container: str, held_s: str) -> dict[str, float]:
         state = inspect(container)[0]["State"]
         return bool(state["StartedAt"] != before and state["Health"]["Status"] == "healthy")
 
-    until(back, patience=90)
+    until(back, patience=150)
     return {
         "held": held,
         "back": round(time.monotonic() - began, 2) if back() else NEVER_S,
