@@ -95,7 +95,7 @@ molecule: debian $(READY) ## site.yml end to end against a local EC2 of its own
 live: debian $(READY) ## The rehearsal, databases and provisioning without it, with real clients; after `make engine`
 	@$(call step,live tests of the rehearsal and of databases,pytest -m 'docker and not long' tests/rehearsal tests/accessories tests/provisioning tests/test_build_context.py | $(WHOLE_LINES))
 
-refusals: debian $(READY) ## AWS refuses each call of provision, repair, resize and destroy once, an hour
+refusals: debian $(READY) ## AWS refuses each call of provisioning and removal once, an hour or two
 	@$(call step,every call refused once,pytest -s -m docker tests/provisioning)
 
 own: debian $(READY) ## Deploy three public Flask apps from PyPI on this machine's engine, a few minutes
