@@ -12,12 +12,11 @@ from copy import copy
 from dataclasses import dataclass
 from typing import Any, Self
 
-import boto3
 import testinfra
 from testinfra.host import Host
 
 from loadgen import Load
-from tests.live_fleet import REGION
+from tests.live_fleet import client
 from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
@@ -81,7 +80,6 @@ class Stack:
         self.host = host
         self.address = host.backend.get_hostname()
         self.instance_id = host.check_output("cat /var/lib/cloud/data/instance-id")
-        self.region = REGION
         self.name, self.prefix = self.address, ""
         self.directory = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"]
         self.replicas = self.wanted()
@@ -112,7 +110,7 @@ class Stack:
     @property
     def ec2(self) -> Any:
         """A client of the EC2 API that made the instance."""
-        return boto3.client("ec2", region_name=self.region)
+        return client("ec2")
 
     def containers(self, service: str) -> list[Replica]:
         """List the running containers of a service.

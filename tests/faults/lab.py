@@ -18,10 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import boto3
-
 from loadgen import Load
 from tests.live_app import INVENTORY, OTHER_SERVER, services
+from tests.live_fleet import client
 from tests.live_stack import RATE, Stack
 from tests.project import ROOT
 
@@ -268,7 +267,7 @@ class Lab:
     @property
     def ec2(self) -> Any:
         """A client of the EC2 API."""
-        return boto3.client("ec2", region_name=self.stack.region)
+        return client("ec2")
 
     def throughput(self, url: str, clients: int, seconds: float, authorities: str = "") -> float:
         """Measure how many requests per second are answered when every client asks as soon as it was answered.
@@ -344,7 +343,7 @@ def machine(stack: Stack) -> dict[str, Any]:
     commit = subprocess.run(
         ["git", "describe", "--always", "--dirty"], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    kind = boto3.client("ec2", region_name=stack.region).describe_instances(InstanceIds=[stack.instance_id])
+    kind = client("ec2").describe_instances(InstanceIds=[stack.instance_id])
     return {
         "commit": commit.stdout.strip(),
         "machine": f"{os.cpu_count()} CPUs {model[1] if model else platform.machine()}, {memory // 2**20} GiB",
