@@ -17,11 +17,13 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from rehearsal import CREDENTIAL
 from rehearsal.faults import Fault, Faults
 from rehearsal.front import Front, Recorder
+from rehearsal.policy import Policy
 from rehearsal.store import backends, put_back
 from roles.ec2.library.project_pieces import Pieces, of_dns, of_ec2, of_iam
-from tests.live_fleet import PROJECT, REGION
+from tests.live_fleet import PROJECT, REGION, client
 from tests.live_playbook import Outcome
 
 ZONE = "example.com"
@@ -33,7 +35,7 @@ VARIABLES = {
     "ec2_zones": ["eu-central-1a"],
     "ec2_dns_zone": ZONE,
     "ec2_ssh_cidrs": ["203.0.113.7/32"],
-    "ec2_instance_policies": ["arn:aws:iam::aws:policy/AmazonSSMManagedInstanceCore"],
+    "ec2_instance_policies": ["arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"],
 }
 """With all that the role can make, so that it calls all that it can call."""
 
@@ -56,13 +58,14 @@ class Cloud:
             folder: Where the calls are written down, and the home of who runs the playbooks.
         """
         self.faults = Faults()
+        self.policy: dict[str, Any] = {}
         self.home = folder / "home"
         self.home.mkdir()
         self._unused = b""
         self._foreign: set[str] = set()
         self._calls = folder / "calls.jsonl"
         moto = DomainDispatcherApplication(create_backend_app)
-        front = Front(moto, lambda _: None, self.faults, Recorder(self._calls))
+        front = Front(moto, lambda _: None, self.faults, Recorder(self._calls), lambda: Policy(self.policy))
         self.server = make_server("127.0.0.1", 0, front, threaded=True)
         self.server.daemon_threads = True  # type: ignore[attr-defined]
         logging.getLogger("werkzeug").setLevel(logging.WARNING)
@@ -86,11 +89,12 @@ class Cloud:
         return [f"{one['service']}:{one['action']}" for one in lines]
 
     def client(self, service: str) -> Any:
-        """Make a client."""
-        return boto3.client(service, region_name=REGION)
+        """Make a client of an administrator."""
+        return client(service)
 
     def begin(self) -> None:
-        """Forget all but one hosted zone."""
+        """Forget all but one hosted zone, and allow everything."""
+        self.policy = {}
         if not self._unused:
             self.client("route53").create_hosted_zone(Name=ZONE, CallerReference="1")
             # The first question makes moto's memory of a service.
@@ -151,6 +155,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 def aws(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
     """Give an account to the clients of this process and to the playbooks."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.endpoint)
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIAL)
     monkeypatch.setenv("HOME", str(account.home))
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     return account
