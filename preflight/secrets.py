@@ -98,7 +98,7 @@ def readable_secrets(
 def changed_secrets(
     entries: object, variables: Mapping[str, Any], is_template: Callable[[object], bool], variable: str
 ) -> Iterator[str]:
-    """Find secrets whose variable holds what Ansible takes for a template: it would change them, or show a part.
+    """Find secrets that Ansible takes for a template by accident: it would change them, or show a part in an error.
 
     Args:
         entries: As for ``readable_secrets``.
@@ -113,12 +113,23 @@ def changed_secrets(
         secrets = entry.get("secrets") if isinstance(entry, Mapping) else None
         for name, written in secrets.items() if isinstance(secrets, Mapping) else ():
             for source in REFERENCE.findall(str(written)) if is_template(written) else ():
-                if is_template(_found(variables, source.split("."))):
+                value = _found(variables, source.split("."))
+                if is_template(value) and not _is_meant(str(value), variables):
                     yield (
                         f"{variable}[{position}] ({entry.get('name')}): the secret {name} comes from {source}, which "
                         "has {{, {% or {# in it, so that Ansible would change it: write !unsafe before the value of "
                         f"{source}, or put a secret together where {variable} names it"
                     )
+
+
+def _is_meant(template: str, variables: Mapping[str, Any]) -> bool:
+    """Tell whether somebody wrote a template: with variables or lookups in all of it, or raw text."""
+    if re.search(r"\{%-?\s*raw\b", template):
+        return True
+    expressions = re.findall(r"\{\{(.*?)\}\}", template, re.DOTALL)
+    known = {*variables, "lookup", "query", "q"}
+    is_all_known = all(known & {*re.findall(r"[A-Za-z_]\w*", one)} for one in expressions)
+    return bool(expressions) and is_all_known and not re.search(r"\{[%#]", template)
 
 
 def _found(variables: object, path: Iterable[str]) -> object:

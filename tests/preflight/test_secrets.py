@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from preflight.secrets import AS_TEXT, readable_secrets, readable_vaults, weak_passwords
+from preflight.secrets import AS_TEXT, changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import STACK_ENVIRONMENT, bad_services
 from preflight.variables import known_variables
 from tests.preflight.input import free_port, service
@@ -302,6 +302,24 @@ def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: st
     assert "the secret secret_key comes from vault_app_secret_key, which has {{, {% or {# in it" in said
     assert STRONG not in said
     assert value not in said
+
+
+@pytest.mark.parametrize(
+    ("value", "is_refused"),
+    [
+        *((value, True) for value in ("x{{7}}", "x{#y#}", "x{%Z", "{{ other }}{{7}}", "{{ nobody }}", "x{{")),
+        *(
+            (value, False)
+            for value in ("{{ other }}", "u:{{ other }}@h", "{{ lookup('file', '/x') }}", "{% raw %}{{7}}{% endraw %}")
+        ),
+    ],
+)
+def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> None:
+    """A variable may come from a lookup, or be put together of others."""
+    entries = [service(secrets={"key": "{{ my_key }}"})]
+    variables = {"my_key": value, "other": "abc"}
+    found = changed_secrets(entries, variables, lambda one: "{" in str(one), "stack_services")
+    assert len(list(found)) == is_refused
 
 
 def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
