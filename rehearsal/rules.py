@@ -159,7 +159,7 @@ def _from_controller(names: Names, guests: Sequence[Guest], address: str) -> Ite
     ours = f"-A {names.ingress} -m addrtype --src-type LOCAL -m conntrack --ctdir ORIGINAL"
     known = f"-A {names.controller} -m conntrack --ctstate RELATED,ESTABLISHED"
     yield f"{ours} -j {names.controller}"
-    yield f"-A {names.egress} -m conntrack --ctstate SNAT ! --ctrepldst {address} -j DROP"
+    yield f"-A {names.egress} -m conntrack --ctdir REPLY --ctstate SNAT ! --ctrepldst {address} -j DROP"
     yield f"{known} --ctrepldst {address} -j RETURN"
     yield f"{known} -j DROP"
     for guest in guests:
