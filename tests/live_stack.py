@@ -10,6 +10,7 @@ from collections.abc import Callable
 from contextlib import closing
 from copy import copy
 from dataclasses import dataclass
+from email.message import Message
 from typing import Any, Self
 
 import testinfra
@@ -49,7 +50,7 @@ class Answer:
     """An HTTP answer."""
 
     status: int
-    headers: dict[str, str]
+    headers: Message
     text: str
 
 
@@ -167,7 +168,7 @@ class Stack:
         with self.connect() as connection:
             connection.request(method, f"{self.prefix}{path}", body, named)
             response = connection.getresponse()
-            return Answer(response.status, dict(response.headers), response.read().decode())
+            return Answer(response.status, response.headers, response.read().decode())
 
     def connect(self) -> closing[http.client.HTTPConnection]:
         """Open a connection from outside.
