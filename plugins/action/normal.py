@@ -43,7 +43,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not in_background:
             self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action does
         if self._task.action.startswith(AWS) and result.get("failed") and "exception" in result:
-            hidden = find_refusal(str(result.pop("exception").event.formatted_traceback))
-            if hidden and not find_refusal(str(result["msg"])):
-                result["msg"] = f"{result['msg']}: {hidden}"
+            # A module that did not expect the error at all says nothing but its traceback.
+            said = str(result.get("msg", ""))
+            hidden = find_refusal(str(result["exception"].event.formatted_traceback))
+            if hidden and not find_refusal(said):
+                result["msg"] = ": ".join(filter(None, [said, str(hidden)]))
+            if "msg" in result:
+                del result["exception"]
         return result
