@@ -43,9 +43,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not in_background:
             self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action does
         if self._task.action.startswith(AWS) and result.get("failed") and "exception" in result:
-            # A module that did not expect the error at all says nothing but its traceback.
+            # A module that did not expect the error at all says nothing but its traceback, or writes that alone.
             said = str(result.get("msg", ""))
-            hidden = find_refusal(str(result["exception"].event.formatted_traceback))
+            traces = [str(result["exception"].event.formatted_traceback), str(result.get("module_stderr", ""))]
+            hidden = find_refusal("\n".join(traces))
             if hidden and not find_refusal(said):
                 result["msg"] = ": ".join(filter(None, [said, str(hidden)]))
             if "msg" in result:
