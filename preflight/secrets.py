@@ -85,14 +85,20 @@ def readable_secrets(
     Yields:
         A sentence for each problem.
     """
-    for position, service in enumerate(services if isinstance(services, list) else []):
-        secrets = service.get("secrets") if isinstance(service, Mapping) else None
+    for where, name, value in _written(services, variable):
+        if value and not is_hidden(value):
+            yield (
+                f"{where}: the secret {name} can be read by whoever reads the inventory: "
+                f"write a variable in its place; {KEPT_IN}"
+            )
+
+
+def _written(entries: object, variable: str) -> Iterator[tuple[str, str, object]]:
+    """List the secrets of entries: whose each is, its name, and its value as it is written."""
+    for position, entry in enumerate(entries if isinstance(entries, list) else []):
+        secrets = entry.get("secrets") if isinstance(entry, Mapping) else None
         for name, value in secrets.items() if isinstance(secrets, Mapping) else ():
-            if value and not is_hidden(value):
-                yield (
-                    f"{variable}[{position}] ({service.get('name')}): the secret {name} can be read by whoever "
-                    f"reads the inventory: write a variable in its place; {KEPT_IN}"
-                )
+            yield f"{variable}[{position}] ({entry.get('name')})", name, value
 
 
 def changed_secrets(
@@ -109,17 +115,15 @@ def changed_secrets(
     Yields:
         A sentence for each problem.
     """
-    for position, entry in enumerate(entries if isinstance(entries, list) else []):
-        secrets = entry.get("secrets") if isinstance(entry, Mapping) else None
-        for name, written in secrets.items() if isinstance(secrets, Mapping) else ():
-            for source in REFERENCE.findall(str(written)) if is_template(written) else ():
-                value = _found(variables, source.split("."))
-                if is_template(value) and not _is_meant(str(value), variables):
-                    yield (
-                        f"{variable}[{position}] ({entry.get('name')}): the secret {name} comes from {source}, which "
-                        "has {{, {% or {# in it, so that Ansible would change it: write !unsafe before the value of "
-                        f"{source}, or put a secret together where {variable} names it"
-                    )
+    for where, name, written in _written(entries, variable):
+        for source in REFERENCE.findall(str(written)) if is_template(written) else ():
+            value = _found(variables, source.split("."))
+            if is_template(value) and not _is_meant(str(value), variables):
+                yield (
+                    f"{where}: the secret {name} comes from {source}, which "
+                    "has {{, {% or {# in it, so that Ansible would change it: write !unsafe before the value of "
+                    f"{source}, or put a secret together where {variable} names it"
+                )
 
 
 def _is_meant(template: str, variables: Mapping[str, Any]) -> bool:
