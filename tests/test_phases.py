@@ -1,0 +1,109 @@
+"""What a run prints: phases for a person, every task for who asks for it."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.project import ROOT
+
+PLAYBOOK = """
+- name: Configure
+  hosts: localhost
+  connection: local
+  gather_facts: false
+  tasks:
+    - name: Do nothing
+      ansible.builtin.meta: noop
+    - name: Look
+      ansible.builtin.command: "true"
+      changed_when: false
+    - name: Change
+      ansible.builtin.command: "true"
+      changed_when: true
+    - name: Say where to look
+      ansible.builtin.debug:
+        msg: http://localhost:7151
+    - name: Say it of each
+      ansible.builtin.debug:
+        msg: "{{ item }} serves"
+      loop: [web, api]
+    - name: Say more
+      ansible.builtin.debug:
+        msg: "first\\nsecond"
+    - name: Wait
+      ansible.builtin.command: sleep {{ seconds | default(0) }}
+      changed_when: false
+    - name: Fail
+      ansible.builtin.fail:
+        msg: the reason
+      when: fails | default(false)
+"""
+
+
+Run = Callable[..., list[str]]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Give a function that runs the playbook with some arguments."""
+    playbook = tmp_path / "playbook.yml"
+    playbook.write_text(PLAYBOOK)
+
+    def once(*arguments: str) -> list[str]:
+        command = ["ansible-playbook", str(playbook), "-i", "localhost,", *arguments]
+        command += ["-e", f"ansible_python_interpreter={sys.executable}"]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+        assert done.returncode == (2 if "fails=true" in arguments else 0), done.stdout + done.stderr
+        return (done.stdout + done.stderr).splitlines()
+
+    return once
+
+
+def test_phase_is_two_lines_and_messages_are_whole(run: Run) -> None:
+    """What is neither a phase nor a message to the reader needs -v."""
+    lines = run()
+    # On a busy machine tasks are named for taking long.
+    said = [line for line in lines[: lines.index("")] if not line.startswith("  ")]
+    assert said == [
+        "Configure",
+        "localhost: http://localhost:7151",
+        "localhost: web serves",
+        "localhost: api serves",
+        "localhost:",
+        "first",
+        "second",
+    ]
+    assert any(re.fullmatch(r"  1 changed, \d+ s", line) for line in lines)
+    assert lines[-1].startswith("took ")
+
+
+def test_task_that_takes_long_is_named(run: Run) -> None:
+    """So that a person sees what a phase waits for."""
+    assert any(re.fullmatch(r"  Wait: \d+ s", line) for line in run("-e", "seconds=5"))
+
+
+def test_failure_names_task_and_reason(run: Run) -> None:
+    """As Ansible prints it."""
+    printed = "\n".join(run("-e", "fails=true"))
+    assert "TASK [Fail]" in printed
+    assert "the reason" in printed
+
+
+def test_every_task_is_printed_with_v(run: Run) -> None:
+    """As Ansible prints it."""
+    printed = "\n".join(run("-v"))
+    assert "TASK [Look]" in printed
+    assert "TASK [Change]" in printed
+
+
+def test_changes_are_named_with_diff(run: Run) -> None:
+    """They are what a comparison is made for."""
+    printed = "\n".join(run("--diff"))
+    assert "TASK [Look]" not in printed
+    assert "TASK [Change]" in printed
