@@ -140,7 +140,7 @@ def ignore_patterns(file: Path) -> list[Pattern]:
             patterns.append(Pattern(clean, is_exception, _matcher(clean)))
         except re.error:
             clean = ""
-        if not clean:
+        if not clean or (is_exception and clean == "/"):
             raise ContextError(f"{file}: {line!r} is no pattern; see https://docs.docker.com/build/concepts/context/")
     return patterns
 
