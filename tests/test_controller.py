@@ -1,6 +1,7 @@
 """What a machine needs to be the controller: for AWS any system with Python 3.11 and SSH, for the rehearsal Debian."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -58,3 +59,36 @@ def test_make_uses_the_configuration_also_where_everybody_may_write(tmp_path: Pa
     ran = make(folder, "--file", "show.mk", "show")
     assert "DEFAULT_FORKS" in ran.stdout, ran.stdout + ran.stderr
     assert "= 17" in ran.stdout
+
+
+@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/status.yml", "playbooks/rehearsal.yml"])
+def test_run_from_another_folder_says_how(tmp_path: Path, playbook: str) -> None:
+    """Ansible reads its settings where it is started, and found neither roles nor plugins elsewhere."""
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        str(ROOT / playbook),
+        f"--inventory={ROOT}/inventories/local",
+    ]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
+    environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "HOME": str(tmp_path)}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert run.returncode != 0
+    assert run.stdout.strip() == "", run.stdout
+    errors = [line for line in run.stderr.splitlines() if line.startswith("[ERROR]")]
+    assert len(errors) == 1, run.stderr
+    assert errors[0].endswith(
+        f"run `export ANSIBLE_CONFIG={shlex.quote(str(ROOT / 'ansible.cfg'))}`, then the same command again"
+    )
+
+
+def test_run_from_another_folder_works_when_the_settings_are_named(tmp_path: Path) -> None:
+    """By the command that the message says."""
+    command = [
+        str(Path(sys.executable).with_name("ansible-playbook")),
+        str(ROOT / "playbooks/preflight.yml"),
+        f"--inventory={ROOT}/inventories/local",
+        "--extra-vars=stack_servces=[]",
+    ]
+    environment = os.environ | {"ANSIBLE_HOME": str(tmp_path), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
+    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "stack_servces is no variable of this project; did you mean stack_services?" in run.stdout + run.stderr

@@ -105,6 +105,17 @@ def test_play_says_what_it_needs(playbook: Path) -> None:
         assert local or play.get("any_errors_fatal") is True, f"{play['name']}: any_errors_fatal is not true"
 
 
+@each_playbook
+def test_playbook_begins_with_the_settings(playbook: Path) -> None:
+    """Before a role or plugin that Ansible finds by its settings alone."""
+    first = load_yaml(playbook)[0]
+    if "hosts" not in first:
+        assert first["ansible.builtin.import_playbook"] in {"machines.yml", "preflight.yml"}
+    else:
+        assert first["tasks"][0]["ansible.builtin.import_tasks"] == "settings/read.yml"
+        assert not first.keys() & {"pre_tasks", "roles"}
+
+
 @pytest.mark.parametrize("path", YAML_FILES, ids=relative)
 def test_no_failure_is_ignored_and_no_secret_is_shown(path: Path) -> None:
     """ignore_errors hides what nobody expected (failed_when names what is expected); no_log is never switched off."""
