@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.project import ROLES, load_mapping, load_yaml, tasks
+from tests.project import ROLES, ROOT, load_mapping, load_yaml, tasks
 
 TYPES: dict[str, tuple[type, ...]] = {
     "bool": (bool,),
@@ -33,8 +33,18 @@ def entry_points(role: Path) -> dict[str, Any]:
 
 
 def options(role: Path) -> dict[str, Any]:
-    """Return the options of all entry points of a role."""
-    return {name: option for entry in entry_points(role).values() for name, option in entry.get("options", {}).items()}
+    """Return the options that all entry points of a role have: its variables."""
+    return dict(entry_points(role)["main"]["options"])
+
+
+def verb_options(role: Path) -> dict[str, Any]:
+    """Return what single entry points of a role take beside them, by ``-e``."""
+    return {
+        name: option
+        for entry in entry_points(role).values()
+        for name, option in entry["options"].items()
+        if name not in options(role)
+    }
 
 
 def nested(prefix: str, specification: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -98,7 +108,7 @@ def test_specification_says_what_the_role_is_for(role: Path) -> None:
 @each_role
 def test_every_option_is_described_and_typed(role: Path) -> None:
     """Without a type nothing is validated; without a description nobody knows what to write."""
-    for name, option in nested("", options(role)):
+    for name, option in nested("", options(role) | verb_options(role)):
         description = option.get("description")
         sentences = description if isinstance(description, list) else [description]
         assert all(isinstance(sentence, str) and sentence.strip() for sentence in sentences), (
@@ -117,6 +127,15 @@ def test_specification_and_defaults_agree(role: Path) -> None:
     defaults = load_mapping(role / "defaults/main.yml")
     assert specified.keys() == defaults.keys()
     assert specified == defaults
+
+
+def test_what_the_documents_pass_by_e_is_specified() -> None:
+    """A variable that no specification has is checked by nothing, and `ansible-doc -t role` does not show it."""
+    documents = [ROOT / "README.md", *(ROOT / "docs").glob("*.md")]
+    passed = {name for path in documents for name in re.findall(r"-e '?([a-z_]+)=", path.read_text(encoding="utf-8"))}
+    specified = {name for role in ROLES for name in options(role) | verb_options(role)}
+    # scale.yml takes the names of services.
+    assert passed - specified == {"app"}
 
 
 @each_role

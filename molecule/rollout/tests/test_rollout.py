@@ -169,9 +169,9 @@ def test_a_deploy_that_does_not_build_lets_the_next_in(host: Host, stack: Stack,
 
 def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
     """Visitors are told to come back; a monitor that asks for the health is not alarmed."""
-    assert _playbook("maintenance", "--extra-vars", "on=true").returncode == 0
+    assert _playbook("maintenance", "--extra-vars", "maintenance=true").returncode == 0
     closed, healthy = stack.get("/"), stack.get("/healthz")
-    assert _playbook("maintenance", "--extra-vars", "on=false").returncode == 0
+    assert _playbook("maintenance", "--extra-vars", "maintenance=false").returncode == 0
     assert (closed.status, healthy.status) == (503, 200)
     assert closed.headers["Retry-After"]
     assert "Back soon" in closed.text
