@@ -27,8 +27,9 @@ def told(outcome: Outcome) -> str:
 def check(aws: Cloud, outcome: Outcome) -> str:
     """Check that a refusal leaves nothing unseen and says what there is; give the action that was refused."""
     said = told(outcome)
-    print(f"\n{said.partition(' Origin: ')[0]}")
     assert "An error occurred (Blocked) when calling the " in said, outcome.said
+    action = said.partition("when calling the ")[2].partition(" ")[0]
+    print(f"\n{action}: {said.partition('It failed at: ')[2][:200]}", end="", flush=True)
     assert ": Words of AWS." in said
     assert "To change: nothing here: AWS has blocked the account" in said
     pieces = aws.ours()
@@ -37,7 +38,7 @@ def check(aws: Cloud, outcome: Outcome) -> str:
     for one in seen:
         assert one in said, f"{one} exists and is not named: {said}"
     assert (f"This exists of {PROJECT} in {REGION}:" if seen else f"Nothing of {PROJECT} exists") in said
-    return said.partition("when calling the ")[2].partition(" ")[0]
+    return action
 
 
 def changes(action: str) -> bool:
