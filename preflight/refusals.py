@@ -20,6 +20,7 @@ ENCODED = re.compile(r"\s*Encoded authorization failure message: \S+")
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
+AGAIN = "nothing: somebody else, or AWS, stopped or terminated it meanwhile; run it again"
 CREDENTIALS = "the credentials (AWS_PROFILE): log in again"
 LATER = "nothing: AWS itself is in trouble, or asked too often; run it again in some minutes"
 PLACE = "ec2_zones or ec2_instance_type, or try it again later"
@@ -33,6 +34,8 @@ ADVICE = {
     "DependencyViolation": "nothing here: something that these playbooks did not make still uses it; remove that first",
     "ExpiredToken": CREDENTIALS,
     "InstanceLimitExceeded": f"ec2_count or ec2_instance_type, {REQUEST_QUOTA} ({VCPUS.code})",
+    "IncorrectInstanceState": AGAIN,
+    "IncorrectState": AGAIN,
     "InsufficientAddressCapacity": "ec2_elastic_ip: false, or try it again later",
     "InsufficientFreeAddressesInSubnet": "ec2_zones, or ec2_vpc_cidr for a larger network of the project's own",
     "InsufficientInstanceCapacity": PLACE,
@@ -41,6 +44,8 @@ ADVICE = {
     "InvalidAMIID.NotFound": "ec2_ami_id",
     "InvalidAMIID.Unavailable": "ec2_ami_id",
     "InvalidClientTokenId": CREDENTIALS,
+    "InvalidInstanceID": AGAIN,
+    "InvalidInstanceID.NotFound": AGAIN,
     "InvalidInstanceType": "ec2_instance_type",
     "InvalidKey.Format": "ec2_private_key_file",
     "InvalidSubnet.Conflict": "ec2_vpc_cidr",
