@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 from moto.core.utils import utcnow
 from moto.ec2.models import ec2_backends
@@ -13,6 +14,9 @@ from moto.ec2.models.security_groups import SecurityGroup, SecurityGroupRule
 
 from rehearsal.rules import Guest, Rule
 from rehearsal.sizing import Size, size_of
+
+TERMINATE = Instance.terminate
+"""moto's own: rehearsal/patches.py, which imports this module, replaces it later."""
 
 CODES = {"pending": 0, "running": 16, "shutting-down": 32, "terminated": 48, "stopping": 64, "stopped": 80}
 """AWS's number of each instance state."""
@@ -52,6 +56,18 @@ class MotoInstance:
     def reclaim(self) -> None:
         """Terminate it as if AWS wanted it back; protection does not help."""
         self.raw.terminate()
+
+    def give_back(self) -> Any:
+        """Give back its addresses, interfaces and disks; Elastic IPs stay allocated.
+
+        Returns:
+            Its state before, as moto's own order to terminate does.
+        """
+        backend = self.raw.ec2_backend
+        for address in list(backend.addresses):
+            if address.instance_id == self.id:
+                backend.disassociate_address(address=address.public_ip)
+        return TERMINATE(self.raw)
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Change the EC2 state.

@@ -49,6 +49,10 @@ class Instance(Protocol):
         """Whether ``poweroff`` inside terminates it."""
         ...
 
+    def give_back(self) -> object:
+        """Give back its addresses, interfaces and disks; what it returns is of no use here."""
+        ...
+
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Change the EC2 state.
 
@@ -161,7 +165,7 @@ class Fleet:
             if instance.state == "pending":
                 self._submit(instance, lambda: self._create_and_boot(instance, machine))
             else:
-                instance.become("terminated", SERVER_ERROR, "its container is gone")
+                self._submit(instance, lambda: self._end(instance, machine, SERVER_ERROR, "its container is gone"))
         elif machine.rebooting:
             self._submit(instance, lambda: self._reboot(instance, machine))
         elif instance.state in unfinished:
@@ -322,12 +326,18 @@ class Fleet:
         """Show a failure as EC2 does: an instance that never ran is terminated, another one stopped."""
         machine = self.machines[instance.id]
         if instance.state == "pending" and not (machine.directory / "ran").exists():
-            machine.destroy()
-            instance.become("terminated", SERVER_ERROR, reason)
+            self._end(instance, machine, SERVER_ERROR, reason)
         elif instance.state in {"pending", "running", "stopping"}:
             instance.become("stopped", SERVER_ERROR, reason)
         elif instance.state == "shutting-down":
             instance.become("terminated", SERVER_ERROR, reason)
+
+    @staticmethod
+    def _end(instance: Instance, machine: Machine, code: str, reason: str) -> None:
+        """Let an instance end that nobody ordered to terminate."""
+        machine.destroy()
+        instance.give_back()
+        instance.become("terminated", code, reason)
 
     def _create_and_boot(self, instance: Instance, machine: Machine) -> None:
         self._linger(instance)
@@ -392,8 +402,7 @@ class Fleet:
             machine.start()
             self._boot(instance, machine)
         elif code in {0, 130} and instance.terminates_on_shutdown:
-            machine.destroy()
-            instance.become("terminated", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
+            self._end(instance, machine, "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
         elif code in {0, 130}:
             instance.become("stopped", "Client.InstanceInitiatedShutdown", "Instance initiated shutdown")
         else:

@@ -253,16 +253,14 @@ class LifeHooks:
         _require(instance, "running")
         self.fleet.reboot(MotoInstance(instance))
 
-    def terminate(self, original: Original, instance: Instance) -> Any:
-        """Remove an instance; its Elastic IPs stay allocated."""
+    def terminate(self, _original: Original, instance: Instance) -> Any:
+        """Remove an instance."""
         if instance.state in {"terminated", "shutting-down"}:
             return instance.instance_state
-        for address in list(instance.ec2_backend.addresses):
-            if address.instance_id == instance.id:
-                instance.ec2_backend.disassociate_address(address=address.public_ip)
-        previous = original(instance)
+        ours = MotoInstance(instance)
+        previous = ours.give_back()
         if instance.id in self.fleet.machines:
-            self.fleet.terminate(MotoInstance(instance))
+            self.fleet.terminate(ours)
         return previous
 
     def modify_attribute(self, original: Original, backend: EC2Backend, instance_id: str, key: str, value: Any) -> Any:
@@ -390,10 +388,15 @@ class AddressHooks:
             raise EC2ClientError("AddressLimitExceeded", "The maximum number of addresses has been reached.")
         return original(backend, "vpc", address or free, tags)
 
-    def associate(self, original: Original, backend: EC2Backend, *args: Any, **kwargs: Any) -> Any:
-        """Point an Elastic IP to an instance."""
+    def associate(
+        self, original: Original, backend: EC2Backend, instance: Instance | None = None, *args: Any, **kwargs: Any
+    ) -> Any:
+        """Point an Elastic IP to an instance, if it is not on its way up or gone."""
+        if instance is not None and instance.state in {"pending", "shutting-down", "terminated"}:
+            message = f"The {instance.state} instance '{instance.id}' is not in a valid state for this operation."
+            raise EC2ClientError("InvalidInstanceID", message)
         before = _holders(backend)
-        address = original(backend, *args, **kwargs)
+        address = original(backend, instance, *args, **kwargs)
         self._follow(before, address)
         return address
 

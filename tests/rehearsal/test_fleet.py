@@ -26,10 +26,15 @@ class FakeInstance:
     terminates_on_shutdown: bool = False
     seen: list[str] = field(default_factory=list)
     reason: str = ""
+    gave_back: bool = False
 
     def reclaim(self) -> None:
         """Note it."""
         self.seen.append("reclaimed")
+
+    def give_back(self) -> None:
+        """Note it."""
+        self.gave_back = True
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Note the state."""
@@ -136,7 +141,7 @@ def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: Fak
     fleet.settle(["i-1"])
     assert instance.state == "terminated"
     assert instance.reason == "Server.InternalError: the container ended with exit code 32"
-    assert machine.done[-1] == "destroy"
+    assert (machine.done[-1], instance.gave_back) == ("destroy", True)
 
 
 def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
@@ -148,6 +153,7 @@ def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeM
     fleet.settle(["i-1"])
     assert (running.state, running.reason) == ("stopped", "Server.InternalError: no memory")
     assert "destroy" not in machine.done
+    assert not running.gave_back
 
 
 def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
@@ -200,13 +206,14 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
     fleet.settle(["i-1"])
     assert (running.state, machine.done) == (end.state, end.done)
+    assert running.gave_back == (end.state == "terminated")
 
 
 @pytest.mark.parametrize(
     ("state", "there", "after", "done"),
     [
         ("running", True, "running", []),
-        ("running", False, "terminated", []),
+        ("running", False, "terminated", ["destroy"]),
         ("stopped", True, "stopped", []),
         ("pending", True, "running", ["resize 1024", "start"]),
         ("pending", False, "running", ["create flask-fleet/instance:abc 1024", "start"]),

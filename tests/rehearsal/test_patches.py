@@ -162,6 +162,7 @@ def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
     assert [describe(ec2, each)["PublicIpAddress"] for each in (one, two)] == ["10.99.0.4", "10.99.255.1"]
     assert [fleet.machines[each["InstanceId"]].extra_addresses for each in (one, two)] == [set(), {"10.99.255.1"}]
     ec2.terminate_instances(InstanceIds=[two["InstanceId"]])
+    refused("InvalidInstanceID", ec2.associate_address, InstanceId=two["InstanceId"], **associate)
     assert "AssociationId" not in ec2.describe_addresses()["Addresses"][0]
 
 

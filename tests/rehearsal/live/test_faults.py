@@ -35,12 +35,14 @@ def test_capacity_and_throttling_are_errors_of_the_api(lab: Lab) -> None:
 
 
 def test_boot_that_fails(lab: Lab) -> None:
-    """boto3's waiter gives up at once, and the reason is there."""
+    """boto3's waiter gives up at once, the reason is there, and no disk is left."""
     lab.command("fault", "add", "boot")
     instance = lab.run(wait=False)
     with pytest.raises(WaiterError, match="terminal failure"):
         lab.ec2.get_waiter("instance_running").wait(InstanceIds=[instance])
     assert lab.describe(instance)["StateReason"]["Code"] == "Server.InternalError"
+    of_instance = [{"Name": "attachment.instance-id", "Values": [instance]}]
+    assert lab.ec2.describe_volumes(Filters=of_instance)["Volumes"] == []
 
 
 def test_instance_is_taken_away_like_a_spot_instance(lab: Lab) -> None:
