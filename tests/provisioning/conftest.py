@@ -40,6 +40,18 @@ VARIABLES = {
 """With all that the role can make, so that it calls all that it can call."""
 
 
+def costly(ec2: Any) -> set[str]:
+    """List all that costs in the whole account, whoever made it, but for the snapshots of moto's machine images."""
+    alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
+    groups = ec2.describe_instances(Filters=alive)["Reservations"]
+    return {
+        *(str(one["InstanceId"]) for group in groups for one in group["Instances"]),
+        *(str(one["VolumeId"]) for one in ec2.describe_volumes()["Volumes"]),
+        *(str(one["PublicIp"]) for one in ec2.describe_addresses()["Addresses"]),
+        *(str(one["SnapshotId"]) for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]),
+    }
+
+
 class Greeter(socketserver.BaseRequestHandler):
     """Says what a machine says whose SSH is up."""
 
@@ -129,17 +141,8 @@ class Cloud:
         )
 
     def costly(self) -> set[str]:
-        """List all that costs in the whole account, whoever made it, but for the snapshots of moto's machine images."""
-        ec2 = self.client("ec2")
-        alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
-        groups = ec2.describe_instances(Filters=alive)["Reservations"]
-        found = {
-            *(str(one["InstanceId"]) for group in groups for one in group["Instances"]),
-            *(str(one["VolumeId"]) for one in ec2.describe_volumes()["Volumes"]),
-            *(str(one["PublicIp"]) for one in ec2.describe_addresses()["Addresses"]),
-            *(str(one["SnapshotId"]) for one in ec2.describe_snapshots(OwnerIds=["self"])["Snapshots"]),
-        }
-        return found - self._foreign
+        """List all that costs and was not there at the beginning."""
+        return costly(self.client("ec2")) - self._foreign
 
 
 @pytest.fixture(scope="session")
