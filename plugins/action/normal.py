@@ -43,12 +43,14 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if not in_background:
             self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action does
         if self._task.action.startswith(AWS) and result.get("failed") and "exception" in result:
-            # A module that did not expect the error at all says nothing but its traceback, or writes that alone.
-            said = str(result.get("msg", ""))
+            # A module that did not expect the error at all says nothing but its traceback, or writes that alone, of
+            # which Ansible says that it is no JSON.
+            said = "" if "module_stderr" in result else str(result.get("msg", ""))
             traces = [str(result["exception"].event.formatted_traceback), str(result.get("module_stderr", ""))]
             hidden = find_refusal("\n".join(traces))
             if hidden and not find_refusal(said):
                 result["msg"] = ": ".join(filter(None, [said, str(hidden)]))
+                result.pop("module_stderr", None)
             if "msg" in result:
                 del result["exception"]
         return result

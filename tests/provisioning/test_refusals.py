@@ -31,6 +31,7 @@ def check(aws: Cloud, outcome: Outcome) -> str:
     action = said.partition("when calling the ")[2].partition(" ")[0]
     print(f"\n{action}: {said.partition('It failed at: ')[2][:200]}", end="", flush=True)
     assert ": Words of AWS." in said
+    assert "Module result" not in said, "Ansible's words for a traceback instead of an answer"
     assert "To change: nothing here: AWS has blocked the account" in said
     pieces = aws.ours()
     seen = {str(one["id"]) for things in pieces.values() for one in things}
