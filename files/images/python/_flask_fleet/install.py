@@ -18,7 +18,7 @@ PIP = (
 LOCKS = Path("/opt/fleet/servers")
 VENV = Path("/opt/venv")
 REST = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
-EDITABLE = re.compile(rb"^([ \t]*)(?:-e|--editable)[ \t=]+", re.MULTILINE)
+EDITABLE = re.compile(r"^([ \t]*)(?:-e|--editable)[ \t=]+", re.MULTILINE)
 OTHER_FILES = re.compile(r"^\s*(?:-[rce]|--requirement|--constraint|--editable|\.|/|[\w.-]+/|file:)", re.MULTILINE)
 """What in a requirements.txt leads to other files of the folder."""
 
@@ -54,6 +54,13 @@ def wanted(folder: Path) -> list[str]:
     return [str(folder)] if "build-system" in content and is_package else dependencies
 
 
+def _read(file: Path) -> tuple[str, str]:
+    """Read what is for pip, which knows UTF-16 by its first bytes; of another encoding only ASCII matters here."""
+    raw = file.read_bytes()
+    encoding = "utf-16" if raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "utf-8"
+    return raw.decode(encoding, errors="surrogateescape"), encoding
+
+
 def stands_alone(folder: Path) -> bool:
     """Tell whether these two files are all that pip needs, so that another change of the app installs nothing again.
 
@@ -65,20 +72,17 @@ def stands_alone(folder: Path) -> bool:
     """
     requirements = folder / "requirements.txt"
     if requirements.is_file():
-        raw = requirements.read_bytes()
-        # As pip knows it; of another encoding only letters of ASCII matter here.
-        is_utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-        return not OTHER_FILES.search(raw.decode("utf-16" if is_utf_16 else "utf-8", errors="replace"))
+        return not OTHER_FILES.search(_read(requirements)[0])
     return (folder / "pyproject.toml").is_file() and str(folder) not in wanted(folder)
 
 
 def install_copies(folder: Path) -> None:
     """Have pip install packages that are listed as editable like others: the folder is not in the final image."""
     for file in folder.rglob("*.txt"):
-        raw = file.read_bytes()
-        plain = EDITABLE.sub(rb"\1", raw)
-        if plain != raw:
-            file.write_bytes(plain)
+        text, encoding = _read(file)
+        plain = EDITABLE.sub(r"\1", text)
+        if plain != text:
+            file.write_bytes(plain.encode(encoding, errors="surrogateescape"))
 
 
 def lacking(lock: str, is_installed: Callable[[str], bool]) -> str:

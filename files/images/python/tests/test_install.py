@@ -52,9 +52,13 @@ def test_editable_packages_are_installed_as_copies(tmp_path: Path) -> None:
     """A link into the folder of the build would lead nowhere in the image."""
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements/base.txt").write_text("--editable=./lib\n", encoding="utf-8")
+    (tmp_path / "requirements/old.txt").write_bytes("-e git+https://host/größe\n".encode("latin-1"))
+    (tmp_path / "requirements/windows.txt").write_text("flask\n-e .\n", encoding="utf-16")
     write(tmp_path, requirements="flask\n-r requirements/base.txt\n  -e .\n-e git+https://host/shop\n# -e is fine\n")
     install.install_copies(tmp_path)
     assert (tmp_path / "requirements/base.txt").read_text(encoding="utf-8") == "./lib\n"
+    assert (tmp_path / "requirements/old.txt").read_bytes() == "git+https://host/größe\n".encode("latin-1")
+    assert (tmp_path / "requirements/windows.txt").read_text(encoding="utf-16") == "flask\n.\n"
     assert (tmp_path / "requirements.txt").read_text(encoding="utf-8") == (
         "flask\n-r requirements/base.txt\n  .\ngit+https://host/shop\n# -e is fine\n"
     )
