@@ -328,6 +328,7 @@ def test_replicas_are_published_on_loopback_where_it_is_wanted(compose: Compose)
     """Each at a port that is free; the network that this takes leads nowhere else."""
     content = compose([APP | {"publish": True, "port": 5001}, API])
     assert content["services"]["app"]["ports"] == ["127.0.0.1::5001"]
+    assert content["services"]["app"]["expose"] == ["5001"]
     assert content["services"]["app"]["networks"] == ["app.inside", "app.published"]
     options = content["networks"]["app.published"]["driver_opts"]
     assert options == {"com.docker.network.bridge.enable_ip_masquerade": "false"}
