@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from jinja2 import Template
 
 from plugins.filter.build_context import ContextError, context_files, hashed_builds
 from preflight.services import RECIPE
@@ -138,3 +139,10 @@ def test_what_no_image_can_hold_is_named(context: Path, add: Callable[[Path], No
 def test_recipe_is_the_roles() -> None:
     """Preflight looks at a folder as the role does."""
     assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_recipe"] == RECIPE
+
+
+@pytest.mark.parametrize("name", ["__image_scratch", "__image_shipment"])
+def test_runs_for_two_stacks_do_not_meet_on_the_builder(name: str) -> None:
+    """Each has a lock of its own, so the folder that one removes would be the one that the other builds from."""
+    path = Template(load_mapping(ROOT / "roles/image/vars/main.yml")[name])
+    assert len({path.render(image_owner=owner) for owner in ("shop", "blog")}) == 2
