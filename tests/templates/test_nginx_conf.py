@@ -276,8 +276,8 @@ def test_client_cannot_claim_another_address(conf: Conf, services: list[dict[str
     # By it a replica refuses what is meant for a service that had its address before.
     assert headers["X-Flask-Fleet-Service"] == "$service"
     assert headers["X-Forwarded-Host"] == headers["Host"] == "$host_and_port"
-    others = ("Forwarded", "Proxy", "X-Forwarded-Port", "X-Forwarded-Prefix", "X-Forwarded-Protocol", "X-Forwarded-Ssl")
-    assert {headers[name] for name in others} == {'""'}
+    forwarded = {f"X-Forwarded-{name}" for name in ("Port", "Prefix", "Protocol", "Ssl")}
+    assert {headers[name] for name in forwarded | {"Forwarded", "Proxy", "X-Scheme", "X-Script-Name"}} == {'""'}
     assert "$proxy_add_x_forwarded_for" not in text
     assert "$http_x_" not in text
 
