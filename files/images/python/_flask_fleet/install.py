@@ -1,9 +1,11 @@
-"""Installs what an app folder asks for, and the application server that it does not bring: for files/flask."""
+"""Installs what an app folder asks for, and the application server that it does not bring: for a Dockerfile."""
 
 from __future__ import annotations
 
 import codecs
+import os
 import re
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -11,12 +13,15 @@ from collections.abc import Callable, Iterator, Sequence
 from importlib import metadata
 from pathlib import Path
 
-PIP = (
-    *("/opt/pip/bin/pip", "--python", "/opt/venv/bin/python"),
-    *("install", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"),
-)
 LOCKS = Path("/opt/fleet/servers")
 VENV = Path("/opt/venv")
+PIP_VENV = Path("/opt/pip")
+PIP = (
+    *(f"{PIP_VENV}/bin/pip", "--python", f"{VENV}/bin/python"),
+    *("install", "--disable-pip-version-check", "--no-cache-dir", "--no-compile"),
+)
+CA = Path("/run/secrets/ca")
+"""Of a proxy that re-signs TLS: where `RUN --mount=type=secret,id=ca` puts it, never in a layer."""
 REST = Path("/tmp/server.txt")  # noqa: S108 (of a build, where nobody else is)
 EDITABLE = re.compile(r"^([ \t]*)(?:-e|--editable)[ \t=]+", re.MULTILINE)
 OTHER_FILES = re.compile(r"^\s*(?:-[rce]|--requirement|--constraint|--editable|\.|/|[\w.-]+/|file:)", re.MULTILINE)
@@ -127,19 +132,44 @@ def steps(folder: Path, server: str) -> Iterator[list[str]]:
             yield ["--no-deps", "--require-hashes", "--requirement", str(REST)]
 
 
+def make_environments() -> None:
+    """Make the environment of the app, and one for pip, so that the app's has none."""
+    for folder, options in ((PIP_VENV, ()), (VENV, ("--without-pip",))):
+        if not folder.exists():
+            subprocess.run([sys.executable, "-m", "venv", *options, folder], check=True)
+
+
+def finish(folder: Path) -> None:
+    """Remove pip, and make what came readable and compiled: in a container that cannot write every start would do it.
+
+    Args:
+        folder: The app's.
+    """
+    shutil.rmtree(PIP_VENV)
+    # Whoever checked it out with a strict umask has files that the user `app` could not read.
+    subprocess.run(["chmod", "-R", "a+rX", folder], check=True)
+    compiling = (sys.executable, "-m", "compileall", "-q", "--invalidation-mode", "unchecked-hash")
+    # A package may hold a file for another Python, which does not compile.
+    subprocess.run([*compiling, VENV / "lib", folder], check=False)
+
+
 def main(arguments: Sequence[str]) -> int:
     """Run pip.
 
     Args:
-        arguments: The folder and, in the second call, the server.
+        arguments: The folder and, in the only call or in the second of two, the server.
 
     Returns:
         pip's exit status.
     """
-    folder, server = Path(arguments[0]), arguments[1] if len(arguments) > 1 else ""
+    folder, server = Path(arguments[0]).resolve(), arguments[1] if len(arguments) > 1 else ""
+    trust = {"PIP_CERT": str(CA), "SSL_CERT_FILE": str(CA)} if CA.is_file() and CA.stat().st_size else {}
     try:
+        make_environments()
         for step in steps(folder, server):
-            subprocess.run([*PIP, *step], check=True, cwd=folder)
+            subprocess.run([*PIP, *step], check=True, cwd=folder, env=os.environ | trust)
+        if server:
+            finish(folder)
     except InstallError as error:
         print(f"fleet: {error}", file=sys.stderr)
         return 1

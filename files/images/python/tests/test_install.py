@@ -1,5 +1,6 @@
 """`_flask_fleet.install`: what pip is told for a folder without a Dockerfile."""
 
+import stat
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,33 @@ def test_first_step_leaves_to_the_second_what_it_cannot_do(image: Path) -> None:
     folder = write(image, requirements="-r base.txt\n")
     assert list(steps(folder, "")) == []
     assert next(steps(folder, "granian")) == ["--requirement", str(folder / "requirements.txt")]
+
+
+@pytest.mark.parametrize("is_proxied", [False, True])
+def test_one_call_is_enough_for_a_dockerfile_of_somebodys_own(
+    image: Path, monkeypatch: pytest.MonkeyPatch, is_proxied: bool
+) -> None:
+    """It makes the environments, trusts the CA that the build was given, and leaves no pip and no unreadable file."""
+    said = image / "said"
+    pip = image / "pip"
+    pip.write_text(f'#!/bin/sh\necho "${{PIP_CERT:-none}} $*" >> {said}\n', encoding="utf-8")
+    pip.chmod(pip.stat().st_mode | stat.S_IXUSR)
+    (image / "ca").write_text("-----BEGIN" * is_proxied, encoding="utf-8")
+    monkeypatch.delenv("PIP_CERT", raising=False)
+    monkeypatch.setattr(install, "CA", image / "ca")
+    monkeypatch.setattr(install, "VENV", image / "venv")
+    monkeypatch.setattr(install, "PIP_VENV", image / "pip-venv")
+    monkeypatch.setattr(install, "PIP", (str(pip), "install"))
+    monkeypatch.chdir(write(image, requirements="flask\n"))
+    (image / "shop.py").write_text("app = None\n", encoding="utf-8")
+    (image / "shop.py").chmod(0o600)
+    assert install.main([".", "granian"]) == 0
+    assert (image / "shop.py").stat().st_mode & stat.S_IROTH
+    assert list(image.glob("__pycache__/shop.*.pyc"))
+    trusted = str(image / "ca") if is_proxied else "none"
+    assert said.read_text(encoding="utf-8").splitlines() == [
+        f"{trusted} install --requirement {image}/requirements.txt",
+        f"{trusted} install --no-deps --require-hashes --requirement {image}/rest.txt",
+    ]
+    assert (image / "venv/bin/python").exists()
+    assert not (image / "pip-venv").exists()
