@@ -492,7 +492,7 @@ def test_event_stream_begins_before_its_first_event(start: Callable[..., Running
     running = start(server)
     running.wait_until_ready()
     begun = time.monotonic()
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/events", timeout=PATIENCE_S) as answer:  # noqa: S310
+    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/events", timeout=PATIENCE_S) as answer:
         assert answer.read1() == b":\n\n"
         assert time.monotonic() - begun < 2.5
         assert answer.read() == b"data: 1\n\n"
