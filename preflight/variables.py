@@ -49,7 +49,6 @@ WHOLE_NUMBERS = {
     "stack_requests_per_address": (0, 1000000),
     "stack_requests_per_replica": (1, 1000),
     "stack_retry_seconds": (0, 30),
-    "stack_slow_start_seconds": (0, 600),
     "stack_start_seconds": (5, 1800),
     "stack_stop_seconds": (1, 600),
     "stack_surge": (1, 50),

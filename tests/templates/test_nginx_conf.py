@@ -396,7 +396,7 @@ def test_overload_is_answered_with_503(conf: Conf) -> None:
     text = conf([APP])
     assert "500 503 =503 @unavailable" in values(text, "error_page")
     assert "503: 30;" in block(text, "map $status:$upstream_http_retry_after $add_retry_after")
-    assert "requests_per_replica = 32," in text
+    assert "}, 32)" in text
 
 
 @both

@@ -31,7 +31,7 @@ local shared = ngx.shared.balancer
 local _M = {}
 
 local services = {}
-local settings
+local requests_per_replica
 local folder
 local config_sha1
 local generation
@@ -138,9 +138,7 @@ local function admitted()
 end
 
 local function set_ready(replica, ready)
-  if ready and not replica.ready then
-    replica.since = ngx.now()
-  end
+  replica.was_ready = replica.was_ready or ready
   replica.ready = ready
 end
 
@@ -186,7 +184,7 @@ local function addresses_where(replicas, wanted)
   local addresses = {}
   for address, replica in pairs(replicas) do
     if wanted(replica) then
-      addresses[#addresses + 1] = address .. ":" .. replica.port .. "@" .. (replica.since or 0)
+      addresses[#addresses + 1] = address .. ":" .. replica.port
     end
   end
   table.sort(addresses)
@@ -201,7 +199,7 @@ local function publish(service)
   end
   if #ready == 0 then
     -- All were told to stop at once: they serve until they end.
-    ready = addresses_where(service.replicas, function(replica) return replica.since and replica.status == 503 end)
+    ready = addresses_where(service.replicas, function(replica) return replica.was_ready and replica.status == 503 end)
   end
   shared:set("ready:" .. service.name, table.concat(ready, " "))
   shared:set("replicas:" .. service.name, cjson.encode(service.replicas))
@@ -261,14 +259,13 @@ end
 -- @param list of {name, network, port, uwsgi, ready_path, retry_s, read_s}: the network is the one that the service
 --   shares with nginx; uwsgi tells whether it speaks that protocol; then the seconds of silence after which another
 --   replica is asked, where that is safe, or 0, and those after which a request is given up
--- @param limits {requests_per_replica, slow_start_s}: how many requests a replica may have in flight, and the seconds in
---   which the share of a replica that became ready grows to that of the others
-function _M.init(path, list, limits)
+-- @param requests how many a replica may have in flight
+function _M.init(path, list, requests)
   local file = assert(io.open(path, "rb"))
   config_sha1 = ngx.sha1_bin(file:read("*a")):gsub(".", function(c) return ("%02x"):format(c:byte()) end)
   file:close()
   folder = path:match("^.*/")
-  settings = limits
+  requests_per_replica = requests
   -- While dockerd is away nobody reads the log, and nginx waits for room in it: 3000 lines instead of 200.
   ffi.C.fcntl(1, F_SETPIPE_SZ, ffi.new("int", LOG_BYTES))
   generation = shared:incr("generation", 1, 0)
@@ -318,32 +315,26 @@ local function ready_list(name)
   local list = ready_lists[name]
   if not list or list.joined ~= joined then
     list = { joined = joined }
-    for address, port, since in joined:gmatch("(%S+):(%d+)@(%S+)") do
+    for address, port in joined:gmatch("(%S+):(%d+)") do
       local keys = {}
       for worker = 0, ngx.worker.count() - 1 do
         keys[#keys + 1] = busy_key(address, worker)
       end
-      list[#list + 1] = { address = address, port = tonumber(port), since = tonumber(since), keys = keys, turn = 0 }
+      list[#list + 1] = { address = address, port = tonumber(port), keys = keys, turn = 0 }
     end
     ready_lists[name] = list
   end
   return list
 end
 
---- Whether a replica takes part in this choice: one that became ready lately does so more and more often.
-local function takes_part(one)
-  local age = ngx.now() - one.since
-  return age >= settings.slow_start_s or math.random() * settings.slow_start_s < age
-end
-
 --- The least busy replica that has room and that this request has not tried; of equally busy ones the one that was
 -- not chosen for longest.
-local function least_busy(list, tried, newcomers)
+local function least_busy(list, tried)
   local best, least
   for _, one in ipairs(list) do
-    if not tried[one.address] and (newcomers or takes_part(one)) then
+    if not tried[one.address] then
       local requests = busy(one)
-      if requests < settings.requests_per_replica
+      if requests < requests_per_replica
         and (not best or requests < least or (requests == least and one.turn < best.turn)) then
         best, least = one, requests
       end
@@ -370,7 +361,7 @@ function _M.pick(name)
     ngx.ctx.tried = tried
     balancer.set_more_tries(math.max(0, math.min(EXTRA_TRIES, #list - 1)))
   end
-  local chosen = least_busy(list, tried) or least_busy(list, tried, true)
+  local chosen = least_busy(list, tried)
   if not chosen then
     -- Debian's nginx makes 500 of every status here; nginx.conf makes 503 of it.
     return ngx.exit(ngx.ERROR)
