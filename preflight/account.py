@@ -24,6 +24,7 @@ from botocore.exceptions import (
     UnauthorizedSSOTokenError,
 )
 
+from preflight.refusals import ADVICE, CREDENTIALS, explained
 from preflight.variables import Variables, did_you_mean
 
 REHEARSAL_ACCOUNT = "000000000000"
@@ -131,6 +132,10 @@ def mixture(account: str, endpoints: Iterable[str]) -> str | None:
     return None
 
 
+def _code(error: ClientError) -> str:
+    return str(error.response["Error"]["Code"])
+
+
 def _say(error: Exception) -> str:
     """Say what stands between these credentials and AWS."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
@@ -142,7 +147,7 @@ def _say(error: Exception) -> str:
         case LoginError() | SSOTokenLoadError() | TokenRetrievalError() | UnauthorizedSSOTokenError():
             command = "aws login" if isinstance(error, LoginError) else "aws sso login"
             return f"The login has expired or cannot be read; log in again with: {command} ({error})"
-        case ClientError() if (code := error.response["Error"]["Code"]) in REFUSALS:
+        case ClientError() if (code := _code(error)) in REFUSALS:
             return f"{REFUSALS[code]} ({code})"
         case ValueError():
             return f"AWS_ENDPOINT_URL is {endpoint!r}: {error}"
@@ -189,8 +194,8 @@ def identify(region: str) -> Identity:
         The account, and as whom.
 
     Raises:
-        AccountError: Nobody answers, the credentials are refused, the region cannot be used, or the rehearsal and AWS
-            are confused.
+        AccountError: Nobody answers, the credentials are refused, the region cannot be used, the rehearsal and AWS are
+            confused, or instances cannot be listed.
     """
     if misleading := misleading_environment():
         raise AccountError(misleading)
@@ -199,11 +204,18 @@ def identify(region: str) -> Identity:
         ec2 = boto3.client("ec2", region_name=HOME_REGION)
         caller = sts.get_caller_identity()
     except (BotoCoreError, ClientError, ValueError) as error:
+        if isinstance(error, ClientError) and CREDENTIALS not in ADVICE.get(_code(error), CREDENTIALS):
+            raise AccountError(f"AWS does not say whose credentials these are: {explained(error)}") from error
         raise AccountError(f"{_say(error)}. Two ways on:\n{WAYS_OUT}") from error
     confused = mixture(caller["Account"], (sts.meta.endpoint_url, ec2.meta.endpoint_url))
     problem = confused or unusable_region(ec2, region, caller["Account"])
     if problem:
         raise AccountError(problem)
+    try:
+        # The inventory asks it next, and would say why it may not under the complaints of three parsers.
+        boto3.client("ec2", region_name=region).describe_instances(MaxResults=5)
+    except (BotoCoreError, ClientError) as error:
+        raise AccountError(f"The instances in {region} cannot be listed: {explained(error)}") from error
     return Identity(caller["Account"], caller["Arn"], region, ec2.meta.endpoint_url)
 
 

@@ -130,6 +130,12 @@ def find_refusal(text: str) -> Refusal | None:
     return Refusal(found["code"], found["operation"], found["words"].strip()) if found else None
 
 
+def explained(error: Exception) -> str:
+    """Give what AWS said, and what to change."""
+    refusal = find_refusal(str(error))
+    return f"{refusal}\nTo change: {refusal.advice()}" if refusal else str(error)
+
+
 def messages(result: Mapping[str, Any]) -> Iterator[str]:
     """Give what a failed task said, item by item where it had a loop."""
     failed = [one for one in result.get("results", ()) if one.get("failed")]

@@ -233,8 +233,18 @@ def test_refused_credentials(monkeypatch: pytest.MonkeyPatch, refusing: str, cod
 def test_refusal_without_a_translation_is_passed_on(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
     """AWS has more codes than this knows."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
-    monkeypatch.setattr(Refusal, "code", "OptInRequired")
-    assert refusal().startswith("AWS does not accept the credentials: An error occurred (OptInRequired)")
+    monkeypatch.setattr(Refusal, "code", "InvalidIdentityToken")
+    assert refusal().startswith("AWS does not accept the credentials: An error occurred (InvalidIdentityToken)")
+
+
+def test_refusal_that_no_other_credentials_help_against(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
+    """Other credentials of the account would be refused in the same way."""
+    monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
+    monkeypatch.setattr(Refusal, "code", "Blocked")
+    said = refusal()
+    assert said.startswith("AWS does not say whose credentials these are: An error occurred (Blocked) when calling")
+    assert "\nTo change: nothing here: AWS has blocked the account" in said
+    assert account.WAYS_OUT not in said
 
 
 def test_expired_single_sign_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

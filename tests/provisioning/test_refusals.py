@@ -56,8 +56,8 @@ def survive(aws: Cloud, playbook: str, changing: bool, **variables: Any) -> list
     aws.put_back(kept)
     refused = []
     for action in actions:
-        # The first question for instances is the inventory's.
-        aws.refuse(action, nth=2 if action == "ec2:DescribeInstances" else 1)
+        # The inventory asks for instances first, twice.
+        aws.refuse(action, nth=3 if action == "ec2:DescribeInstances" else 1)
         outcome = aws.playbook(playbook, **variables)
         if not outcome.ok:
             refused.append(check(aws, outcome))

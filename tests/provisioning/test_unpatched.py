@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT
+from tests.live_fleet import PROJECT, REGION
 from tests.provisioning.conftest import Cloud
 from tests.provisioning.test_refusals import changes, check, instances, told
 
@@ -35,6 +35,17 @@ def test_instances_go_where_their_type_is_offered(empty: Cloud) -> None:
     assert planned.ok, planned.said
     assert "10 GiB in eu-central-1b, each with" in " ".join(planned.said.split())
     assert empty.costly() == set()
+
+
+def test_inventory_says_what_aws_refuses_it(empty: Cloud) -> None:
+    """Nothing else is said: three parsers would complain that they cannot read its file."""
+    empty.refuse("ec2:DescribeInstances")
+    refused = empty.playbook("provision")
+    assert " ".join(refused.said.split()) == (
+        f"[ERROR]: The instances in {REGION} cannot be listed: An error occurred (Blocked) when calling the "
+        "DescribeInstances operation: Words of AWS. To change: nothing here: AWS has blocked the account; only its "
+        "support can tell why"
+    )
 
 
 def test_life_without_our_patches(empty: Cloud) -> None:
