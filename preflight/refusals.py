@@ -5,7 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
+
+import botocore.session
+from botocore import xform_name
 
 from preflight.quotas import ADDRESSES, GROUPS, VCPUS, VPCS
 
@@ -14,6 +18,9 @@ ERROR = re.compile(
     r"(?: \(reached max retries: \d+\))?: (?P<words>.*)"
 )
 """How botocore writes every error of AWS: ClientError in botocore/exceptions.py."""
+
+WAITED = re.compile(r"Waiter (?P<waiter>\w+) failed: An error occurred \((?P<code>[^)]+)\)")
+"""How a waiter of botocore writes it, which leaves the operation out: WaiterError in botocore/waiter.py."""
 
 ENCODED = re.compile(r"\s*Encoded authorization failure message: \S+")
 """A thousand characters that only AWS can read."""
@@ -124,9 +131,27 @@ class Refusal:
         return ADVICE.get(self.code) or next(by_words, UNKNOWN)
 
 
+@cache
+def _asked_by_waiters() -> dict[str, str]:
+    """List what botocore's waiters ask, by their names; amazon.aws has the same and more."""
+    session = botocore.session.get_session()
+    models = [session.get_waiter_model(service) for service in ("ec2", "iam", "route53")]
+    return {xform_name(name): model.get_waiter(name).operation for model in models for name in model.waiter_names}
+
+
+def _with_operation(text: str) -> str:
+    """Write the error of a waiter as all others are written."""
+
+    def written(found: re.Match[str]) -> str:
+        operation = _asked_by_waiters().get(found["waiter"], found["waiter"])
+        return f"An error occurred ({found['code']}) when calling the {operation} operation"
+
+    return WAITED.sub(written, text)
+
+
 def find_refusal(text: str) -> Refusal | None:
     """Find the first error of AWS in a message or a traceback."""
-    found = ERROR.search(text)
+    found = ERROR.search(_with_operation(text))
     return Refusal(found["code"], found["operation"], found["words"].strip()) if found else None
 
 
@@ -141,4 +166,4 @@ def messages(result: Mapping[str, Any]) -> Iterator[str]:
     failed = [one for one in result.get("results", ()) if one.get("failed")]
     for one in failed or [result]:
         vain = f"AWS was asked {one.get('attempts', 1)} times, and what was waited for did not come"
-        yield ENCODED.sub("", str(one.get("msg", vain)))
+        yield ENCODED.sub("", _with_operation(str(one.get("msg", vain))))

@@ -26,6 +26,17 @@ def test_error_is_read_from_a_message_and_from_a_traceback() -> None:
     assert find_refusal("Timeout when waiting for 10.0.0.1:22") is None
 
 
+def test_error_of_a_waiter_is_given_its_operation() -> None:
+    """Botocore leaves it out, and which action a policy lacks would not be told."""
+    told = "Timeout waiting for resource records changes to be applied: Waiter resource_record_sets_changed failed: {}"
+    told = told.format("An error occurred (AccessDenied): no")
+    found = find_refusal(told)
+    assert found == Refusal("AccessDenied", "GetChange", "no")
+    assert found.action == "route53:GetChange"
+    (said,) = messages({"msg": told})
+    assert said.endswith("An error occurred (AccessDenied) when calling the GetChange operation: no")
+
+
 @pytest.mark.parametrize(
     ("code", "words", "variable"),
     [
