@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import subprocess
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,13 @@ Playbook = Callable[..., subprocess.CompletedProcess[str]]
 HOLDER = json.dumps({"who": "jane: hotfix", "controller": "janes-machine", "pid": 1})
 PATIENCE_S = 10
 """How long a version that does not work is given; the shipped 60 s would only make the tests slower."""
+
+STARVED_S = 40
+"""Time for some health checks, which come every 10 s."""
+TRICKLE = 5
+"""Requests per second."""
+MEASURED_S = 5
+LOOP = "while :; do :; done"
 
 
 def _playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -133,6 +142,43 @@ def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
     assert_nothing_lost(load)
     host.check_output(f"docker start {victim.id}")
     stack.wait_for("it takes its share again", lambda: victim.id in stack.ask(30))
+
+
+@contextmanager
+def _starved(stack: Stack) -> Iterator[None]:
+    """Leave the machine a tenth of its CPUs, as a t2.micro has without credits: a neighbour weighs nine times more."""
+
+    def docker(*words: str) -> str:
+        return subprocess.run(["docker", *words], capture_output=True, check=True, text=True).stdout.strip()
+
+    machine = docker("ps", "--quiet", "--filter", f"name={stack.instance_id}")
+    cpus, image = docker("inspect", "--format", "{{.HostConfig.CpusetCpus}} {{.Image}}", machine).split()
+    greedy = f"for one in $(seq $(nproc)); do timeout {3 * STARVED_S} bash -c '{LOOP}' & done; wait"
+    weight = ["--cpuset-cpus", cpus, "--cpu-shares", str(9 * 1024), "--network", "none"]
+    neighbour = docker("run", "--detach", "--rm", *weight, "--entrypoint", "bash", image, "-c", greedy)
+    try:
+        yield
+    finally:
+        docker("rm", "--force", neighbour)
+
+
+def test_a_starved_machine_keeps_its_replicas(host: Host, stack: Stack) -> None:
+    """A check that is late for want of CPU must not end a server, whose start would want even more."""
+
+    def seen() -> list[tuple[str, str, int]]:
+        return sorted((one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in stack.inspect("app"))
+
+    before, began = seen(), host.check_output("date --utc +%FT%T")
+    with _starved(stack), stack.under_load(TRICKLE) as load:
+        said = host.check_output(f"bash -c 'TIMEFORMAT=%U; time timeout {MEASURED_S} bash -c \"{LOOP}\"' 2>&1 || true")
+        time.sleep(STARVED_S)
+        states = [one["State"] for one in stack.inspect("app") + stack.inspect("nginx")]
+    assert float(said) / MEASURED_S < 0.2, "it had CPU"
+    assert_nothing_lost(load)
+    assert seen() == before
+    assert {state["Health"]["Status"] for state in states} == {"healthy"}
+    checks = [[one["ExitCode"] for one in state["Health"]["Log"] if one["Start"] > began] for state in states]
+    assert all(codes and not any(codes) for codes in checks), checks
 
 
 def test_two_deploys_do_not_meet(host: Host, stack: Stack, app: Path) -> None:
