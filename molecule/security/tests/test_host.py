@@ -134,10 +134,11 @@ def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) ->
         ("sshd", {"sshd_options": {"Ciphers": "nonsense"}}, "Bad SSH2 cipher spec"),
         ("sshd", {"sshd_options": {"PubkeyAuthentication": "no"}}, f"{LOGIN} could not log in"),
         ("sshd", {"sshd_options": {"Port": "2222"}}, f"{LOGIN} could not log in"),
-        ("sshd", {"sshd_options": {"AllowUsers": "jane@10.* bob"}}, f"{LOGIN} could not log in"),
+        ("sshd", {"sshd_options": {"AllowUsers": f"{LOGIN}@192.0.2.* bob"}}, f"{LOGIN} could not log in"),
+        ("sshd", {"sshd_options": {"DenyGroups": "sud?"}}, f"{LOGIN} could not log in"),
         ("firewall", {"firewall_ssh_cidrs": ["192.0.2.1/32"]}, "which firewall_ssh_cidrs does not have"),
     ],
-    ids=["sshd refuses it", "nobody could log in", "another port", "other users", "not from here"],
+    ids=["sshd refuses it", "nobody could log in", "another port", "from elsewhere", "a group", "not from here"],
 )
 def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[str, object], said: str) -> None:
     """A mistake in one line must not be the last thing that this machine was ever told."""
