@@ -178,7 +178,9 @@ def _is_there(context: Path, module: str) -> bool:
     is_utf_16 = raw.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     listed = raw.decode("utf-16" if is_utf_16 else "utf-8-sig", errors="replace")
     packages = re.findall(r"^[\w.-]+", listed, re.MULTILINE)
-    return names[0].lower() in {re.sub(r"[-.]", "_", name).lower() for name in packages}
+    # A package may be part of a namespace, as azure-storage is of azure.
+    brought = {"_".join(names[: count + 1]).lower() for count in range(len(names))}
+    return not brought.isdisjoint(re.sub(r"[-.]", "_", name).lower() for name in packages)
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:

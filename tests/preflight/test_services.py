@@ -177,6 +177,7 @@ def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) ->
         ("src/shop/web.py", "shop.web:app"),
         # Brought by the requirement of that name.
         ("wsgi.py", "flask_appbuilder:app"),
+        ("wsgi.py", "flask.appbuilder.web:app"),
     ],
 )
 def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app: str) -> None:
