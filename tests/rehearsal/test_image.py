@@ -19,7 +19,9 @@ def test_base_is_given_and_no_registry_is_named(recipe: str) -> None:
     assert lines[:2] == ["ARG BASE", "FROM ${BASE}"]
 
 
-@pytest.mark.parametrize("package", ["systemd-sysv", "openssh-server", "sudo", "cloud-init", "python3", "iptables"])
+@pytest.mark.parametrize(
+    "package", ["systemd-sysv", "systemd-resolved", "openssh-server", "sudo", "cloud-init", "python3", "iptables"]
+)
 def test_image_has_what_the_ami_has(recipe: str, package: str) -> None:
     """Roles must meet the same system as on EC2."""
     assert f" {package} " in recipe.replace("\\\n", " ")

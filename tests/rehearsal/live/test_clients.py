@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from rehearsal import network
 from tests.live_page import aws_command_line
 from tests.rehearsal.live.conftest import NAME, REGION, ROOT, Lab, rule
 
@@ -93,11 +94,19 @@ compose:
 """
 
 
+def resolvers(lab: Lab, instance: str) -> set[str]:
+    """Tell what /etc/resolv.conf is, and which name servers an instance has: its own, and those that this one asks."""
+    read = "awk '/^nameserver/ {print $2}' /etc/resolv.conf /run/systemd/resolve/resolv.conf"
+    return set(lab.inside(instance, f"readlink /etc/resolv.conf; {read}").split())
+
+
 def test_boto3_lives_an_instances_whole_life(lab: Lab) -> None:
     """With its waiters, which know AWS's states."""
+    stub = {"../run/systemd/resolve/stub-resolv.conf", "127.0.0.53", *network.name_servers()}
     group = lab.group("boto3", rule(22, "10.0.0.0/8"))
     instance = lab.run(SecurityGroupIds=[group])
     assert lab.ssh(lab.address(instance), "id -un; hostname") == "admin\nip-" + lab.address(instance).replace(".", "-")
+    assert resolvers(lab, instance) >= stub
     # As in an AMI from today: no playbook may take the empty lists for fresh.
     assert lab.inside(instance, "find /var/lib/apt/lists -maxdepth 0 -newermt '-1 day'") == "/var/lib/apt/lists"
     for order, waiter in (
@@ -108,6 +117,8 @@ def test_boto3_lives_an_instances_whole_life(lab: Lab) -> None:
     ):
         getattr(lab.ec2, order)(InstanceIds=[instance])
         lab.ec2.get_waiter(waiter).wait(InstanceIds=[instance], WaiterConfig={"Delay": 1, "MaxAttempts": 30})
+        if order in {"start_instances", "reboot_instances"}:
+            assert resolvers(lab, instance) >= stub
     assert "login" in lab.ec2.get_console_output(InstanceId=instance)["Output"].lower()
 
 
