@@ -14,7 +14,8 @@ PROJECT = "pyproject.toml"
 
 LOCKS = {
     "uv.lock": "uv export --no-dev --no-emit-project --output-file requirements.txt",
-    "poetry.lock": "poetry export --output requirements.txt",
+    # Poetry 2 exports with a plugin alone.
+    "poetry.lock": "poetry self add poetry-plugin-export && poetry export --output requirements.txt",
     "pdm.lock": "pdm export --prod --output requirements.txt",
     "Pipfile.lock": "pipenv requirements > requirements.txt",
     "Pipfile": "pipenv lock && pipenv requirements > requirements.txt",

@@ -42,8 +42,8 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
             "run uv export --no-dev --no-emit-project --output-file requirements.txt",
         ),
         ({"pyproject_toml": "", "pdm_lock": ""}, "run pdm export --prod --output requirements.txt"),
-        ({"pyproject_toml": POETRY, "poetry_lock": ""}, "run poetry export --output requirements.txt"),
-        ({"pyproject_toml": POETRY}, "run poetry export --output requirements.txt, or dependencies in [project]"),
+        ({"pyproject_toml": POETRY, "poetry_lock": ""}, "&& poetry export --output requirements.txt"),
+        ({"pyproject_toml": POETRY}, "&& poetry export --output requirements.txt, or dependencies in [project]"),
         ({"Pipfile": "", "Pipfile_lock": ""}, "run pipenv requirements > requirements.txt"),
         (
             {"requirements__dev_txt": "", "requirements__prod_txt": ""},
