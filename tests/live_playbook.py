@@ -17,16 +17,17 @@ PATIENCE_S = 600
 class Outcome:
     """How a playbook ended."""
 
-    def __init__(self, command: list[str]) -> None:
+    def __init__(self, command: list[str], patience: float = PATIENCE_S) -> None:
         """Run a command from the project's folder.
 
         Args:
             command: The command line.
+            patience: After how many seconds it is given up.
         """
         # Molecule asks for colours, which are between the words that are looked for.
         plain = os.environ | {"ANSIBLE_FORCE_COLOR": "false"}
         self.done = subprocess.run(
-            command, cwd=ROOT, env=plain, capture_output=True, text=True, check=False, timeout=PATIENCE_S
+            command, cwd=ROOT, env=plain, capture_output=True, text=True, check=False, timeout=patience
         )
 
     @property

@@ -1,68 +1,115 @@
-"""Other people's Flask apps, as they are on PyPI, deployed as docs/your-app.md says: site.yml and a few lines."""
+"""Other people's Flask apps, as they are on PyPI, deployed as docs/your-app.md says: site.yml and a few lines.
+
+A stack is a file in ``stacks/``, as an inventory would have it; the folders of its services are in ``apps/``.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import re
+import secrets
 import socket
-import urllib.error
-import urllib.parse
-import urllib.request
-from base64 import b64encode
+import subprocess
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
+import requests
 
 from tests.live_playbook import Outcome
+from tests.project import ROOT, load_mapping
 
-pytestmark = pytest.mark.docker
-
+STACKS = ROOT / "tests/own_apps/stacks"
 PREFIX = os.environ.get("OWN_APPS_NAME", "own")
-"""What the stacks, and so their containers, are called."""
+"""What the names of the stacks, and so of their containers, begin with."""
 
-START_S = 120
+PATIENCE_S = 1800
+"""Each stack is the images of some apps, which pip fills."""
+
+KEY = secrets.token_hex(24)
+"""As from a vault: what stands readable in an inventory is refused."""
+
+UPLOAD_BYTES = 50_000_000
+STREAM_S = 30
 
 
-@dataclass
-class Site:
-    """The address of a stack, and how its pages are asked for."""
+class Site(requests.Session):
+    """An app at its host, and how a visitor with cookies asks for its pages."""
 
-    url: str
+    def __init__(self, port: int, host: str) -> None:
+        """Begin without cookies.
 
-    def ask(self, path: str, data: dict[str, str] | None = None, user: str = "") -> tuple[int, str]:
-        """Ask for a page; with data as a form, with a user and a password as their owner."""
-        headers = {"Authorization": f"Basic {b64encode(user.encode()).decode()}"} if user else {}
-        body = urllib.parse.urlencode(data).encode() if data else None
-        request = urllib.request.Request(f"{self.url}{path}", body, headers)  # noqa: S310 (made of a port, below)
-        try:
-            with urllib.request.urlopen(request, timeout=30) as answer:  # noqa: S310
-                return answer.status, answer.read().decode()
-        except urllib.error.HTTPError as error:
-            return error.code, error.read().decode()
+        Args:
+            port: Of the stack, on this machine.
+            host: What the app's service is known by.
+        """
+        super().__init__()
+        self.port, self.host = port, host
+        self.headers["Host"] = host
+
+    def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **options: Any) -> requests.Response:
+        """Ask for a path."""
+        options.setdefault("timeout", 60)
+        return super().request(method, f"http://127.0.0.1:{self.port}{url!s}", *arguments, **options)
+
+    def token(self, path: str) -> str:
+        """Read a form's token, without which Flask-WTF refuses it."""
+        found = re.search(r'name="csrf_token"[^>]*value="([^"]+)"', self.get(path).text)
+        assert found, path
+        return found[1]
+
+
+class WebSocket:
+    """As much of RFC 6455 as short texts need."""
+
+    def __init__(self, site: Site, path: str) -> None:
+        """Shake hands, as a browser does from a page of the same site."""
+        self.socket = socket.create_connection(("127.0.0.1", site.port), timeout=30)
+        origin = f"http://{site.host}"
+        self.socket.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: {site.host}\r\nOrigin: {origin}\r\nUpgrade: websocket\r\n"
+            "Connection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
+            "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+        )
+        self.stream = self.socket.makefile("rb")
+        lines = list(iter(self.stream.readline, b"\r\n"))
+        assert b" 101 " in lines[0], lines
+
+    def send(self, text: str) -> None:
+        """Send a text of less than 126 bytes, with a mask that changes nothing."""
+        self.socket.sendall(bytes((0x81, 0x80 | len(text))) + bytes(4) + text.encode())
+
+    def read(self) -> str:
+        """Read a frame of up to 65,535 bytes."""
+        _, length = self.stream.read(2)
+        length &= 0x7F
+        return self.stream.read(int.from_bytes(self.stream.read(2)) if length == 126 else length).decode()
+
+    def read_until(self, wanted: str) -> None:
+        """Read frames until one has a text."""
+        while wanted not in self.read():
+            pass
 
 
 def ask_httpbin(site: Site) -> None:
     """Ask what it was asked: the scheme and the host are those that nginx saw."""
-    status, said = site.ask("/get?answer=42")
-    assert status == 200
-    assert json.loads(said)["args"] == {"answer": "42"}
-    assert json.loads(said)["url"].startswith("http://127.0.0.1")
-    assert site.ask("/post", {"name": "value"})[0] == 200
-    assert site.ask("/status/418")[0] == 418
+    said = site.get("/get?answer=42").json()
+    assert said["args"] == {"answer": "42"}
+    assert said["url"].startswith("http://127.0.0.1/")
+    assert site.post("/post", {"name": "value"}).json()["form"] == {"name": "value"}
+    assert site.get("/status/418").status_code == 418
 
 
 def ask_rq_dashboard(site: Site) -> None:
-    """Its page and its assets come without the Redis that its numbers would be from."""
-    status, said = site.ask("/")
-    assert status == 200
-    status, said = site.ask("/static/css/main.css")
-    assert status == 200
-    assert "{" in said
-    assert site.ask("/static/css/none.css")[0] == 404
+    """Get its page and its assets without the Redis that its numbers would be from."""
+    assert site.get("/").ok
+    assert "{" in site.get("/static/css/main.css").text
+    assert site.get("/static/css/none.css").status_code == 404
 
 
 def ask_ihatemoney(site: Site) -> None:
@@ -74,97 +121,166 @@ def ask_ihatemoney(site: Site) -> None:
         "contact_email": "jane@shop.example",
         "default_currency": "XXX",
     }
-    assert site.ask("/api/projects", form)[0] == 201
-    status, said = site.ask("/api/projects/holiday", user="holiday:no-secret")
-    assert status == 200
-    assert json.loads(said)["name"] == "Holiday"
-    assert site.ask("/static/css/main.css")[0] == 200
+    assert site.post("/api/projects", form).status_code == 201
+    assert site.get("/api/projects/holiday", auth=("holiday", "no-secret")).json()["name"] == "Holiday"
+    assert site.get("/static/css/main.css").ok
 
 
-@dataclass
-class OwnApp:
-    """An app: the files of its folder, what its service says, and what it answers."""
+def ask_fava(site: Site) -> None:
+    """Write into its ledger."""
+    source = site.get("/shop/api/source?file_path=/tmp/shop.beancount").json()["data"]
+    changed = {"file_path": "/tmp/shop.beancount", "source": source["source"].replace("12.00", "13.50")}  # noqa: S108
+    assert site.put("/shop/api/source", json=changed | {"sha256sum": source["sha256sum"]}).ok
+    assert "13.50" in site.get("/shop/api/source?file_path=/tmp/shop.beancount").text
+    assert site.get("/shop/income_statement/").ok
 
-    files: dict[str, str]
-    service: dict[str, Any]
-    check: Callable[[Site], None]
-    replicas: int = 2
+
+def ask_klaus(site: Site) -> None:
+    """Push a commit of 10 MB with git, and see it on its page."""
+
+    def git(*arguments: str) -> None:
+        options = (f"http.extraHeader=Host: {site.host}", "user.name=Jane", "user.email=jane@shop.example")
+        subprocess.run(
+            ["git", *(word for option in options for word in ("-c", option)), *arguments],
+            cwd=folder,
+            check=True,
+            env=os.environ | {"no_proxy": "127.0.0.1"},
+        )
+
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        git("init", "--quiet", "--initial-branch=master")
+        (folder / "noise").write_bytes(os.urandom(10_000_000))
+        git("add", "noise")
+        git("commit", "--quiet", "--message=Ten million bytes")
+        git("push", "--quiet", f"http://127.0.0.1:{site.port}/shop", "master")
+    assert "Ten million bytes" in site.get("/shop/").text
 
 
-SETTINGS = """import os
+def ask_pygeoapi(site: Site) -> None:
+    """Get the two points of its table."""
+    said = site.get("/collections/shops/items?f=json").json()
+    assert [feature["properties"]["name"] for feature in said["features"]] == ["Mitte", "Altona"]
 
-SECRET_KEY = os.environ["SECRET_KEY"]
-SQLALCHEMY_DATABASE_URI = os.environ.get("DATABASE_URL", "sqlite:////tmp/ihatemoney.db")
-"""
 
-DASHBOARD = """import os
+def ask_mwdb(site: Site) -> None:
+    """Log in with the account that its migration made, and be told a file's type, which libmagic knows."""
+    token = site.post("/api/auth/login", json={"login": "admin", "password": KEY}).json()["token"]
+    picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0"
+    sent = site.post("/api/file", files={"file": ("a.png", picture)}, headers={"Authorization": f"Bearer {token}"})
+    assert sent.json()["file_type"].startswith("PNG image data, 1 x 1")
 
-from rq_dashboard import web
-from rq_dashboard.cli import make_flask_app
 
-app = make_flask_app(None, None, None, "")
-app.config["RQ_DASHBOARD_REDIS_URL"] = os.environ["REDIS_URL"]
-web.setup_rq_connection(app)
-"""
+def ask_sqlite_web(site: Site) -> None:
+    """Make a table by a query, and see it among the others."""
+    site.get("/")
+    sent = site.post("/query/", {"sql": "CREATE TABLE shop (name text)"})
+    assert sent.ok
+    assert "shop" in site.get("/").text
 
-APPS = {
-    "httpbin": OwnApp(
-        files={"requirements.txt": "httpbin==0.10.4\n"},
-        service={"app": "httpbin:app", "server": "granian"},
-        check=ask_httpbin,
-    ),
-    "rq-dashboard": OwnApp(
-        files={"requirements.txt": "rq-dashboard==0.9.0\nsix\n", "wsgi.py": DASHBOARD},
-        service={"secrets": {"REDIS_URL": "{{ own_redis }}"}},
-        check=ask_rq_dashboard,
-    ),
-    "ihatemoney": OwnApp(
-        files={"requirements.txt": "ihatemoney==7.2.1\n", "ihatemoney.cfg": SETTINGS},
-        service={
-            "app": "ihatemoney.wsgi:application",
-            "server": "uwsgi",
-            "environment": {"IHATEMONEY_SETTINGS_FILE_PATH": "/srv/app/ihatemoney.cfg"},
-            "secrets": {"SECRET_KEY": "{{ own_key }}"},
-        },
-        check=ask_ihatemoney,
-        # Its database is a file of its own.
-        replicas=1,
-    ),
-}
+
+def ask_pyxtermjs(site: Site) -> None:
+    """Type a command into its terminal, which is a WebSocket of Socket.IO."""
+    assert "xterm" in site.get("/").text
+    terminal = WebSocket(site, "/socket.io/?EIO=4&transport=websocket")
+    terminal.read_until("sid")
+    terminal.send("40/pty,")
+    terminal.read_until("40/pty")
+    terminal.send('42/pty,["pty-input",{"input":"echo $((6*7))0\\n"}]')
+    terminal.read_until("420")
+
+
+def ask_flask_sse(site: Site) -> None:
+    """Get from a stream what either replica is sent, for half a minute."""
+    until = time.monotonic() + STREAM_S
+    with site.get("/stream", stream=True) as stream:
+        lines = stream.iter_lines(chunk_size=1)
+        assert [next(lines), next(lines)] == [b":", b""]
+        while time.monotonic() < until:
+            assert site.post("/send").text == "Message sent!"
+            assert [next(lines), next(lines), next(lines)] == [b"event:greeting", b'data:{"message": "Hello!"}', b""]
+            time.sleep(5)
+
+
+def ask_bepasty(site: Site) -> None:
+    """Upload 50 MB in one request, and get them back."""
+    content = os.urandom(UPLOAD_BYTES)
+    sent = site.post("/+upload", files={"file": ("noise.bin", content)}, allow_redirects=False)
+    assert sent.status_code == 302
+    assert site.get(f"{sent.headers['Location'].partition('#')[0].rstrip('/')}/+download").content == content
+
+
+def ask_otterwiki(site: Site) -> None:
+    """Save a page, which is a commit of its repository, and read it."""
+    token = site.token("/shop/edit")
+    saved = site.post("/shop/save", {"content": "# Open at nine", "commit": "Hours", "csrf_token": token})
+    assert saved.ok
+    assert "Open at nine" in site.get("/shop").text
+    assert "Hours" in site.get("/-/changelog").text
 
 
 @contextmanager
-def deployed(name: str, app: OwnApp, folder: Path) -> Iterator[Site]:
-    """Run site.yml for an app, and remove afterwards what it made."""
-    context = folder / name
-    context.mkdir()
-    for file, text in app.files.items():
-        (context / file).write_text(text, encoding="utf-8")
+def deployed(stack: str, folder: Path) -> Iterator[dict[str, Site]]:
+    """Run site.yml for a stack, and remove afterwards what it made."""
+    file = STACKS / f"{stack}.yml"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-    service = {"name": name, "context": str(context), "path": "/", "replicas": app.replicas, "memory": "192m"}
     variables = {
-        "stack_name": f"{PREFIX}-{name}",
+        "stack_name": f"{PREFIX}-{stack}",
         "stack_directory": str(folder / "stack"),
         "stack_port": port,
-        "stack_services": [service | app.service],
-        "stack_start_seconds": START_S,
-        # As from a vault: what stands readable in an inventory is refused.
-        "own_key": "0f6c5d1c9be44d1f8f0b",
+        "own_key": KEY,
         "own_redis": "redis://nowhere.invalid",
     }
-    arguments = ["--inventory", "inventories/local", "--extra-vars", json.dumps(variables)]
+    arguments = ["--inventory", "inventories/local", "-e", f"@{file}", "-e", json.dumps(variables)]
+    services = load_mapping(file)["stack_services"]
     try:
-        done = Outcome(["ansible-playbook", "site.yml", *arguments])
+        done = Outcome(["ansible-playbook", "site.yml", *arguments], patience=PATIENCE_S)
         assert done.ok, done.said
-        yield Site(f"http://127.0.0.1:{port}")
+        yield {one["name"]: Site(port, one.get("host", "127.0.0.1")) for one in services}
     finally:
-        down = Outcome(["ansible-playbook", "playbooks/down.yml", *arguments])
+        down = Outcome(["ansible-playbook", "playbooks/down.yml", *arguments, "-e", "data=delete"])
     assert down.ok, down.said
 
 
-@pytest.mark.parametrize("name", APPS)
-def test_app_that_knows_nothing_of_this_project_is_served(name: str, tmp_path: Path) -> None:
+CHECKS: dict[str, Callable[[Site], None]] = {
+    "bepasty": ask_bepasty,
+    "fava": ask_fava,
+    "flask-sse": ask_flask_sse,
+    "httpbin": ask_httpbin,
+    "ihatemoney": ask_ihatemoney,
+    "klaus": ask_klaus,
+    "mwdb-core": ask_mwdb,
+    "otterwiki": ask_otterwiki,
+    "pygeoapi": ask_pygeoapi,
+    "pyxtermjs": ask_pyxtermjs,
+    "rq-dashboard": ask_rq_dashboard,
+    "sqlite-web": ask_sqlite_web,
+}
+SERVED = [
+    (file.stem, one["name"]) for file in sorted(STACKS.glob("*.yml")) for one in load_mapping(file)["stack_services"]
+]
+
+
+@pytest.fixture(scope="module")
+def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Site]]:
+    """Deploy a stack."""
+    with deployed(request.param, tmp_path_factory.mktemp(request.param)) as found:
+        yield found
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("sites", "name"), SERVED, indirect=["sites"])
+def test_app_that_knows_nothing_of_this_project_is_served(sites: dict[str, Site], name: str) -> None:
     """Folder in, address out."""
-    with deployed(name, APPS[name], tmp_path) as site:
-        APPS[name].check(site)
+    CHECKS[name](sites[name])
+
+
+def test_page_has_a_row_for_each_folder() -> None:
+    """With the version that it pins; and each is served and asked."""
+    page = (ROOT / "docs/your-app.md").read_text(encoding="utf-8")
+    folders = {folder.name: folder for folder in (ROOT / "tests/own_apps/apps").iterdir()}
+    assert folders.keys() == CHECKS.keys() == {name for _, name in SERVED}
+    for name, folder in folders.items():
+        version = (folder / "requirements.txt").read_text(encoding="utf-8").split()[0].partition("==")[2]
+        assert re.search(rf"^\| \[{name}\]\(\S+\) {re.escape(version)}[, ]", page, re.MULTILINE | re.IGNORECASE), name

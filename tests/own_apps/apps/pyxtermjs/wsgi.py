@@ -1,0 +1,3 @@
+from pyxtermjs.app import app
+
+app.config["cmd"] = ["bash"]
