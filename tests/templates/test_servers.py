@@ -94,13 +94,6 @@ def parts():
             time.sleep(0.2)
             yield str(part)
     return make()
-
-@app.get("/events")
-def events():
-    def make():
-        time.sleep(3)
-        yield "data: 1\\n\\n"
-    return make(), {"Content-Type": "text/event-stream"}
 """
 
 each_server = pytest.mark.parametrize("server", SERVERS)
@@ -484,18 +477,6 @@ def test_answer_arrives_although_the_body_is_not_read(start: Callable[..., Runni
     running = start(server)
     running.wait_until_ready()
     assert [running.ask("/unread", b"x" * size) for size in (1000, 200_000, 20 * 2**20)] == [(200, "not wanted")] * 3
-
-
-@each_server
-def test_event_stream_begins_before_its_first_event(start: Callable[..., Running], server: str) -> None:
-    """Else one that is silent at first is a 504 for nginx, after which a browser does not come back."""
-    running = start(server)
-    running.wait_until_ready()
-    begun = time.monotonic()
-    with urllib.request.urlopen(f"http://127.0.0.1:{running.port}/events", timeout=PATIENCE_S) as answer:
-        assert answer.read1() == b":\n\n"
-        assert time.monotonic() - begun < 2.5
-        assert answer.read() == b"data: 1\n\n"
 
 
 def packet(path: str, size: int) -> bytes:

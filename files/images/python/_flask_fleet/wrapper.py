@@ -20,9 +20,6 @@ Environ = dict[str, Any]
 
 REST_BYTES = 65536
 
-EVENTS_BEGIN = b":\n\n"
-"""A comment, which clients of an event stream skip."""
-
 
 class Body:
     """An answer's body whose parts are made, and which is closed, in the context of its request."""
@@ -39,22 +36,11 @@ class Body:
         self.context, self.environ, self.work, self.seconds = context, environ, work, seconds
         self.body: Iterable[bytes] = ()
         self.parts: Iterator[bytes] = iter(())
-        self.first = b""
 
     def begin(self, application: Application, start_response: Any) -> Body:
         """Call the application."""
-
-        def start(status: str, headers: list[tuple[str, str]], *error: Any) -> Any:
-            # The headers leave with the first part. Without them for too long nginx answers 504, and a browser
-            # does not come back after that, as it does when a stream ends.
-            found = {name.lower(): value.lower() for name, value in headers}
-            is_text = not found.keys() & {"content-encoding", "content-length"}
-            is_events = found.get("content-type", "").startswith("text/event-stream") and status.startswith("200")
-            self.first = EVENTS_BEGIN if is_events and is_text and self.environ["REQUEST_METHOD"] == "GET" else b""
-            return start_response(status, headers, *error)
-
         try:
-            self.body = self._run(application, self.environ, start)
+            self.body = self._run(application, self.environ, start_response)
             self.parts = self._run(iter, self.body)
         except BaseException:
             self.work.end(self)
@@ -67,12 +53,8 @@ class Body:
 
     def __next__(self) -> bytes:
         """Return the next part; Granian may ask for it in another thread."""
-        part: bytes
-        if self.first:
-            part, self.first = self.first, b""
-            return part
         try:
-            part = self._run(next, self.parts)
+            part: bytes = self._run(next, self.parts)
         except StopIteration:
             read_rest(self.environ)
             raise

@@ -274,30 +274,3 @@ def test_file_is_sent_as_any_other_body(wrapped: Callable[..., Wrapper]) -> None
     list(wrapped(app)(environ, lambda *_: None))
     assert "wsgi.file_wrapper" not in seen
     assert "wsgi.file_wrapper" in environ
-
-
-@pytest.mark.parametrize(
-    ("method", "status", "headers", "first"),
-    [
-        ("GET", 200, {}, b":\n\n"),
-        ("HEAD", 200, {}, None),
-        ("GET", 204, {}, None),
-        ("GET", 200, {"Content-Encoding": "gzip"}, b"data: 1\n\n"),
-        ("GET", 200, {"Content-Type": "text/plain"}, b"data: 1\n\n"),
-    ],
-)
-def test_event_stream_begins_at_once(
-    wrapped: Callable[..., Wrapper], method: str, status: int, headers: dict[str, str], first: bytes | None
-) -> None:
-    """Whatever the first event waits for: the first part brings the headers, and is one that every client skips."""
-    waits = threading.Event()
-
-    def events() -> Iterator[bytes]:
-        waits.set()
-        yield b"data: 1\n\n"
-
-    answer = Response(events(), status, {"Content-Type": "text/event-stream; charset=utf-8"} | headers)
-    parts = iter(wrapped(answer)(EnvironBuilder("/", method=method).get_environ(), lambda *_: None))
-    assert next(parts, None) == first
-    assert waits.is_set() is (first == b"data: 1\n\n")
-    assert b"".join(parts) == (b"data: 1\n\n" if first == b":\n\n" else b"")
