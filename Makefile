@@ -98,7 +98,7 @@ live: debian $(READY) ## The rehearsal, databases, inventories/local and provisi
 refusals: debian $(READY) ## AWS refuses each call of provisioning and removal once, an hour or two
 	@$(call step,every call refused once,pytest -s -m docker tests/provisioning)
 
-own: debian $(READY) ## Deploy twelve public Flask apps from PyPI on this machine's engine, a quarter of an hour
+own: debian $(READY) ## Deploy thirteen public Flask apps from PyPI on this machine's engine, a quarter of an hour
 	@$(call step,other people's apps,pytest -m docker tests/own_apps)
 
 security: debian $(READY) ## All that attackers try, a quarter of an hour more than make test has for it

@@ -171,6 +171,17 @@ def ask_mwdb(site: Site) -> None:
     assert sent.json()["file_type"].startswith("PNG image data, 1 x 1")
 
 
+def ask_canaille(site: Site) -> None:
+    """Register a client with one request; the next ones are known by its secret, and refused for their code alone."""
+    shop = {"client_name": "Shop", "redirect_uris": ["https://shop.example/back"]}
+    made = site.post("/oauth/register", json=shop | {"grant_types": ["authorization_code"], "response_types": ["code"]})
+    assert made.status_code == 201, made.text
+    code = {"grant_type": "authorization_code", "code": "none", "redirect_uri": "https://shop.example/back"}
+    for _ in range(4):
+        said = site.post("/oauth/token", code, auth=(made.json()["client_id"], made.json()["client_secret"]))
+        assert said.json()["error"] == "invalid_grant"
+
+
 def ask_sqlite_web(site: Site) -> None:
     """Make a table by a query, and see it among the others."""
     site.get("/")
@@ -244,6 +255,7 @@ def deployed(stack: str, folder: Path) -> Iterator[dict[str, Site]]:
 
 CHECKS: dict[str, Callable[[Site], None]] = {
     "bepasty": ask_bepasty,
+    "canaille": ask_canaille,
     "fava": ask_fava,
     "flask-sse": ask_flask_sse,
     "httpbin": ask_httpbin,
