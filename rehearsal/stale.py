@@ -91,5 +91,6 @@ class StaleHooks:
         """Refuse profiles whose role is not known yet: https://github.com/hashicorp/packer/pull/9810."""
         for profile in profiles:
             if self._hidden(profile.rpartition("/")[2]):
-                message = f"Value ({profile}) for parameter iamInstanceProfile.name is invalid. "
-                raise EC2ClientError("InvalidParameterValue", f"{message}Invalid IAM Instance Profile name")
+                given, called = ("arn", "ARN") if profile.startswith("arn:") else ("name", "name")
+                message = f"Value ({profile}) for parameter iamInstanceProfile.{given} is invalid. "
+                raise EC2ClientError("InvalidParameterValue", f"{message}Invalid IAM Instance Profile {called}")

@@ -53,6 +53,9 @@ def test_profile_is_invalid_until_its_role_has_arrived(ec2: Any, fleet: PaperFle
     iam.add_role_to_instance_profile(InstanceProfileName="profile", RoleName="role")
     with pytest.raises(ClientError, match=r"Value \(profile\) for parameter iamInstanceProfile.name is invalid"):
         run(ec2, IamInstanceProfile={"Name": "profile"})
+    # The words that amazon.aws.ec2_instance waits for once.
+    with pytest.raises(ClientError, match=r"iamInstanceProfile.arn is invalid. Invalid IAM Instance Profile ARN"):
+        run(ec2, IamInstanceProfile={"Arn": arn})
     by_arn = {"IamInstanceProfile": {"Arn": arn}, "InstanceId": instance}
     refused("InvalidParameterValue", ec2.associate_iam_instance_profile, **by_arn)
     time.sleep(SECONDS)
