@@ -11,8 +11,10 @@ import re
 import secrets
 import socket
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -79,6 +81,11 @@ class WebSocket:
         self.stream = self.socket.makefile("rb")
         lines = list(iter(self.stream.readline, b"\r\n"))
         assert b" 101 " in lines[0], lines
+
+    def close(self) -> None:
+        """Leave, as a browser does that closes the page."""
+        self.stream.close()
+        self.socket.close()
 
     def send(self, text: str) -> None:
         """Send a text of less than 126 bytes, with a mask that changes nothing."""
@@ -199,17 +206,30 @@ def ask_pyxtermjs(site: Site) -> None:
     terminal.read_until("40/pty")
     terminal.send('42/pty,["pty-input",{"input":"echo $((6*7))0\\n"}]')
     terminal.read_until("420")
+    terminal.close()
 
 
 def ask_flask_sse(site: Site) -> None:
     """Get from a stream what either replica is sent, for half a minute."""
-    until = time.monotonic() + STREAM_S
-    with site.get("/stream", stream=True) as stream:
-        lines = stream.iter_lines(chunk_size=1)
-        while time.monotonic() < until:
-            assert site.post("/send").text == "Message sent!"
-            assert [next(lines), next(lines), next(lines)] == [b"event:greeting", b'data:{"message": "Hello!"}', b""]
-            time.sleep(5)
+    stop = threading.Event()
+
+    def send() -> None:
+        # From the start: the stream has no headers before its first event.
+        while not stop.wait(1):
+            assert Site(site.port, site.host).post("/send").text == "Message sent!"
+
+    with ThreadPoolExecutor() as pool:
+        sending = pool.submit(send)
+        try:
+            with site.get("/stream", stream=True) as stream:
+                lines = stream.iter_lines(chunk_size=1)
+                until = time.monotonic() + STREAM_S
+                while time.monotonic() < until:
+                    event = [next(lines), next(lines), next(lines)]
+                    assert event == [b"event:greeting", b'data:{"message": "Hello!"}', b""]
+        finally:
+            stop.set()
+        sending.result()
 
 
 def ask_bepasty(site: Site) -> None:
