@@ -202,6 +202,15 @@ def test_ansible_knows_every_key_of_its_configuration(monkeypatch: pytest.Monkey
     assert [line for line in complaints if line.strip()] == []
 
 
+def test_steps_of_the_makefile_are_a_name_and_a_command() -> None:
+    """A comma in the name would make its rest the command, which is noticed only when the step runs."""
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    commands = re.findall(r"\$\(call step,[^,]*,([^\s)]*)", makefile)
+    known = {"ansible-playbook", "molecule", "pytest", "python", "python3", "ruff"}
+    assert len(commands) == makefile.count("$(call step,") > 0
+    assert {command for command in commands if not command.startswith("$(")} <= known
+
+
 def test_exceptions_to_the_rules_are_made_where_they_are_needed() -> None:
     """A skip list hides the next mistake too; a noqa on its line excuses one, and says why."""
     configuration = load_mapping(ROOT / ".ansible-lint")

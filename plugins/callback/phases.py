@@ -55,6 +55,7 @@ class CallbackModule(Default):  # type: ignore[misc]
             return
         self._play = play
         self._end_task()
+        self._end_phase()
         self._title = play.get_name().strip()
 
     def _task_start(self, task: Any, prefix: str | None = None) -> None:
@@ -138,4 +139,4 @@ class CallbackModule(Default):  # type: ignore[misc]
         took = time.monotonic() - self._phase_began
         if self._phase and (self._changes or took >= LONG_S):
             self._line(f"  {self._changes} changed, {took:.0f} s")
-        self._changes = 0
+        self._phase, self._changes = "", 0
