@@ -19,9 +19,11 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Put a docker client first on the PATH that shows what is in a file and notes what it was asked."""
     client = tmp_path / "bin/docker"
     client.parent.mkdir()
-    client.write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat {tmp_path}/shown\n', encoding="utf-8")
+    script = f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat {tmp_path}/shown\n. {tmp_path}/fails\n'
+    client.write_text(script, encoding="utf-8")
     client.chmod(client.stat().st_mode | stat.S_IXUSR)
     (tmp_path / "shown").touch()
+    (tmp_path / "fails").touch()
     monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
     return tmp_path
 
@@ -46,6 +48,21 @@ def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
     asked = (docker / "asked").read_text(encoding="utf-8")
     assert f"publish={port}" in asked
     assert "com.docker.compose.project=mine" in asked
+
+
+@pytest.mark.parametrize(
+    ("error", "ours"),
+    [
+        ("Cannot connect to the Docker daemon at unix:///var/run/docker.sock. Is the docker daemon running?", False),
+        ("permission denied while trying to connect to the Docker daemon socket", True),
+        ("Got permission denied while trying to connect to the Docker daemon socket", True),
+    ],
+)
+def test_port_is_our_own_only_where_an_engine_runs(docker: Path, error: str, ours: bool) -> None:
+    """An engine that had stopped once made every port that was taken the project's own."""
+    (docker / "fails").write_text(f"echo '{error}' >&2\nexit 1\n", encoding="utf-8")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        assert (port_problem("127.0.0.1", listener.getsockname()[1], "mine") is None) is ours
 
 
 def test_free_port_is_allowed_without_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

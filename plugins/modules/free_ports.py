@@ -54,8 +54,8 @@ def _published_by(project: str, port: int) -> bool:
     label = f"label=com.docker.compose.project={project}"
     ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
     answer = subprocess.run(ours, capture_output=True, check=False, text=True)
-    # An engine that does not answer is the docker role's business, which says more about it.
-    return answer.returncode != 0 or bool(answer.stdout.strip())
+    # Of an engine that may not be asked nothing is known; one that does not run publishes nothing.
+    return bool(answer.stdout.strip()) or "permission denied" in answer.stderr.lower()
 
 
 def port_problem(address: str, port: int, project: str, variable: str = "stack_port") -> str | None:
