@@ -1,0 +1,342 @@
+"""Docker Compose as the engine of a stack."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import tempfile
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import replace as changed
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, cast
+
+from fleet.engine.base import NGINX, Answer, Plan, Port, Replica, Service, State
+from fleet.release import COMPOSE_FILE, FRESH_S, Releases
+from fleet.system import LOG_LINES, FleetError, attempt, last_lines, run
+
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+HASH_LABEL = "com.docker.compose.config-hash"
+ONE_OFF_LABEL = "com.docker.compose.oneoff"
+PORTS_LABEL = "flask-fleet.ports"
+"""Of an nginx that reads which ports the replicas of a service may have."""
+SERVER_LABEL = "flask-fleet.server"
+"""Of a service: its application server."""
+STATIC_LABEL = "flask-fleet.static"
+"""Of a service with static files: the folder that has them in its image."""
+COPY_LABEL = "flask-fleet.static-copy"
+"""Of a container that only lends its files; its value is the folder of the stack that they are for."""
+CHECK_TIMEOUT_S = 60
+
+
+class Compose:
+    """The Compose project of a stack."""
+
+    def __init__(self, releases: Releases) -> None:
+        """Say where the stack is."""
+        self._releases = releases
+        self._configs: dict[str, dict[str, Any]] = {}
+        self._hashes: dict[str, dict[str, str]] = {}
+
+    def plan(self, release: str | None) -> dict[str, Plan]:
+        """Read what a release says of each service; None is the live one."""
+        config = self._config(release)
+        return {name: _plan(service, config["networks"]) for name, service in config["services"].items()}
+
+    def compare(self, release: str | None) -> State:
+        """Compare what runs with a release; None is the live one."""
+        plans, hashes = self.plan(release), self._config_hashes(release)
+        found: dict[str, list[Replica]] = {name: [] for name in plans}
+        strangers = []
+        for container in self._inspect(self._ids(self._name(release))):
+            replica = _replica(container)
+            if replica.service in found:
+                is_fresh = container["Config"]["Labels"][HASH_LABEL] == hashes.get(replica.service)
+                found[replica.service].append(changed(replica, fresh=is_fresh))
+            else:
+                strangers.append(replica)
+        services = {name: Service(plan, tuple(found[name])) for name, plan in plans.items()}
+        return State(services, tuple(strangers))
+
+    def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
+        """Inspect containers, or all of the stack; those that are gone meanwhile are left out."""
+        return [_replica(one) for one in self._inspect(self._ids(self._name(None)) if ids is None else ids)]
+
+    def start(self, service: str, count: int) -> list[str]:
+        """Start replicas of the live release until there are so many; give the ids of the new ones."""
+        project = self._name(None)
+        before = set(self._ids(project, service))
+        self._compose("up", "--detach", "--no-deps", "--no-recreate", "--scale", f"{service}={count}", service)
+        return sorted(one[:12] for one in set(self._ids(project, service)) - before)
+
+    def bring_up(self, services: Sequence[str] = (), *, replace: bool, seconds: int) -> None:
+        """Start what is missing of the live release, and wait until it is healthy.
+
+        Args:
+            services: Which; without any all of them, and containers of other services go.
+            replace: Whether to replace what the release says otherwise.
+            seconds: How long it may take until they are healthy.
+        """
+        options = ["--detach", "--pull", "never", "--wait", "--wait-timeout", str(seconds)]
+        if not replace:
+            options.append("--no-recreate")
+        if not services:
+            options.append("--remove-orphans")
+        elif replace:
+            options.append("--no-deps")
+        self._compose("up", *options, *services)
+
+    def scale(self, numbers: Mapping[str, int], seconds: int) -> None:
+        """Start or stop replicas until there are so many of each, and wait until they are healthy."""
+        scales = [word for name, count in numbers.items() for word in ("--scale", f"{name}={count}")]
+        wait = ["--wait", "--wait-timeout", str(seconds)]
+        self._compose("up", "--detach", "--no-recreate", "--pull", "never", *wait, *scales)
+
+    def stop(self, ids: Sequence[str]) -> None:
+        """Have containers finish what they have, as long as their own stop time says, and remove them."""
+        if ids:
+            run(["docker", "stop", *ids])
+            self.remove(ids)
+
+    def remove(self, ids: Sequence[str]) -> None:
+        """Remove containers at once, if they are there."""
+        if ids:
+            run(["docker", "rm", "--force", *ids])
+
+    def health_failure(self, container: str) -> str:
+        """Run a container's own health check now, because the engine may take long to come round to it."""
+        found = self._inspect([container])
+        kind, *test = (found[0]["Config"].get("Healthcheck", {}).get("Test") if found else None) or ["NONE"]
+        if kind == "NONE":
+            return ""
+        command = ["sh", "-c", *test] if kind == "CMD-SHELL" else test
+        done = attempt(["docker", "exec", container, *command], timeout=CHECK_TIMEOUT_S)
+        return (done.stdout + done.stderr).strip() or "the health check fails" if done.returncode else ""
+
+    def last_words(self, container: str) -> str:
+        """Give the last log lines; of a container that was started again, those before that.
+
+        The next start is told at length too.
+        """
+        again = [one["State"]["StartedAt"] for one in self._inspect([container]) if one["RestartCount"]]
+        # Docker's --tail counts from the end of the log, whatever --until says.
+        part = ["--until", again[0]] if again else ["--tail", str(LOG_LINES)]
+        return last_lines(attempt(["docker", "logs", *part, container], stderr=subprocess.STDOUT).stdout)
+
+    def execute(self, container: str, command: Sequence[str]) -> Answer:
+        """Run a command in a container, or in the first one of a service."""
+        if container in self.plan(None):
+            done = attempt([*self._command(None), "exec", "--no-TTY", container, *command], stderr=subprocess.STDOUT)
+        else:
+            done = attempt(["docker", "exec", container, *command], stderr=subprocess.STDOUT)
+        return Answer(done.returncode, done.stdout)
+
+    def run_once(self, release: str, service: str, command: Sequence[str], seconds: int) -> Answer:
+        """Run a command in a container of its own, with all that a replica of a release would have."""
+        name = f"{self._name(release)}-{service}-pre-deploy"
+        # One that a run which was killed left behind.
+        self.remove([name])
+        # Without what Compose says of its own work, which would be among the command's lines.
+        compose = self._command(release, "--progress", "quiet")
+        once = ["run", "--rm", "--no-deps", "--no-TTY", "--name", name, service, *command]
+        try:
+            done = attempt([*compose, *once], stderr=subprocess.STDOUT, timeout=seconds)
+        finally:
+            self.remove([name])
+        return Answer(done.returncode, done.stdout)
+
+    def beside(self) -> str:
+        """Name the container that is tried beside nginx or stands in for it."""
+        return f"{self._name(None)}-nginx-stand-in"
+
+    def start_beside(self, *, reachable: bool) -> None:
+        """Start that container, an nginx of the live release that is published nowhere.
+
+        Args:
+            reachable: Whether services find it by nginx's names, and the engine lets packets in to it.
+        """
+        name = self.beside()
+        # One that an interrupted run left behind.
+        self.remove([name])
+        # The engine lets packets in only where a port is published; which one does not matter, and nobody is told.
+        publish = [word for port in self.published() for word in ("--publish", f"127.0.0.1::{port.target}")]
+        # The services find it by their names for each other too, where a client that is refused by one asks the next.
+        options = ["--use-aliases", *publish] if reachable else []
+        self._compose("run", "--detach", "--no-deps", "--name", name, *options, NGINX)
+
+    def address_of(self, container: str) -> str:
+        """Give the address at which the machine reaches a container."""
+        (found,) = self._inspect([container])
+        network = self._config(None)["networks"]["default"]["name"]
+        return str(found["NetworkSettings"]["Networks"][network]["IPAddress"])
+
+    def published(self) -> list[Port]:
+        """List what nginx of the live release publishes."""
+        ports = self._config(None)["services"][NGINX].get("ports", [])
+        return [Port(str(one["host_ip"]), str(one["published"]), str(one["target"])) for one in ports]
+
+    def forget(self, keep: Collection[str], doomed: Collection[str]) -> None:
+        """Remove images that no release needs any more, and networks that nothing uses.
+
+        Args:
+            keep: Images that are needed.
+            doomed: Images of releases that were removed. Others of the same services go when they are older than an
+                hour, because somebody may have built them for a release that is about to be rendered.
+        """
+        repositories = {image.rpartition(":")[0] for image in keep}
+        listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
+        others = [one for one in listed if one.rpartition(":")[0] in repositories and one not in keep]
+        old = [one for one in listed if one in doomed and one not in keep] + self._tagged_long_ago(
+            [one for one in others if one not in doomed]
+        )
+        if old:
+            # An image that a stopped container still needs stays; that is no reason to fail.
+            attempt(["docker", "rmi", *old])
+        ours = f"label={PROJECT_LABEL}={self._name(None)}"
+        run(["docker", "network", "prune", "--force", "--filter", ours])
+
+    @contextmanager
+    def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
+        """Open a folder of an image, relative to its working directory, as a tar archive."""
+        mark = f"{COPY_LABEL}={self._releases.directory}"
+        # Those that a run which was killed left behind.
+        self.remove(run(["docker", "ps", "--all", "--quiet", "--filter", f"label={mark}"]).split())
+        # It is never started. A registry that has an image of the same name is not asked.
+        options = ["--pull", "never", "--network", "none", "--label", mark]
+        container = run(["docker", "create", *options, image, "true"]).strip()
+        try:
+            working = run(["docker", "inspect", "--format", "{{.Config.WorkingDir}}", container]).strip()
+            with _copied(f"{container}:{PurePosixPath(working or '/', folder)}") as archive:
+                yield archive
+        finally:
+            self.remove([container])
+
+    def usage(self) -> dict[str, tuple[str, str]]:
+        """Give CPU, and memory of its limit, of each container by its name."""
+        listed = run(["docker", "stats", "--no-stream", "--format", "{{.Name}} {{.CPUPerc}} {{.MemUsage}}"])
+        rows = [line.split(maxsplit=2) for line in listed.splitlines()]
+        return {name: (cpu, memory.replace(" / ", " of ")) for name, cpu, memory in rows}
+
+    def logs(self, replicas: Sequence[Replica], lines: int) -> str:
+        """Give the last lines of the logs of these, each line with its time and the name of who wrote it."""
+        texts = []
+        for one in replicas:
+            asked = ["docker", "logs", "--timestamps", "--tail", str(lines), one.id]
+            found = attempt(asked, stderr=subprocess.STDOUT).stdout.splitlines()
+            texts += [f"{one.name}  | {line}" for line in found]
+        return "\n".join(texts)
+
+    def down(self) -> None:
+        """Remove the containers and networks of the stack."""
+        self._compose("down", "--remove-orphans")
+
+    def _file(self, release: str | None) -> Path:
+        file = self._releases.folder(release) / COMPOSE_FILE
+        if not file.exists():
+            raise FleetError(f"there is no {file}")
+        return file
+
+    def _command(self, release: str | None, *options: str) -> list[str]:
+        where = ["--project-directory", str(self._releases.directory), "--file", str(self._file(release))]
+        return ["docker", "compose", *options, *where]
+
+    def _compose(self, *arguments: str) -> str:
+        return run([*self._command(None), *arguments])
+
+    def _config(self, release: str | None) -> dict[str, Any]:
+        """Read compose.yml as Compose understands it, once as long as it says the same."""
+        key = hashlib.sha256(self._file(release).read_bytes()).hexdigest()
+        if key not in self._configs:
+            self._configs[key] = json.loads(run([*self._command(release), "config", "--format", "json"]))
+        return self._configs[key]
+
+    def _config_hashes(self, release: str | None) -> dict[str, str]:
+        """Read what Compose would label the containers of each service with."""
+        key = hashlib.sha256(self._file(release).read_bytes()).hexdigest()
+        if key not in self._hashes:
+            lines = run([*self._command(release), "config", "--hash", "*"]).splitlines()
+            self._hashes[key] = dict(cast("tuple[str, str]", tuple(line.split())) for line in lines)
+        return self._hashes[key]
+
+    def _name(self, release: str | None) -> str:
+        return str(self._config(release)["name"])
+
+    def _ids(self, project: str, service: str = "") -> list[str]:
+        """List containers of a project, dead ones too, but not those of ``docker compose run``."""
+        labels = {PROJECT_LABEL: project, ONE_OFF_LABEL: "False"} | ({SERVICE_LABEL: service} if service else {})
+        filters = [word for label, value in labels.items() for word in ("--filter", f"label={label}={value}")]
+        return run(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).split()
+
+    def _tagged_long_ago(self, images: Sequence[str]) -> list[str]:
+        if not images:
+            return []
+        times = run(["docker", "image", "inspect", "--format", "{{.Metadata.LastTagTime.Unix}}", *images]).split()
+        return [image for image, tagged in zip(images, times, strict=True) if int(tagged) < time.time() - FRESH_S]
+
+    def _inspect(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        if not ids:
+            return []
+        # Those that are gone meanwhile are left out, which is no failure.
+        answer = attempt(["docker", "inspect", "--type", "container", *ids])
+        found: list[dict[str, Any]] = json.loads(answer.stdout or "[]")
+        return found
+
+
+@contextmanager
+def _copied(source: str) -> Iterator[IO[bytes]]:
+    """Stream what docker copies out of a container."""
+    with (
+        tempfile.TemporaryFile() as said,
+        subprocess.Popen(["docker", "cp", source, "-"], stdout=subprocess.PIPE, stderr=said) as copying,
+    ):
+        try:
+            yield cast("IO[bytes]", copying.stdout)
+        except BaseException as error:
+            # Where docker failed by itself, its words are the reason.
+            with suppress(subprocess.TimeoutExpired):
+                copying.wait(1)
+            copying.kill()
+            said.seek(0)
+            reason = said.read().decode(errors="replace").strip()
+            if reason and isinstance(error, FleetError):
+                raise FleetError(reason) from error
+            raise
+
+
+def _plan(service: Mapping[str, Any], networks: Mapping[str, Any]) -> Plan:
+    labels = service.get("labels", {})
+    return Plan(
+        count=service.get("deploy", {}).get("replicas", 1),
+        image=service["image"],
+        networks=frozenset(networks[network]["name"] for network in service.get("networks", {})),
+        port=service.get("environment", {}).get("PORT", ""),
+        server=labels.get(SERVER_LABEL, ""),
+        finds_ports=PORTS_LABEL in labels,
+        static=labels.get(STATIC_LABEL, ""),
+        mounted={mount["target"]: mount["source"] for mount in service.get("volumes", [])},
+    )
+
+
+def _replica(container: Mapping[str, Any]) -> Replica:
+    config, state = container["Config"], container["State"]
+    labels, networks = config["Labels"] or {}, container["NetworkSettings"]["Networks"]
+    environment = dict(entry.partition("=")[::2] for entry in config["Env"] or ())
+    return Replica(
+        id=container["Id"][:12],
+        name=container["Name"].lstrip("/"),
+        service=labels.get(SERVICE_LABEL, ""),
+        networks=frozenset(networks),
+        addresses=frozenset(network["IPAddress"] for network in networks.values()) - {""},
+        port=environment.get("PORT", ""),
+        server=labels.get(SERVER_LABEL, ""),
+        finds_ports=PORTS_LABEL in labels,
+        running=state["Running"] and not state["Restarting"],
+        health=state.get("Health", {}).get("Status", "none"),
+        restarts=container["RestartCount"],
+        exit_code=state["ExitCode"],
+        out_of_memory=state["OOMKilled"],
+        since=state["StartedAt"],
+    )
