@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from fleet import deploy
+from fleet.bundle import File, bring
 from fleet.engine.base import Replica
 from fleet.job import BusyError, Job, Jobs, Progress
 from fleet.stack import Stack
@@ -85,6 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("state", choices=["on", "off"])
     verb("prune", _prune, "Remove what no kept release needs", common)
     verb("down", _down, "Remove the stack and its files, but no data of databases", common)
+    one = verb("facts", _facts, "Say what the machine and its engine are", common)
+    one.add_argument("--nginx", default="", help="an image of nginx, whose OpenSSL is asked for")
+    one = verb(
+        "bring", _bring, "Bring the files of a release, as a playbook gives them", changing
+    )
+    one.add_argument("release")
     one = verb("job", _work, "Do a job; only for this command itself", changing)
     one.add_argument("of", choices=sorted(JOBS))
     one.add_argument("words", nargs="*")
@@ -236,6 +243,22 @@ def _down(given: argparse.Namespace) -> Result:
         return {"changed": False}
     stack.down()
     return {"changed": True}
+
+
+def _facts(given: argparse.Namespace) -> Result:
+    engine = Stack(given.directory).engine
+    return {
+        # As nproc counts them: those that this machine may use, in a container too.
+        "processors": len(os.sched_getaffinity(0)),
+        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        "engine": engine.facts(),
+        "openssl": engine.openssl(given.nginx) if given.nginx else "",
+    }
+
+
+def _bring(given: argparse.Namespace) -> Result:
+    files = [File(**one) for one in json.load(sys.stdin)]
+    return bring(Stack(given.directory), given.release, files, really=not given.check)
 
 
 def _work(given: argparse.Namespace) -> Result:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import IO, Protocol
+from pathlib import Path
+from typing import IO, Any, Protocol
 
 NGINX = "nginx"
 """Name of the service that balances the others."""
@@ -121,6 +122,9 @@ class Engine(Protocol):
     def compare(self, release: str | None) -> State:
         """Compare what runs with a release; None is the live one."""
 
+    def check(self, compose_file: Path, nginx_conf: Path) -> None:
+        """Have the real programs read what a release says, before it can become live."""
+
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
         """Inspect containers, or all of the stack; those that are gone meanwhile are left out."""
 
@@ -186,6 +190,12 @@ class Engine(Protocol):
 
     def folder_of(self, image: str, folder: str) -> AbstractContextManager[IO[bytes]]:
         """Open a folder of an image, relative to its working directory, as a tar archive."""
+
+    def facts(self) -> Mapping[str, Any]:
+        """Say what the engine is, in its own words."""
+
+    def openssl(self, image: str) -> str:
+        """Give the version of OpenSSL that the nginx of an image was built with."""
 
     def usage(self) -> dict[str, tuple[str, str]]:
         """Give CPU, and memory of its limit, of each container by its name."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import subprocess
 import tempfile
 import time
@@ -30,6 +31,10 @@ STATIC_LABEL = "flask-fleet.static"
 COPY_LABEL = "flask-fleet.static-copy"
 """Of a container that only lends its files; its value is the folder of the stack that they are for."""
 CHECK_TIMEOUT_S = 60
+NGINX_FOLDER = "/etc/nginx/stack"
+"""Where nginx finds its configuration."""
+TLS = "/etc/nginx/certificate"
+"""Where it finds the certificate, without which it refuses a configuration that names one."""
 
 
 class Compose:
@@ -60,6 +65,21 @@ class Compose:
                 strangers.append(replica)
         services = {name: Service(plan, tuple(found[name])) for name, plan in plans.items()}
         return State(services, tuple(strangers))
+
+    def check(self, compose_file: Path, nginx_conf: Path) -> None:
+        """Have the real programs read what a release says, before it can become live."""
+        where = ["--project-directory", str(self._releases.directory), "--file", str(compose_file)]
+        config = json.loads(run(["docker", "compose", *where, "config", "--format", "json"]))
+        nginx = config["services"][NGINX]
+        mounts = [f"{one['source']}:{one['target']}:ro" for one in nginx["volumes"] if one["target"].startswith(TLS)]
+        volumes = [
+            word for one in (f"{nginx_conf}:{NGINX_FOLDER}/nginx.conf:ro", *mounts) for word in ("--volume", one)
+        ]
+        confined = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 (in it)
+        check = ["nginx", "-t", "-q", "-c", f"{NGINX_FOLDER}/nginx.conf"]
+        done = attempt(["docker", "run", "--rm", *confined, *volumes, nginx["image"], *check])
+        if done.returncode:
+            raise FleetError(f"nginx refuses nginx.conf: {done.stderr.strip()}")
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
         """Inspect containers, or all of the stack; those that are gone meanwhile are left out."""
@@ -213,6 +233,19 @@ class Compose:
                 yield archive
         finally:
             self.remove([container])
+
+    def facts(self) -> Mapping[str, Any]:
+        """Say what the engine is, in its own words."""
+        found: dict[str, Any] = json.loads(run(["docker", "info", "--format", "{{json .}}"]))
+        return found
+
+    def openssl(self, image: str) -> str:
+        """Give the version of OpenSSL that the nginx of an image was built with."""
+        asked = ["docker", "run", "--rm", "--network", "none", image, "nginx", "-V"]
+        found = re.search(r"OpenSSL ([0-9.]+)", attempt(asked, stderr=subprocess.STDOUT).stdout)
+        if found is None:
+            raise FleetError(f"nginx of {image} does not say which OpenSSL it was built with")
+        return found[1]
 
     def usage(self) -> dict[str, tuple[str, str]]:
         """Give CPU, and memory of its limit, of each container by its name."""

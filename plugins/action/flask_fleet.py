@@ -21,9 +21,10 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 PACKAGE = Path(__file__).parents[2] / "fleet"
-WITH_CHECK = frozenset({"deploy", "rollback", "scale"})
+JOBS = frozenset({"deploy", "rollback", "scale"})
+WITH_CHECK = JOBS | {"bring"}
 """The verbs that say beforehand what they would do."""
-READING = frozenset({"status", "logs", "follow"})
+READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76
 """Status of the shell where the program is not there."""
 PLACE = """\
@@ -60,7 +61,7 @@ def program() -> tuple[str, bytes]:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"directory", "verb", "words"})
+    _VALID_ARGS = frozenset({"directory", "stdin", "verb", "words"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Do what the verb says.
@@ -82,7 +83,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result | self._ask(verb, "--check", *words)
         if self._task.check_mode and verb not in READING:
             return result | {"changed": True, "skipped": True}
-        options = ["--detach"] if verb in WITH_CHECK else []
+        options = ["--detach"] if verb in JOBS else []
         answer = self._ask(verb, *options, *words)
         while "busy" in answer:
             self._follow_other()
@@ -119,12 +120,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         directory = ["--directory", str(self._task.args["directory"])]
         line = shlex.join([verb, "--json", *directory, *words])
         command = PLACE.format(name=name) + RUN.format(python=self._python(), words=line)
-        done = self._shell(command)
+        said = json.dumps(self._task.args["stdin"]).encode() if "stdin" in self._task.args else None
+        done = self._shell(command, said)
         if done["rc"] == MISSING:
             brought = self._shell(PLACE.format(name=name) + BRING.format(name=name), content)
             if brought["rc"]:
                 raise AnsibleActionFail(f"flask-fleet could not be brought to the machine: {brought['stderr']}")
-            done = self._shell(command)
+            done = self._shell(command, said)
         try:
             answer: dict[str, Any] = json.loads(done["stdout"].strip().splitlines()[-1])
         except (IndexError, ValueError) as error:
