@@ -20,6 +20,7 @@ RELEASE = "receipt.json"
 CODE = (
     "ansible.cfg",
     "files",
+    "fleet",
     "playbooks",
     "plugins",
     "preflight",

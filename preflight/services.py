@@ -233,24 +233,6 @@ def scaled(services: object, variables: Variables) -> object:
     return [entry | number for entry, number in zip(services, given, strict=True)]
 
 
-def short_lock(variables: Variables) -> Iterator[str]:
-    """Compare how long commands before a deploy may take with when another controller takes the lock over.
-
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence when they may take as long or longer: two controllers would deploy at once.
-    """
-    seconds, held = (int(variables[f"stack_{name}_seconds"]) for name in ("pre_deploy", "lock"))
-    commands = sum(bool(service.get("pre_deploy")) for service in variables["stack_services"])
-    if commands * seconds >= held:
-        yield (
-            f"stack_lock_seconds is {held}, after which another controller deploys, but {commands} x pre_deploy may "
-            f"take {seconds} s each: allowed is more than {commands * seconds}, or less for stack_pre_deploy_seconds"
-        )
-
-
 def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) -> Iterator[str]:
     """Compare the limits with the machine.
 

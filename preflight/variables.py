@@ -45,7 +45,6 @@ WHOLE_NUMBERS = {
     "stack_port": (1, 65535),
     "stack_pre_deploy_seconds": (1, 86400),
     "stack_keep_releases": (1, 100),
-    "stack_lock_seconds": (60, 86400),
     "stack_requests_per_address": (0, 1000000),
     "stack_requests_per_replica": (1, 1000),
     "stack_retry_seconds": (0, 30),

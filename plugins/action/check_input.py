@@ -29,7 +29,7 @@ from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, clo
 from preflight.receipts import proof
 from preflight.routes import bad_routes
 from preflight.secrets import changed_secrets, readable_secrets, readable_vaults, weak_passwords
-from preflight.services import bad_services, scaled, short_lock
+from preflight.services import bad_services, scaled
 from preflight.variables import (
     Variables,
     bad_names,
@@ -133,7 +133,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *readable_vaults(inventory),
             *weak_passwords(self._vault_passwords()),
         ]
-        problems = problems or [*body_without_room(stack), *short_lock(stack), *bad_certificate(stack)]
+        problems = problems or [*body_without_room(stack), *bad_certificate(stack)]
         if problems:
             return problems
         if "provisioner" not in task_vars["group_names"]:

@@ -7,7 +7,7 @@ import pytest
 from ansible.constants import INTERNAL_STATIC_VARS
 
 from plugins.filter.sizes import SYSTEM_MIB
-from preflight.services import ANSIBLE_NAMES, FLAGS, bad_services, no_room, scaled, short_lock
+from preflight.services import ANSIBLE_NAMES, FLAGS, bad_services, no_room, scaled
 from preflight.variables import known_variables
 from tests.preflight.input import service, stack
 from tests.project import ROOT
@@ -319,16 +319,3 @@ def test_only_the_scaled_service_gets_a_number() -> None:
     """The others keep theirs, or leave it to the machine."""
     short = {"name": "api"}
     assert scaled([service(), short], {"app": 7}) == [service(replicas=7), short]
-
-
-def test_lock_outlives_the_commands_before_a_deploy() -> None:
-    """Else another controller would take it over, and its deploy would meet this one."""
-    services = [service(pre_deploy=["true"]), service(name="api", pre_deploy=["true"]), service(name="x")]
-    variables = stack(stack_services=services, stack_lock_seconds="601", stack_pre_deploy_seconds="300")
-    assert list(short_lock(variables)) == []
-    assert list(short_lock(variables | {"stack_services": [service()], "stack_lock_seconds": 60})) == []
-    (problem,) = short_lock(variables | {"stack_lock_seconds": 600})
-    assert problem == (
-        "stack_lock_seconds is 600, after which another controller deploys, but 2 x pre_deploy may take 300 s each: "
-        "allowed is more than 600, or less for stack_pre_deploy_seconds"
-    )
