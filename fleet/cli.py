@@ -74,6 +74,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("numbers", nargs="+", metavar="SERVICE=COUNT")
     one = verb("follow", _follow, "Follow the job that is under way to its end", common)
     one.add_argument("--since", type=int, default=0, help="how many of its lines are known already")
+    one.add_argument("--job", default="", help="its id; without it the one that is under way, or else the last one")
     verb("cancel", _cancel, "End the job that is under way, and go back to the release before", common)
     one = verb("logs", _logs, "Show the last lines of the logs", common)
     one.add_argument("service", nargs="?", default="")
@@ -88,13 +89,14 @@ def _parser() -> argparse.ArgumentParser:
     verb("down", _down, "Remove the stack and its files, but no data of databases", common)
     one = verb("facts", _facts, "Say what the machine and its engine are", common)
     one.add_argument("--nginx", default="", help="an image of nginx, whose OpenSSL is asked for")
-    one = verb(
-        "bring", _bring, "Bring the files of a release, as a playbook gives them", changing
-    )
+    one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", changing)
     one.add_argument("release")
-    one = verb("job", _work, "Do a job; only for this command itself", changing)
+    # Only for this command itself, and therefore without help.
+    one = verbs.add_parser("job", parents=[changing])
+    one.set_defaults(run=_work, verb="job")
     one.add_argument("of", choices=sorted(JOBS))
     one.add_argument("words", nargs="*")
+    one.add_argument("after")
     one.add_argument("identity")
     return parser
 
@@ -115,6 +117,8 @@ def _deploy(given: argparse.Namespace) -> Result:
         release = deploy.earlier_release(stack, given.release)
     else:
         release = given.release or stack.releases.live()
+        if not release or not stack.releases.folder(release).is_dir():
+            raise FleetError(f"release is {release or 'not given'}: there is no such release here")
     last = jobs.progress()
     if last.ended and deploy.is_deployed(stack, release, last):
         return {"changed": False, "msg": f"Release {release} runs already, all of it."}
@@ -122,6 +126,8 @@ def _deploy(given: argparse.Namespace) -> Result:
 
 
 def _scale(given: argparse.Namespace) -> Result:
+    if given.check:
+        return {"changed": deploy.changes_number(Stack(given.directory), _numbers(given.numbers))}
     _numbers(given.numbers)
     return _start(given, f"scale {' '.join(given.numbers)}", ["scale", *given.numbers])
 
@@ -144,19 +150,27 @@ def _start(given: argparse.Namespace, what: str, words: Sequence[str]) -> Result
     begun = Jobs(given.directory).start(what, given.who, [*program, *options, *words])
     if given.detach:
         return {"started": begun.id, "changed": True}
-    return _follow(given)
+    return _show(given, begun.id)
 
 
 def _follow(given: argparse.Namespace) -> Result:
     """Print what a job says until it ends; for a program, say once what is new."""
     jobs = Jobs(given.directory)
     if given.json:
-        return _news(jobs.follow(given.since, FOLLOW_S))
-    known = 0
+        return _news(jobs.follow(given.since, FOLLOW_S, given.job))
+    return _show(given, given.job or jobs.progress().id)
+
+
+def _show(given: argparse.Namespace, job: str) -> Result:
+    """Print what a job says until it ends, unless a program asks."""
+    jobs, known = Jobs(given.directory), 0
     while True:
-        found = jobs.follow(known, FOLLOW_S)
+        found = jobs.follow(known, FOLLOW_S, job)
+        if found.id != job:
+            raise FleetError(f"job {job} is not known any more")
         for line in found.lines:
-            print(line, flush=True)
+            if not given.json:
+                print(line, flush=True)
         known += len(found.lines)
         if found.ended:
             return _end(found)
@@ -269,7 +283,7 @@ def _work(given: argparse.Namespace) -> Result:
     def task(job: Job) -> Result:
         return JOBS[given.of](stack, job, given.words)
 
-    return {"failed": not Jobs(given.directory).work(given.identity, what, given.who, task)}
+    return {"failed": not Jobs(given.directory).work(given.after, given.identity, what, given.who, task)}
 
 
 JOBS: dict[str, Callable[[Stack, Job, Sequence[str]], Result]] = {

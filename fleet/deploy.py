@@ -75,6 +75,25 @@ def earlier_release(stack: Stack, release: str) -> str:
     return chosen
 
 
+def changes_number(stack: Stack, numbers: Mapping[str, int]) -> bool:
+    """Tell whether there are not as many replicas as there shall be.
+
+    Args:
+        stack: The stack.
+        numbers: How many replicas, by service.
+
+    Raises:
+        FleetError: There is no such service, or the number is none.
+    """
+    known = stack.engine.compare(None).applications
+    for name, count in numbers.items():
+        if name not in known:
+            raise FleetError(f"{name} is no service: allowed are {', '.join(known)}")
+        if count < 1:
+            raise FleetError(f"{name} is {count}: allowed is a whole number from 1")
+    return any(len(known[name].replicas) != count for name, count in numbers.items())
+
+
 def scale(stack: Stack, job: Job, numbers: Mapping[str, int]) -> Mapping[str, Any]:
     """Start or drain replicas until there are so many of each service, until the next deploy.
 
@@ -83,13 +102,7 @@ def scale(stack: Stack, job: Job, numbers: Mapping[str, int]) -> Mapping[str, An
         job: Who wants it.
         numbers: How many replicas, by service.
     """
-    known = stack.engine.compare(None).applications
-    for name, count in numbers.items():
-        if name not in known:
-            raise FleetError(f"{name} is no service: allowed are {', '.join(known)}")
-        if count < 1:
-            raise FleetError(f"{name} is {count}: allowed is a whole number from 1")
-    if all(len(known[name].replicas) == count for name, count in numbers.items()):
+    if not changes_number(stack, numbers):
         return {"changed": False}
     asked = ", ".join(f"{name}={count}" for name, count in numbers.items())
     try:

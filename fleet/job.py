@@ -15,7 +15,7 @@ import time
 import traceback
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -82,27 +82,33 @@ class Jobs:
         """Name the folder; it need not exist."""
         self._lock = directory / "job.lock"
         self._notes = directory / "job.jsonl"
+        self._notes_before = directory / "job.before.jsonl"
 
-    def progress(self, since: int = 0) -> Progress:
+    def progress(self, since: int = 0, job: str = "") -> Progress:
         """Read what the job that is under way, or else the last one, noted.
 
         Args:
             since: How many of its lines are known already.
+            job: The id of the one that is meant, if it is still known; it may be the one before.
         """
-        # Before the notes are read, because a job notes its end before it lets go of the lock.
-        is_held = self._is_held()
-        return self._progress(since, is_held=is_held)
+        found = self._look(since)
+        if found.was_killed:
+            # Or it began after the lock was looked at; then a second look tells.
+            found = self._look(since)
+        before = _progress(self._notes_before, since, is_held=False) if job not in ("", found.id) else found
+        return before if before.id == job else found
 
-    def follow(self, since: int, seconds: float) -> Progress:
+    def follow(self, since: int, seconds: float, job: str = "") -> Progress:
         """Wait until there is more than the lines that are known, or the job has ended.
 
         Args:
             since: How many lines are known.
             seconds: How long to wait at most.
+            job: As for ``progress``.
         """
         deadline = time.monotonic() + seconds
         while True:
-            found = self.progress(since)
+            found = self.progress(since, job)
             if found.lines or found.ended or time.monotonic() > deadline:
                 return found
             time.sleep(POLL_S)
@@ -113,30 +119,35 @@ class Jobs:
         Args:
             what: Such as ``deploy 0123456789ab``.
             who: Who wants it, and why.
-            command: Program and arguments, which are to call ``work`` with the id that is put behind them.
+            command: Program and arguments, which are to call ``work`` with the two ids that are put behind them.
 
         Raises:
             BusyError: Another one is under way.
             FleetError: It does not begin.
         """
-        self._refuse_second()
+        last = self.progress()
+        if not last.ended:
+            raise _busy(last)
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         identity = uuid.uuid4().hex[:12]
-        _launch(f"flask-fleet-{identity}", f"flask-fleet: {what} by {who}", [*command, identity])
+        _launch(f"flask-fleet-{identity}", f"flask-fleet: {what} by {who}", [*command, last.id, identity])
         deadline = time.monotonic() + START_S
         while True:
-            found = self.progress()
+            found = self.progress(job=identity)
             if found.id == identity:
                 return found
+            if found.id != last.id:
+                raise _busy(found)
             if time.monotonic() > deadline:
-                self._refuse_second()
                 raise FleetError(f"the job ({what}) does not begin; see: journalctl -u flask-fleet-{identity}")
             time.sleep(POLL_S)
 
-    def work(self, identity: str, what: str, who: str, task: Callable[[Job], Mapping[str, Any]]) -> bool:
+    def work(self, after: str, identity: str, what: str, who: str, task: Callable[[Job], Mapping[str, Any]]) -> bool:
         """Be a job: note what is said and how it ends.
 
         Args:
+            after: Id of the job before it, or nothing; when there was another one meanwhile, this is not wanted any
+                more, because whoever started it was told so.
             identity: Its id.
             what: As for ``start``.
             who: As for ``start``.
@@ -146,15 +157,26 @@ class Jobs:
             Whether it succeeded.
 
         Raises:
-            BusyError: Another one is under way.
+            BusyError: Another one is under way, or was.
         """
         with self._alone():
-            before = self._progress(0, is_held=False)
-            write(self._notes, "")
+            before = self._look(0, is_held=False)
+            if before.id != after:
+                raise _busy(before)
+            if before.id:
+                shutil.copyfile(self._notes, self._notes_before)
+            # Whoever reads the notes may cancel it from then on, which is not heard before it begins.
+            signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+            head = {"id": identity, "what": what, "who": who, "began": time.time(), "pid": os.getpid()}
+            write(self._notes, _line(head))
             with self._notes.open("a", encoding="utf-8") as notes:
-                head = {"id": identity, "what": what, "who": who, "began": time.time(), "pid": os.getpid()}
-                _note(notes, head)
-                result = _result(lambda: task(Job(who, lambda text: _note(notes, {"say": text}), before)))
+
+                def say(text: str) -> None:
+                    # A full disk is no reason to stop half way.
+                    with suppress(OSError):
+                        _note(notes, {"say": text})
+
+                result = _result(lambda: task(Job(who, say, before)))
                 _note(notes, {"result": result})
         return not result["failed"]
 
@@ -162,26 +184,21 @@ class Jobs:
         """Have the job that is under way end, and put back what it changed.
 
         Raises:
-            FleetError: None is under way.
+            FleetError: None is under way, or it is somebody else's.
         """
         found = self.progress()
         if found.ended:
             raise FleetError("Nothing is under way here.")
-        os.kill(found.pid, signal.SIGTERM)
+        try:
+            os.kill(found.pid, signal.SIGTERM)
+        except OSError as error:
+            raise FleetError(f"Not cancelled: {found.describe()}: {error.strerror}") from error
         return found
 
-    def _refuse_second(self) -> None:
-        if self._is_held():
-            raise BusyError(f"Another job is under way here: {self.progress().describe()}")
-
-    def _progress(self, since: int, *, is_held: bool) -> Progress:
-        notes = self._read()
-        if not notes:
-            return Progress()
-        head, *rest = notes
-        said = [note["say"] for note in rest if "say" in note]
-        result: dict[str, Any] = next((note["result"] for note in rest if "result" in note), {})
-        return Progress(**head, lines=tuple(said[since:]), ended=not is_held or bool(result), result=result)
+    def _look(self, since: int, *, is_held: bool | None = None) -> Progress:
+        # Before the notes are read, because a job notes its end before it lets go of the lock.
+        is_held = self._is_held() if is_held is None else is_held
+        return _progress(self._notes, since, is_held=is_held)
 
     def _is_held(self) -> bool:
         if not self._lock.exists():
@@ -196,16 +213,25 @@ class Jobs:
             while not _try(lock, fcntl.LOCK_EX):
                 # Whoever only asks has it for a moment.
                 if time.monotonic() > deadline:
-                    raise BusyError(f"Another job is under way here: {self.progress().describe()}")
+                    raise _busy(self.progress())
                 time.sleep(POLL_S)
             yield
 
-    def _read(self) -> list[dict[str, Any]]:
-        if not self._notes.exists():
-            return []
-        lines = self._notes.read_text(encoding="utf-8").splitlines(keepends=True)
-        # The last one may be half written.
-        return [json.loads(line) for line in lines if line.endswith("\n")]
+
+def _progress(file: Path, since: int, *, is_held: bool) -> Progress:
+    """Read the notes of a job; ``is_held`` says whether it may be under way."""
+    if not file.exists():
+        return Progress()
+    lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+    # The last one may be half written.
+    head, *rest = [json.loads(line) for line in lines if line.endswith("\n")]
+    said = [note["say"] for note in rest if "say" in note]
+    result: dict[str, Any] = next((note["result"] for note in rest if "result" in note), {})
+    return Progress(**head, lines=tuple(said[since:]), ended=not is_held or bool(result), result=result)
+
+
+def _busy(found: Progress) -> BusyError:
+    return BusyError(f"Another job is under way here: {found.describe()}")
 
 
 def _try(lock: IO[str], how: int) -> bool:
@@ -217,24 +243,36 @@ def _try(lock: IO[str], how: int) -> bool:
     return True
 
 
+def _line(note: Mapping[str, Any]) -> str:
+    return json.dumps(note) + "\n"
+
+
 def _note(notes: IO[str], note: Mapping[str, Any]) -> None:
-    notes.write(json.dumps(note) + "\n")
+    notes.write(_line(note))
     notes.flush()
 
 
 def _result(task: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
     """Do it, and say how it ended, whatever happens; a person may cancel it once."""
 
+    def deafen() -> None:
+        # Not SIG_IGN, which the commands that it runs would inherit.
+        signal.signal(signal.SIGTERM, lambda *_: None)
+
     def cancel(*_: object) -> None:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        deafen()
         raise CancelledError("It was cancelled.")
 
     signal.signal(signal.SIGTERM, cancel)
     try:
-        return {"failed": False, "changed": True, "msg": "", **task()}
+        try:
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM})
+            return {"failed": False, "changed": True, "msg": "", **task()}
+        finally:
+            deafen()
     except (FleetError, CancelledError) as error:
         return {"failed": True, "changed": True, "msg": str(error)}
-    except Exception as error:  # noqa: BLE001 - nobody is there to see it otherwise
+    except BaseException as error:  # noqa: BLE001 - nobody is there to see it otherwise
         return {"failed": True, "changed": True, "msg": f"{error}\n{traceback.format_exc()}"}
 
 

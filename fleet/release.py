@@ -9,7 +9,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
-from fleet.system import utc, write
+from fleet.system import FleetError, utc, write
 
 COMPOSE_FILE = "compose.yml"
 LIVE = {COMPOSE_FILE: COMPOSE_FILE, "nginx.conf": "nginx/nginx.conf"}
@@ -59,14 +59,21 @@ class Releases:
         return next((one.id for one in self.kept()), "")
 
     def activate(self, release: str) -> None:
-        """Make a rendered release the live one; nothing that runs changes by it."""
-        (self.directory / "nginx").mkdir(exist_ok=True)
+        """Make a rendered release the live one; nothing that runs changes by it.
+
+        Raises:
+            FleetError: Its files cannot be copied; both of the release before are still there.
+        """
         targets = {source: self.directory / target for source, target in LIVE.items()}
-        for source, target in targets.items():
-            shutil.copyfile(self.folder(release) / source, f"{target}.new")
-        # Only now, so that a full disk leaves both files of the release before.
-        for target in targets.values():
-            Path(f"{target}.new").replace(target)
+        try:
+            (self.directory / "nginx").mkdir(exist_ok=True)
+            for source, target in targets.items():
+                shutil.copyfile(self.folder(release) / source, f"{target}.new")
+            # Only now, so that a full disk leaves both files of the release before.
+            for target in targets.values():
+                Path(f"{target}.new").replace(target)
+        except OSError as error:
+            raise FleetError(f"release {release} is not made the live one: {error.strerror}") from error
 
     def note_that_it_works(self, release: str, who: str) -> None:
         """Let it be gone back to."""

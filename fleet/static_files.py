@@ -48,9 +48,10 @@ def bring(engine: Engine, root: Path, service: str, image: str, folder: str) -> 
     try:
         with engine.folder_of(image, folder) as archive:
             names, changed = _unpack(archive, target, new)
-    except FleetError as error:
+        ours = _compress(target, names, changed, new)
+    except (FleetError, OSError) as error:
+        new.unlink(missing_ok=True)
         raise FleetError(f"the static files of {service} ({folder} in {image}): {error}") from error
-    ours = _compress(target, names, changed, new)
     _note(root, service, {**_noted(root, service), image: sorted(names | ours)})
 
 

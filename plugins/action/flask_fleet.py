@@ -102,7 +102,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         """Show each step of a job until it has ended."""
         known = 0
         while True:
-            news = self._ask("follow", "--since", str(known))
+            news = self._ask("follow", "--since", str(known), "--job", job)
             if news.get("id") != job:
                 raise AnsibleActionFail(f"another job took its place: {news.get('job', news.get('msg'))}")
             for line in news["lines"]:
