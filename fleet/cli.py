@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from fleet import deploy
-from fleet.bundle import File, bring
+from fleet.bundle import bring
 from fleet.engine.base import Replica
+from fleet.files import File, place
 from fleet.job import BusyError, Job, Jobs, Progress
 from fleet.stack import Stack
 from fleet.status import status
@@ -91,6 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("--nginx", default="", help="an image of nginx, whose OpenSSL is asked for")
     one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", changing)
     one.add_argument("release")
+    verb("files", _files, "Write files of the machine, as a playbook gives them", changing)
     # Only for this command itself, and therefore without help.
     one = verbs.add_parser("job", parents=[changing])
     one.set_defaults(run=_work, verb="job")
@@ -273,6 +275,10 @@ def _facts(given: argparse.Namespace) -> Result:
 def _bring(given: argparse.Namespace) -> Result:
     files = [File(**one) for one in json.load(sys.stdin)]
     return bring(Stack(given.directory), given.release, files, really=not given.check)
+
+
+def _files(given: argparse.Namespace) -> Result:
+    return place([File(**one) for one in json.load(sys.stdin)], really=not given.check)
 
 
 def _work(given: argparse.Namespace) -> Result:

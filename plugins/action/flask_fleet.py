@@ -22,7 +22,7 @@ from ansible.utils.display import Display
 
 PACKAGE = Path(__file__).parents[2] / "fleet"
 JOBS = frozenset({"deploy", "rollback", "scale"})
-WITH_CHECK = JOBS | {"bring"}
+WITH_CHECK = JOBS | {"bring", "files"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76
@@ -117,7 +117,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             # ansible-playbook was killed, and this worker was not.
             os._exit(1)
         name, content = program()
-        directory = ["--directory", str(self._task.args["directory"])]
+        directory = ["--directory", str(self._task.args["directory"])] if "directory" in self._task.args else []
         line = shlex.join([verb, "--json", *directory, *words])
         command = PLACE.format(name=name) + RUN.format(python=self._python(), words=line)
         said = json.dumps(self._task.args["stdin"]).encode() if "stdin" in self._task.args else None
