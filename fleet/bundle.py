@@ -49,7 +49,8 @@ def _refuse_full_disk(directory: Path) -> None:
     if free < MARGIN_BYTES:
         raise FleetError(
             f"{MARGIN_BYTES - free} bytes are missing: {free} are free, needed are {MARGIN_BYTES} in {directory} for "
-            "the release's files\nNothing was changed. Remove what is not needed there, or give the machine a larger disk."
+            "the release's files\n"
+            "Nothing was changed. Remove what is not needed there, or give the machine a larger disk."
         )
 
 
