@@ -7,7 +7,7 @@ import pytest
 import yaml
 
 from plugins.filter.sizes import memory_mib
-from tests.project import ACCESSORY, SERVICE, engine
+from tests.project import ACCESSORY, SERVICE, engine, machine
 from tests.templates.render import MANAGED, Renderer
 
 DB = ACCESSORY
@@ -15,7 +15,6 @@ CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "passwor
 IMAGES = {"postgresql": "flask-fleet/postgresql:0123456789ab", "redis": "flask-fleet/redis:123456789012"}
 STACK_IMAGES = {"nginx": "flask-fleet/nginx:0123456789ab", "app": "flask-fleet/app:123456789012"}
 ENGINE = engine()
-T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
 
 Compose = Callable[..., dict[str, Any]]
 
@@ -42,8 +41,12 @@ def stack(render: Renderer) -> Compose:
     """Render the stack's file beside them."""
 
     def read(*services: dict[str, Any], **variables: Any) -> dict[str, Any]:
-        given = {"stack_images": STACK_IMAGES, "__stack_engine": ENGINE, "accessory_services": [DB, CACHE]} | variables
-        text = render("stack", "compose.yml.j2", facts=T2_MICRO, stack_services=list(services), **given)
+        given = {
+            "stack_images": STACK_IMAGES,
+            "__stack_machine": machine(),
+            "accessory_services": [DB, CACHE],
+        } | variables
+        text = render("stack", "compose.yml.j2", stack_services=list(services), **given)
         content: dict[str, Any] = yaml.safe_load(text)
         return content
 

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import yaml
 
+from fleet.engine.compose import PORTS_LABEL, SERVER_LABEL, STATIC_LABEL
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
-from roles.stack.library.stack_machine import PORTS_LABEL, SERVER_LABEL, STATIC_LABEL
-from tests.project import SERVICE, engine
+from tests.project import SERVICE, machine
 from tests.templates.render import MANAGED, Renderer
 
 APP = SERVICE
@@ -20,7 +20,6 @@ IMAGES = {
     "app": "flask-fleet/app:123456789012",
     "api-2": "registry.example:5000/team/api:v1.2",
 }
-T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
 ANY_TEXT = "\U0001f680 é \ufeff\u2028\x85\x7f\x9f\ufffe" + "".join(map(chr, range(1, 32))) + " " * 200 + "\\ end "
 SERVICES = {"one service": [APP], "two services": [APP, API]}
 
@@ -34,8 +33,8 @@ def compose(render: Renderer) -> Compose:
     """Render the file and read it as Compose would."""
 
     def read(services: list[dict[str, Any]], **variables: Any) -> dict[str, Any]:
-        given = {"stack_images": IMAGES, "__stack_engine": engine()} | variables
-        text = render("stack", "compose.yml.j2", facts=T2_MICRO, stack_services=services, **given)
+        given = {"stack_images": IMAGES, "__stack_machine": machine()} | variables
+        text = render("stack", "compose.yml.j2", stack_services=services, **given)
         content: dict[str, Any] = yaml.safe_load(text)
         return content
 
@@ -58,8 +57,8 @@ def test_every_service_is_there_once(compose: Compose, services: list[dict[str, 
 
 def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
     """And what can be done by hand in its folder, with a service that exists."""
-    given = {"stack_services": [API], "stack_images": IMAGES, "__stack_engine": engine()}
-    text = render("stack", "compose.yml.j2", facts=T2_MICRO, **given)
+    given = {"stack_services": [API], "stack_images": IMAGES, "__stack_machine": machine()}
+    text = render("stack", "compose.yml.j2", **given)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     assert "--scale api-2=5\n" in text
 
@@ -256,7 +255,7 @@ def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, r
     assert content["app"]["labels"][STATIC_LABEL] == "hello/static"
     assert STATIC_LABEL not in content["api-2"]["labels"]
     given = {"inventory_hostname": "web", "stack_services": [APP | {"static": static}]}
-    conf = render("stack", "nginx/nginx.conf.j2", facts=T2_MICRO, **given)
+    conf = render("stack", "nginx/nginx.conf.j2", __stack_machine=machine(), **given)
     assert "alias /srv/static/app/;" in conf
 
 
@@ -283,7 +282,7 @@ def test_nginx_starts_after_the_services(compose: Compose, services: list[dict[s
 )
 def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str, interval: dict[str, str]) -> None:
     """Debian 12's engine knows no start_interval; the check itself stays the image's everywhere."""
-    services = compose([APP, API], __stack_engine=engine(version), stack_hang_seconds=15)["services"]
+    services = compose([APP, API], __stack_machine=machine(version), stack_hang_seconds=15)["services"]
     assert services["nginx"].get("healthcheck", {}) == interval
     for name in ("app", "api-2"):
         assert services[name]["healthcheck"] == interval | {"timeout": "80s"}
@@ -292,7 +291,7 @@ def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: 
 @pytest.mark.parametrize(("cgroup", "shares"), [("1", 4096), ("2", 10463)])
 def test_nginx_has_four_times_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
     """A replica has the default; what the shares become on cgroup v2 is tested with the filter."""
-    services = compose([APP], __stack_engine=engine(cgroup=cgroup))["services"]
+    services = compose([APP], __stack_machine=machine(cgroup=cgroup))["services"]
     assert services["nginx"]["cpu_shares"] == shares
     assert "cpu_shares" not in services["app"]
 

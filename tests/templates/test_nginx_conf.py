@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from plugins.filter.routes import DEFAULTS
-from tests.project import ROOT, engine, load_mapping
+from tests.project import ROOT, load_mapping, machine
 from tests.templates.render import MANAGED, Renderer
 
 STATIC = {"path": "/static/", "folder": "hello/static"}
@@ -34,7 +34,6 @@ TLS = {
     "stack_host_names": ["www.example.test", "example.test"],
     "inventory_hostname": "i-0",
     "ansible_host": "192.0.2.7",
-    "__stack_nginx_build": {"stderr": "built with OpenSSL 3.5.4 30 Sep 2025"},
 }
 
 both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
@@ -43,12 +42,15 @@ both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys(
 @pytest.fixture
 def conf(render: Renderer) -> Conf:
     """Render the file."""
-    facts = {"processor_nproc": 2}
     names = {"stack_host_names": ["www.example.test", "example.test"]}
 
     def rendered(services: list[dict[str, Any]], **more: Any) -> str:
-        given = {"inventory_hostname": "web"} | (names if SHOP in services else {}) | more
-        return render("stack", "nginx/nginx.conf.j2", facts=facts, stack_services=services, **given)
+        given = (
+            {"inventory_hostname": "web", "__stack_machine": machine(processors=2)}
+            | (names if SHOP in services else {})
+            | more
+        )
+        return render("stack", "nginx/nginx.conf.j2", stack_services=services, **given)
 
     return rendered
 
@@ -454,9 +456,8 @@ def test_services_are_asked_by_each_others_names(conf: Conf, more: dict[str, Any
 
 def test_services_ask_where_compose_leads_them(conf: Conf, render: Renderer) -> None:
     """The names that nginx has in the networks are those that it answers to."""
-    given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_engine": engine()}
-    facts = {"processor_nproc": 1, "memtotal_mb": 950}
-    compose = yaml.safe_load(render("stack", "compose.yml.j2", facts=facts, stack_services=[APP, API], **given))
+    given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_machine": machine()}
+    compose = yaml.safe_load(render("stack", "compose.yml.j2", stack_services=[APP, API], **given))
     networks = compose["services"]["nginx"]["networks"].values()
     aliases = {alias for network in networks for alias in (network or {}).get("aliases", [])}
     assert aliases == named_servers(conf([APP, API]))[1].keys()
@@ -701,7 +702,7 @@ def test_self_signed_certificate_is_served_for_the_address_too(conf: Conf) -> No
 )
 def test_curves_are_those_that_openssl_knows(conf: Conf, openssl: str, *, hybrid: bool) -> None:
     """Nginx refuses the whole configuration for one curve that it does not know."""
-    text = conf([APP], **TLS | {"__stack_nginx_build": {"stderr": f"built with OpenSSL {openssl} 1 Jan 2026\n"}})
+    text = conf([APP], **TLS | {"__stack_machine": machine(openssl=openssl)})
     (curves,) = values(text, "ssl_ecdh_curve")
     assert curves == ("X25519MLKEM768:" if hybrid else "") + "X25519:prime256v1:secp384r1"
 
