@@ -13,6 +13,7 @@ from typing import Any
 
 from fleet import deploy
 from fleet.bundle import bring
+from fleet.database import Databases
 from fleet.engine.base import Replica
 from fleet.files import File, place
 from fleet.job import BusyError, Job, Jobs, Progress
@@ -24,6 +25,7 @@ DIRECTORY = Path("/opt/flask-fleet")
 FOLLOW_S = 20
 """How long one answer to ``follow`` is waited for; shorter than any connection is kept idle."""
 PAGE = "nginx/maintenance.html"
+CERTIFICATE_SETTINGS = Path("/var/lib/flask-fleet-certificate/settings.json")
 
 Result = Mapping[str, Any]
 
@@ -88,6 +90,7 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("state", choices=["on", "off"])
     verb("prune", _prune, "Remove what no kept release needs", common)
     verb("down", _down, "Remove the stack and its files, but no data of databases", common)
+    _add_data_verbs(verb, common, changing)
     one = verb("facts", _facts, "Say what the machine and its engine are", common)
     one.add_argument("--nginx", default="", help="an image of nginx, whose OpenSSL is asked for")
     one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", changing)
@@ -101,6 +104,25 @@ def _parser() -> argparse.ArgumentParser:
     one.add_argument("after")
     one.add_argument("identity")
     return parser
+
+
+def _add_data_verbs(
+    verb: Callable[..., Any], common: argparse.ArgumentParser, changing: argparse.ArgumentParser
+) -> None:
+    one = verb("databases", _databases, "Start the databases; remove what is not described any more, or all", changing)
+    one.add_argument("do", choices=["start", "prune", "down"])
+    one.add_argument("--data", choices=["keep", "delete"], default="keep", help="what down does with it (%(default)s)")
+    one.add_argument("--project", default="", help="their Compose project, where their files may be gone")
+    one = verb("backup", _backup, "Write a backup of a database, and read all of it again", common)
+    one.add_argument("database")
+    one.add_argument("file", type=Path, help="it must not exist")
+    one = verb("restore", _restore, "Put a backup in the place of what a database has", changing)
+    one.add_argument("database")
+    one.add_argument("file", type=Path)
+    one = verb("certificate", _certificate, "Make a certificate that nginx can start with, or renew it", changing)
+    one.add_argument("do", choices=["prepare", "renew"])
+    one.add_argument("--anew", action="store_true", help="also when it is not due")
+    one.add_argument("--settings", type=Path, default=CERTIFICATE_SETTINGS, help="what the role wrote (%(default)s)")
 
 
 def _login_name() -> str:
@@ -148,7 +170,7 @@ def _start(given: argparse.Namespace, what: str, words: Sequence[str]) -> Result
     if given.check:
         return {"changed": True}
     program = [sys.executable, str(Path(sys.argv[0]).resolve()), "job"]
-    options = ["--directory", str(given.directory.resolve()), "--who", given.who]
+    options = ["--directory", str(given.directory.absolute()), "--who", given.who]
     begun = Jobs(given.directory).start(what, given.who, [*program, *options, *words])
     if given.detach:
         return {"started": begun.id, "changed": True}
@@ -261,6 +283,39 @@ def _down(given: argparse.Namespace) -> Result:
     return {"changed": True}
 
 
+def _databases(given: argparse.Namespace) -> Result:
+    databases = Databases(given.directory, given.project)
+    if given.do == "prune":
+        return databases.prune(really=not given.check)
+    if given.do == "down":
+        return databases.down(deletes_data=given.data == "delete", really=not given.check)
+    if not databases.are_current():
+        return _start(given, "databases start", ["databases", "start"])
+    if not given.check:
+        databases.log_in()
+    return {"changed": False, "msg": "All databases serve."}
+
+
+def _backup(given: argparse.Namespace) -> Result:
+    return Databases(given.directory).backup(given.database, given.file)
+
+
+def _restore(given: argparse.Namespace) -> Result:
+    Databases(given.directory).running(given.database)
+    if not given.file.is_file():
+        raise FleetError(f"{given.file}: there is no such file")
+    words = ["restore", given.database, str(given.file.absolute())]
+    return _start(given, " ".join(words), words)
+
+
+def _certificate(given: argparse.Namespace) -> Result:
+    # Only here, because its modules take longer to load than all the others together.
+    from fleet import certificate  # noqa: PLC0415
+
+    reload, renews = Stack(given.directory).proxy.reload, given.do == "renew"
+    return certificate.keep(given.settings, reload, renews=renews, anew=given.anew, really=not given.check)
+
+
 def _facts(given: argparse.Namespace) -> Result:
     engine = Stack(given.directory).engine
     return {
@@ -296,4 +351,6 @@ JOBS: dict[str, Callable[[Stack, Job, Sequence[str]], Result]] = {
     "deploy": lambda stack, job, words: deploy.deploy(stack, job, words[0], prepares=True),
     "rollback": lambda stack, job, words: deploy.deploy(stack, job, words[0], prepares=False),
     "scale": lambda stack, job, words: deploy.scale(stack, job, _numbers(words)),
+    "databases": lambda stack, job, _: Databases(stack.directory).start(job.say),
+    "restore": lambda stack, _, words: Databases(stack.directory).restore(words[0], Path(words[1])),
 }

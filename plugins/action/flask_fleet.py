@@ -21,8 +21,9 @@ from ansible.plugins.action import ActionBase
 from ansible.utils.display import Display
 
 PACKAGE = Path(__file__).parents[2] / "fleet"
-JOBS = frozenset({"deploy", "rollback", "scale"})
-WITH_CHECK = JOBS | {"bring", "files"}
+JOBS = frozenset({"databases", "deploy", "restore", "rollback", "scale"})
+"""The verbs that may start a job."""
+WITH_CHECK = JOBS | {"bring", "certificate", "files"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76

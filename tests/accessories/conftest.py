@@ -44,7 +44,7 @@ START = """---
     - name: Remove what nobody uses any more
       ansible.builtin.import_role:
         name: accessory
-        tasks_from: settle
+        tasks_from: prune
 """
 """What a deploy does with databases, without the stack."""
 

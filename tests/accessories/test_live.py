@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from roles.stack.library.stack_machine import Machine, StepError, prepare
+from fleet.rollout import prepare
+from fleet.stack import Stack
+from fleet.system import FleetError, run
 from tests.accessories.conftest import STACK, Lab, docker, logs
-from tests.test_prepare import step
 
 pytestmark = pytest.mark.docker
 
@@ -213,7 +214,7 @@ ASK = 'printf "AUTH %s\\nGET visits\\n" "$(cat /run/secrets/password)" | redis-c
 
 
 @pytest.fixture
-def release(lab: Lab, tmp_path: Path) -> Machine:
+def release(lab: Lab, tmp_path: Path) -> Stack:
     """Render two services, of which one may reach the cache, in a release that is not live yet."""
     found = lab.container("cache")
     (secrets,) = [mount["Source"] for mount in found["Mounts"] if mount["Destination"] == "/run/secrets"]
@@ -236,7 +237,7 @@ def release(lab: Lab, tmp_path: Path) -> Machine:
     }
     (tmp_path / "releases/r1").mkdir(parents=True)
     (tmp_path / "releases/r1/compose.yml").write_text(json.dumps(project))
-    return Machine(tmp_path)
+    return Stack(tmp_path)
 
 
 def of_stack(*words: str) -> str:
@@ -244,17 +245,26 @@ def of_stack(*words: str) -> str:
     return docker(*words, "--quiet", "--filter", f"label=com.docker.compose.project={STACK}-stack").strip()
 
 
-def test_command_before_a_deploy_reaches_the_database(release: Machine) -> None:
+def pre_deploy(stack: Stack, service: str, command: list[str], seconds: int) -> str:
+    """Run the command of a service before that release, and give what it said."""
+    said: list[str] = []
+    settings = {"pre_deploy": {service: command}, "pre_deploy_seconds": seconds}
+    (stack.directory / "settings.json").write_text(json.dumps(settings))
+    prepare(stack, "r1", said.append)
+    return "\n".join(said)
+
+
+def test_command_before_a_deploy_reaches_the_database(release: Stack) -> None:
     """By its name, with its password, from the service that names it and from no other; nothing is left of it."""
     try:
-        assert prepare(release, step("app", ["sh", "-c", ASK], 60))["text"].endswith("OK\n41")
+        assert pre_deploy(release, "app", ["sh", "-c", ASK], 60).endswith("OK\n41")
         # Nobody answers for the name either, which would take half a minute to find out.
         alone = "RES_OPTIONS='timeout:1 attempts:1' redis-cli -h cache PING"
-        with pytest.raises(StepError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
-            prepare(release, step("other", ["sh", "-c", alone], 60))
-        with pytest.raises(StepError, match=r"did not end within 5 s(.|\n)*waiting"):
-            prepare(release, step("app", ["sh", "-c", "echo waiting; sleep 60"], 5))
+        with pytest.raises(FleetError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
+            pre_deploy(release, "other", ["sh", "-c", alone], 60)
+        with pytest.raises(FleetError, match=r"did not end within 5 s(.|\n)*waiting"):
+            pre_deploy(release, "app", ["sh", "-c", "echo waiting; sleep 60"], 5)
         assert of_stack("ps", "--all") == ""
     finally:
-        release.compose("down", file=release.directory / "releases/r1/compose.yml")
+        run(["docker", "compose", "--file", str(release.directory / "releases/r1/compose.yml"), "down"])
     assert of_stack("network", "ls") == ""

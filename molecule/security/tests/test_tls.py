@@ -34,7 +34,8 @@ NAMES = ["www.fleet.test", "fleet.test"]
 NAME = NAMES[0]
 STRANGER = "evil.test"
 DIRECTORY = load_mapping(ROOT / "roles/certificate/defaults/main.yml")["certificate_directory"]
-KEEPER = f"python3 {DIRECTORY}/keeper.py renew {DIRECTORY}/settings.json"
+RENEW = "flask-fleet certificate renew"
+"""What the timer runs, with the folders of the defaults."""
 LIVE = f"{DIRECTORY}/served/live"
 UNIT = "flask-fleet-certificate"
 NGINX = 10002
@@ -295,7 +296,7 @@ def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> Non
     before = site.serial()
     url, trusted = f"https://{NAME}", str(site.authority.root)
     with Load(url, rate=RATE, clients=CLIENTS, address=site.stack.address, authorities=trusted) as load:
-        done = site.on_machine(f"{KEEPER} --anew")
+        done = site.on_machine(f"{RENEW} --anew")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("nginx serves it")
     assert site.serial() != before
@@ -306,11 +307,11 @@ def test_renewal_that_is_killed_leaves_a_certificate_that_serves(site: Site) -> 
     """At whatever moment; nginx could start anew at any time. The next run ends what this one began."""
     nginx = f"docker compose --project-directory {site.stack.directory} exec -T nginx"
     for seconds in (0.5, 2, 3, 4):
-        killed = f"timeout --signal KILL {seconds} {KEEPER} --anew"
+        killed = f"timeout --signal KILL {seconds} {RENEW} --anew"
         tested = site.on_machine(f"{killed}; {nginx} nginx -t -c /etc/nginx/stack/nginx.conf")
         assert tested.returncode == 0, tested.stderr
         assert site.serial()
-    mended = site.on_machine(KEEPER)
+    mended = site.on_machine(RENEW)
     assert mended.returncode == 0, mended.stderr
     assert site.live_serial() == site.serial()
 
@@ -321,7 +322,7 @@ def test_name_that_leads_elsewhere_is_named_and_nothing_lost(site: Site) -> None
     right = dict.fromkeys(NAMES, site.stack.address)
     site.authority.point(right | {NAMES[1]: "192.0.2.1"})
     try:
-        failed = site.on_machine(f"{KEEPER} --anew")
+        failed = site.on_machine(f"{RENEW} --anew")
     finally:
         site.authority.point(right)
     assert failed.returncode == 1
@@ -336,7 +337,7 @@ def test_authority_that_is_away_takes_nothing_away(site: Site) -> None:
     before = site.serial()
     site.authority.stop()
     try:
-        failed = site.on_machine(f"{KEEPER} --anew")
+        failed = site.on_machine(f"{RENEW} --anew")
     finally:
         site.authority.start()
     assert failed.returncode == 1

@@ -8,18 +8,17 @@ import json
 import os
 import socket
 import ssl
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from roles.certificate.files import keeper
-from roles.certificate.files.keeper import CertificateError, Keeper, Settings
-from tests.project import ROOT
+from fleet import certificate
+from fleet.certificate import Certificates, Settings
+from fleet.system import FleetError
 
 NAMES = ["www.example.test", "example.test"]
 ADDRESS = "192.0.2.7"
@@ -35,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def settings(tmp_path: Path) -> Settings:
+def settings() -> Settings:
     """Describe a stack without an nginx."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -48,7 +47,6 @@ def settings(tmp_path: Path) -> Settings:
         acme_directory="https://acme.example.test/directory",
         authorities="",
         reader=os.getuid(),
-        stack=str(tmp_path),
         listens="127.0.0.1",
         port=port,
     )
@@ -68,46 +66,52 @@ class Clock:
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give the keeper's clock."""
+    """Give the clock by which certificates are due."""
     return Clock()
 
 
 @pytest.fixture
-def kept(folder: Path, settings: Settings, clock: Clock) -> Keeper:
-    """Give a keeper that has nothing yet."""
-    return Keeper(folder, settings, clock)
+def kept(folder: Path, settings: Settings, clock: Clock) -> Certificates:
+    """Give a folder that has no certificate yet, for an nginx that does not run."""
+    return Certificates(folder, settings, nobody, clock)
 
 
-def again(kept: Keeper, **changes: object) -> Keeper:
-    """Give the keeper of the next run, with other settings."""
-    return Keeper(kept.served.parent, dataclasses.replace(kept.settings, **changes), kept.clock)  # type: ignore[arg-type]
+def nobody() -> None:
+    """Stand for an nginx that nobody may reload."""
+    pytest.fail("nginx was told to reload")
 
 
-def served_text(kept: Keeper) -> str:
+def again(kept: Certificates, **changes: object) -> Certificates:
+    """Give what the next run has, with other settings."""
+    settings = dataclasses.replace(kept.settings, **changes)  # type: ignore[arg-type]
+    return Certificates(kept.served.parent, settings, kept.reload, kept.clock)
+
+
+def served_text(kept: Certificates) -> str:
     """Return what nginx would read."""
-    return (kept.live / keeper.CERTIFICATE).read_text()
+    return (kept.live / certificate.CERTIFICATE).read_text()
 
 
-def pair_of_somebody(folder: Path, kept: Keeper) -> Path:
+def pair_of_somebody(folder: Path, kept: Certificates) -> Path:
     """Make a pair as a person brings it."""
-    Keeper(folder.parent / "other", kept.settings).served.mkdir(parents=True)
-    other = Keeper(folder.parent / "other", kept.settings)
+    other = Certificates(folder.parent / "other", kept.settings, nobody)
+    other.served.mkdir(parents=True)
     other.prepare()
-    for file in (keeper.CERTIFICATE, keeper.KEY):
+    for file in (certificate.CERTIFICATE, certificate.KEY):
         (kept.incoming / file).write_bytes((other.live / file).read_bytes())
     return kept.incoming
 
 
-def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Keeper) -> None:
+def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Certificates) -> None:
     """Who was given the certificate can check the name, and the address of the closing message too."""
     kept.prepare()
-    certificate = keeper.read(kept.live / keeper.CERTIFICATE)
-    assert certificate.names == {*NAMES, ADDRESS}
-    assert certificate.ends - certificate.begins == 90 * DAY
-    assert (kept.live / keeper.KEY).stat().st_mode & 0o777 == 0o400
+    made = certificate.read(kept.live / certificate.CERTIFICATE)
+    assert made.names == {*NAMES, ADDRESS}
+    assert made.ends - made.begins == 90 * DAY
+    assert (kept.live / certificate.KEY).stat().st_mode & 0o777 == 0o400
 
 
-def test_second_run_changes_nothing(kept: Keeper) -> None:
+def test_second_run_changes_nothing(kept: Certificates) -> None:
     """A new certificate at every deploy would be one more to trust at every deploy."""
     kept.prepare()
     before, later = served_text(kept), again(kept)
@@ -117,7 +121,7 @@ def test_second_run_changes_nothing(kept: Keeper) -> None:
 
 
 @pytest.mark.parametrize(("days", "renewed"), [(59, False), (61, True), (91, True)])
-def test_renewed_when_a_third_is_left(kept: Keeper, clock: Clock, days: int, *, renewed: bool) -> None:
+def test_renewed_when_a_third_is_left(kept: Certificates, clock: Clock, days: int, *, renewed: bool) -> None:
     """Not before, so that it is seldom; not later, so that weeks are left to notice a failure."""
     kept.prepare()
     before = served_text(kept)
@@ -128,27 +132,27 @@ def test_renewed_when_a_third_is_left(kept: Keeper, clock: Clock, days: int, *, 
     assert (served_text(later) != before) is renewed
 
 
-def test_other_names_make_another_certificate(kept: Keeper) -> None:
+def test_other_names_make_another_certificate(kept: Certificates) -> None:
     """The old one would be refused for the new name."""
     kept.prepare()
     later = again(kept, names=["new.example.test"])
     later.prepare()
-    assert keeper.read(later.live / keeper.CERTIFICATE).names == {"new.example.test", ADDRESS}
+    assert certificate.read(later.live / certificate.CERTIFICATE).names == {"new.example.test", ADDRESS}
 
 
-def test_acme_begins_with_a_placeholder(kept: Keeper, clock: Clock) -> None:
+def test_acme_begins_with_a_placeholder(kept: Certificates, clock: Clock) -> None:
     """Without any certificate nginx does not start, and without nginx the authority has nobody to ask."""
     waiting = again(kept, mode="acme")
     waiting.prepare()
     assert waiting.changes[0].startswith("placeholder: ")
     before = served_text(waiting)
-    clock.ahead = (keeper.PLACEHOLDER_DAYS - 2) * DAY
+    clock.ahead = (certificate.PLACEHOLDER_DAYS - 2) * DAY
     later = again(waiting)
     later.prepare()
     assert served_text(later) != before
 
 
-def test_acme_serves_on_what_another_mode_left(kept: Keeper) -> None:
+def test_acme_serves_on_what_another_mode_left(kept: Certificates) -> None:
     """Who changes to acme does not lose a good certificate for the time of asking."""
     kept.prepare()
     before = served_text(kept)
@@ -156,41 +160,41 @@ def test_acme_serves_on_what_another_mode_left(kept: Keeper) -> None:
     assert served_text(kept) == before
 
 
-def test_pem_is_taken_as_it_is(kept: Keeper, folder: Path) -> None:
+def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
     """And once only."""
     pair_of_somebody(folder, kept)
     brought = again(kept, mode="pem")
     brought.prepare()
-    assert served_text(kept) == (kept.incoming / keeper.CERTIFICATE).read_text()
+    assert served_text(kept) == (kept.incoming / certificate.CERTIFICATE).read_text()
     later = again(brought)
     later.prepare()
     assert later.changes == []
 
 
-def test_key_of_another_certificate_never_becomes_the_live_one(kept: Keeper, folder: Path) -> None:
+def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path) -> None:
     """Nginx would not start with the two."""
     kept.prepare()
     before, pairs = served_text(kept), list(kept.served.iterdir())
     incoming = pair_of_somebody(folder, kept)
-    (incoming / keeper.KEY).write_bytes((kept.live / keeper.KEY).read_bytes())
-    with pytest.raises(CertificateError, match="cannot be used together"):
+    (incoming / certificate.KEY).write_bytes((kept.live / certificate.KEY).read_bytes())
+    with pytest.raises(FleetError, match="cannot be used together"):
         again(kept, mode="pem").prepare()
     assert served_text(kept) == before
     assert sorted(kept.served.iterdir()) == sorted(pairs)
 
 
-def test_expired_certificate_never_becomes_the_live_one(kept: Keeper, folder: Path, clock: Clock) -> None:
+def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path, clock: Clock) -> None:
     """No client would take it."""
     kept.prepare()
     before = served_text(kept)
     pair_of_somebody(folder, kept)
     clock.ahead = 91 * DAY
-    with pytest.raises(CertificateError, match="has expired"):
+    with pytest.raises(FleetError, match="has expired"):
         again(kept, mode="pem").prepare()
     assert served_text(kept) == before
 
 
-def test_full_disk_leaves_the_pair_that_serves(kept: Keeper, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_full_disk_leaves_the_pair_that_serves(kept: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
     """Half a key is worse than an old one."""
     kept.prepare()
     before, pairs = served_text(kept), sorted(kept.served.iterdir())
@@ -209,14 +213,11 @@ def test_full_disk_leaves_the_pair_that_serves(kept: Keeper, monkeypatch: pytest
 class Nginx:
     """Serves the pair that it read when it was told to, as nginx does."""
 
-    def __init__(self, kept: Keeper, told: Path) -> None:
-        """Read the live pair.
-
-        Args:
-            kept: Whose certificate it is.
-            told: A file that appears when it is to read the pair anew.
-        """
-        self.kept, self.told = kept, told
+    def __init__(self, kept: Certificates) -> None:
+        """Read the live pair."""
+        self.kept = kept
+        self.reloads = 0
+        self.broken = ""
         self.server = http.server.HTTPServer(("127.0.0.1", kept.settings.port), http.server.BaseHTTPRequestHandler)
         self.context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._read()
@@ -225,13 +226,18 @@ class Nginx:
         self.thread.start()
 
     def _read(self) -> None:
-        self.context.load_cert_chain(self.kept.live / keeper.CERTIFICATE, self.kept.live / keeper.KEY)
+        self.context.load_cert_chain(self.kept.live / certificate.CERTIFICATE, self.kept.live / certificate.KEY)
 
     def _accept(self) -> tuple[socket.socket, tuple[str, int]]:
-        if self.told.exists():
-            self._read()
         connection, place = self.server.socket.accept()
         return self.context.wrap_socket(connection, server_side=True), place
+
+    def reload(self) -> None:
+        """Read the live pair anew, unless the configuration is broken."""
+        if self.broken:
+            raise FleetError(self.broken)
+        self.reloads += 1
+        self._read()
 
     def stop(self) -> None:
         """Close the port."""
@@ -241,73 +247,58 @@ class Nginx:
 
 
 @pytest.fixture
-def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a docker client first on the PATH that passes a reload on; where there is a file `broken` it fails."""
-    client = tmp_path / "bin/docker"
-    client.parent.mkdir()
-    client.write_text(
-        f'#!/bin/sh\necho "$@" > {tmp_path}/asked\n'
-        f"[ -e {tmp_path}/broken ] && echo 'emerg: broken' >&2 && exit 1\ntouch {tmp_path}/told\n"
-    )
-    client.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
-    return tmp_path / "told"
-
-
-@pytest.fixture
-def nginx(kept: Keeper, told: Path) -> Iterator[Nginx]:
+def nginx(kept: Certificates) -> Iterator[Nginx]:
     """Start a server with the first certificate."""
     kept.prepare()
-    server = Nginx(kept, told)
+    server = Nginx(kept)
+    kept.reload = server.reload
     yield server
     server.stop()
 
 
-@pytest.mark.usefixtures("nginx")
-def test_served_certificate_needs_no_reload(kept: Keeper, told: Path) -> None:
+def test_served_certificate_needs_no_reload(kept: Certificates, nginx: Nginx) -> None:
     """Twice a day, all year, a reload for nothing would cut kept connections."""
     later = again(kept)
     later.renew()
     assert later.changes == []
-    assert not told.exists()
+    assert nginx.reloads == 0
 
 
-@pytest.mark.usefixtures("nginx")
-def test_renewed_certificate_is_the_one_served(kept: Keeper, told: Path) -> None:
+def test_renewed_certificate_is_the_one_served(kept: Certificates, nginx: Nginx) -> None:
     """A file on the disk renews nothing; this one ends only when a handshake was with the new certificate."""
     later = again(kept)
     later.renew(anew=True)
-    assert told.exists()
+    assert nginx.reloads == 1
     assert later.changes[-1] == "nginx serves it"
-    asked = (told.parent / "asked").read_text()
-    assert asked == f"compose --project-directory {kept.settings.stack} exec -T nginx reload\n"
 
 
 @pytest.mark.usefixtures("nginx")
-def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Keeper) -> None:
+def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Certificates) -> None:
     """The file says one thing and nginx another, and nothing is due."""
     again(kept).prepare(anew=True)
     later = again(kept)
+    assert later.would_change(renews=True, anew=False)
+    assert not later.would_change(renews=False, anew=False)
     later.renew()
     assert later.changes == ["nginx serves it"]
+    assert not again(kept).would_change(renews=True, anew=False)
 
 
-@pytest.mark.usefixtures("nginx")
-def test_certificate_that_nginx_refuses_is_taken_back(kept: Keeper, told: Path) -> None:
+def test_certificate_that_nginx_refuses_is_taken_back(kept: Certificates, nginx: Nginx) -> None:
     """It would start with it no more after the next reboot."""
     before = served_text(kept)
-    (told.parent / "broken").touch()
-    with pytest.raises(CertificateError, match="emerg: broken"):
+    nginx.broken = "emerg: broken"
+    with pytest.raises(FleetError, match="emerg: broken"):
         again(kept).renew(anew=True)
     assert served_text(kept) == before
 
 
-def test_only_the_pair_before_is_kept(kept: Keeper) -> None:
+def test_only_the_pair_before_is_kept(kept: Certificates) -> None:
     """A key that is of no use any more is a key that can be stolen."""
     for _ in range(4):
         kept.prepare(anew=True)
         kept.serve()
-    assert len([path for path in kept.served.iterdir() if path.name != "live"]) == keeper.KEPT
+    assert len([path for path in kept.served.iterdir() if path.name != "live"]) == 2
 
 
 @pytest.mark.parametrize(
@@ -319,29 +310,29 @@ def test_only_the_pair_before_is_kept(kept: Keeper) -> None:
     ],
 )
 def test_refusal_of_an_authority_says_what_goes_on(
-    kept: Keeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
+    kept: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
     """Who reads it wants to know whether the site still answers, and when to try again."""
-    monkeypatch.setattr(keeper, "obstacle", lambda *_: "")
+    monkeypatch.setattr(certificate, "obstacle", lambda *_: "")
     client = tmp_path / "bin/certbot"
     client.parent.mkdir()
-    client.write_text(f"#!/bin/sh\necho '{said}' >&2\nexit 1\n")
+    client.write_text(f"#!/bin/sh\necho '{said}'\necho 'Some challenges have failed.' >&2\nexit 1\n")
     client.chmod(0o755)
     monkeypatch.setenv("PATH", f"{client.parent}:{os.environ['PATH']}")
-    with pytest.raises(CertificateError) as error:
+    with pytest.raises(FleetError) as error:
         again(kept, mode="acme").renew()
     assert told in str(error.value)
     assert said in str(error.value)
     assert "nginx goes on with what it has, valid until" in str(error.value)
 
 
-def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Keeper) -> None:
+def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Certificates) -> None:
     """Five refusals of an hour are all it gives; .test leads nowhere."""
-    with pytest.raises(CertificateError) as error:
+    with pytest.raises(FleetError) as error:
         again(kept, mode="acme").renew()
     assert "stack_host_names: " in str(error.value)
     assert all(f"\n{name}: " in str(error.value) for name in NAMES)
-    assert list((kept.webroot / keeper.CHALLENGES).iterdir()) == []
+    assert list((kept.webroot / certificate.CHALLENGES).iterdir()) == []
 
 
 def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
@@ -352,20 +343,25 @@ def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        assert keeper.obstacle(f"{url}/token", "0123456789") == ""
-        assert keeper.obstacle(f"{url}/token", "another") == "another server answers"
-        assert "answers 404" in keeper.obstacle(f"{url}/missing", "0123456789")
+        assert certificate.obstacle(f"{url}/token", "0123456789") == ""
+        assert certificate.obstacle(f"{url}/token", "another") == "another server answers"
+        assert "answers 404" in certificate.obstacle(f"{url}/missing", "0123456789")
         server.shutdown()
-    assert "refused" in keeper.obstacle(f"{url}/token", "0123456789")
+    assert "refused" in certificate.obstacle(f"{url}/token", "0123456789")
 
 
-def test_program_says_what_it_did(folder: Path, settings: Settings) -> None:
-    """The role takes from it whether anything changed, and the journal shows why a renewal failed."""
+def test_each_run_says_what_it_did(folder: Path, settings: Settings) -> None:
+    """The role takes from it whether anything changed, and the journal shows it."""
     file = folder / "settings.json"
-    program = [sys.executable, str(ROOT / "roles/certificate/files/keeper.py"), "prepare", str(file)]
-    said = []
-    for mode in ("self_signed", "self_signed", "pem"):
+
+    def run(mode: str, *, really: bool = True) -> dict[str, Any]:
         file.write_text(json.dumps(dataclasses.asdict(dataclasses.replace(settings, mode=mode))))
-        done = subprocess.run(program, capture_output=True, text=True, check=False)
-        said.append((done.returncode, done.stdout.split("\n")[0][:13], done.stderr.count("\n")))
-    assert said == [(0, "changed", 0), (0, "nothing to do", 0), (1, "", 1)]
+        return certificate.keep(file, nobody, renews=False, anew=False, really=really)
+
+    assert certificate.keep(file, nobody, renews=False, anew=False, really=False) == {"changed": True}
+    assert run("self_signed", really=False) == {"changed": True}
+    first, second = run("self_signed"), run("self_signed")
+    assert (first["changed"], first["msg"][:12]) == (True, "self_signed:")
+    assert (second["changed"], second["msg"][:25]) == (False, "nothing to do, valid unti")
+    assert run("self_signed", really=False) == {"changed": False}
+    assert run("pem", really=False) == {"changed": True}

@@ -6,7 +6,6 @@ beside the one that serves, checked, and takes its place in one step; whatever f
 
 from __future__ import annotations
 
-import argparse
 import fcntl
 import ipaddress
 import json
@@ -17,26 +16,26 @@ import shutil
 import socket
 import ssl
 import subprocess
-import sys
 import tempfile
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
+
+from fleet.system import FleetError, attempt, run
 
 CERTIFICATE = "fullchain.pem"
 KEY = "privkey.pem"
 SOURCE = "source"
 PLACEHOLDER = "placeholder"
-KEPT = 2
-"""Pairs that stay: the one that serves, and the one before it."""
 RENEW_AT = 2 / 3
 """Share of the lifetime after which a certificate is renewed, as certbot does; lifetimes get shorter every year, so a
 fixed number of days would be wrong soon: https://letsencrypt.org/docs/integration-guide/#when-to-renew."""
 PLACEHOLDER_DAYS = 7
-COMMAND_TIMEOUT_S = 600
 CONNECT_TIMEOUT_S = 5
 RELOAD_TIMEOUT_S = 30
 CHALLENGES = ".well-known/acme-challenge"
@@ -57,10 +56,6 @@ LONGEST_SUBJECT = 64
 """https://www.rfc-editor.org/rfc/rfc5280#appendix-A.1, ub-common-name."""
 
 
-class CertificateError(Exception):
-    """There is no new certificate; the message is for a person."""
-
-
 @dataclass(frozen=True)
 class Settings:
     """What the role wrote down."""
@@ -73,7 +68,6 @@ class Settings:
     acme_directory: str
     authorities: str
     reader: int
-    stack: str
     listens: str
     port: int
 
@@ -88,113 +82,52 @@ class Certificate:
     names: frozenset[str]
 
     def due(self, now: float) -> bool:
-        """Tell whether it is time for the next one.
-
-        Args:
-            now: Seconds since 1970.
-
-        Returns:
-            Whether a third of its lifetime or less is left.
-        """
+        """Tell whether a third of its lifetime or less is left."""
         return now >= self.begins + (self.ends - self.begins) * RENEW_AT
 
 
-def run(command: Sequence[str], environment: dict[str, str] | None = None) -> str:
-    """Run a command.
+def keep(file: Path, reload: Callable[[], None], *, renews: bool, anew: bool, really: bool) -> dict[str, Any]:
+    """See to it that nginx can start, or that it serves a certificate that is not due.
 
     Args:
-        command: Program and arguments.
-        environment: Variables beside those of this process.
-
-    Returns:
-        What it printed.
+        file: The settings, in the folder where certificates are kept.
+        reload: Has nginx read its configuration and the certificate again.
+        renews: Whether to ask the authority and nginx too.
+        anew: Whether to get a new certificate even when it is not due.
+        really: False only looks.
 
     Raises:
-        CertificateError: It failed; the message has what it printed.
+        FleetError: There is no good certificate, or nginx does not serve it; then the one before does.
     """
-    done = subprocess.run(
-        command,
-        env=os.environ | (environment or {}),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=COMMAND_TIMEOUT_S,
-    )
-    if done.returncode:
-        raise CertificateError(f"{' '.join(command[:3])} …: {done.stderr.strip()}\n{done.stdout.strip()}".strip())
-    return done.stdout
+    if not really and not file.exists():
+        return {"changed": True}
+    # Waits: the timer and a deploy both have to be over one after the other.
+    with (file.parent / "lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        certificates = Certificates(file.parent, Settings(**json.loads(file.read_text())), reload)
+        if not really:
+            return {"changed": certificates.would_change(renews=renews, anew=anew)}
+        (certificates.renew if renews else certificates.prepare)(anew=anew)
+        changes = certificates.changes
+        return {"changed": bool(changes), "msg": "\n".join(changes) or f"nothing to do, {certificates.until()}"}
 
 
-def is_address(name: str) -> bool:
-    """Tell addresses from DNS names.
+class Certificates:
+    """The certificates of one stack."""
 
-    Args:
-        name: Either.
-
-    Returns:
-        Whether it is an IP address.
-    """
-    try:
-        ipaddress.ip_address(name)
-    except ValueError:
-        return False
-    return True
-
-
-def read(file: Path) -> Certificate:
-    """Read a certificate.
-
-    Args:
-        file: In PEM, the certificate of the server first.
-
-    Returns:
-        What it says.
-
-    Raises:
-        CertificateError: It is none.
-    """
-    about = ["-noout", "-startdate", "-enddate", "-issuer", "-ext", "subjectAltName"]
-    said = run(["openssl", "x509", "-in", str(file), *about])
-    fields = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
-    names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", said)
-    return Certificate(
-        issuer=fields["issuer"].strip(),
-        begins=ssl.cert_time_to_seconds(fields["notBefore"]),
-        ends=ssl.cert_time_to_seconds(fields["notAfter"]),
-        names=frozenset(str(ipaddress.ip_address(name)) if is_address(name) else name for name in names),
-    )
-
-
-def check(pair: Path, now: float) -> None:
-    """Check a pair as nginx will.
-
-    Args:
-        pair: Folder with the certificate and its key.
-        now: Seconds since 1970.
-
-    Raises:
-        CertificateError: nginx would not start with it, or no client would take it.
-    """
-    try:
-        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair / CERTIFICATE, pair / KEY)
-    except ssl.SSLError as error:
-        raise CertificateError(f"certificate and key cannot be used together: {error}") from error
-    if read(pair / CERTIFICATE).ends <= now:
-        raise CertificateError("the certificate has expired")
-
-
-class Keeper:
-    """The certificate of one stack."""
-
-    def __init__(self, folder: Path, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, folder: Path, settings: Settings, reload: Callable[[], None], clock: Callable[[], float] = time.time
+    ) -> None:
         """Say where and for what.
 
         Args:
             folder: Where certificates are kept.
             settings: What the role wrote down.
+            reload: Has nginx read its configuration and the certificate again.
             clock: Gives the seconds since 1970.
         """
         self.settings = settings
+        self.reload = reload
         self.clock = clock
         self.served = folder / "served"
         self.live = self.served / "live"
@@ -204,6 +137,13 @@ class Keeper:
         self.acme = folder / "acme" / re.sub(r"\W+", "-", settings.acme_directory.partition("://")[2]).strip("-")
         self.changes: list[str] = []
 
+    def would_change(self, *, renews: bool, anew: bool) -> bool:
+        """Tell whether ``prepare``, or ``renew``, would change anything."""
+        if self._missing(anew=anew):
+            return True
+        is_asked = renews and self.settings.mode == "acme" and (anew or not self._is_lineage_fresh())
+        return is_asked or (renews and self._served() == "another")
+
     def prepare(self, *, anew: bool = False) -> None:
         """See to it that nginx can start: with a good certificate, or with a placeholder until there is one.
 
@@ -211,19 +151,10 @@ class Keeper:
             anew: Whether to make a self-signed one even when it is not due.
 
         Raises:
-            CertificateError: There is none.
+            FleetError: There is none.
         """
-        if self.settings.mode == "pem":
-            if not self._is_live(self.incoming):
-                self.install(self.incoming, "pem")
-        elif self.settings.mode == "self_signed":
-            if anew or not self._good("self_signed"):
-                self._self_sign("self_signed", self.settings.days)
-        elif not self._usable() or self._source() == PLACEHOLDER:
-            if self._lineage_usable():
-                self.install(self._lineage, "acme")
-            elif not self._good(PLACEHOLDER):
-                self._self_sign(PLACEHOLDER, PLACEHOLDER_DAYS)
+        if get := self._missing(anew=anew):
+            get()
 
     def renew(self, *, anew: bool = False) -> None:
         """Get a new certificate when it is due, and have nginx serve the one that is live.
@@ -232,7 +163,7 @@ class Keeper:
             anew: Whether to get one even when it is not due.
 
         Raises:
-            CertificateError: There is no new one, or nginx does not serve it; then the one before does.
+            FleetError: There is no new one, or nginx does not serve it; then the one before does.
         """
         self.prepare(anew=anew)
         if self.settings.mode == "acme":
@@ -249,14 +180,14 @@ class Keeper:
             name: Where it comes from.
 
         Raises:
-            CertificateError: The pair is no good.
+            FleetError: The pair is no good.
             OSError: It could not be written. Either way the live one stays.
         """
         pair = Path(tempfile.mkdtemp(dir=self.served, prefix=time.strftime("%Y%m%dT%H%M%S-", time.gmtime())))
         try:
             for file, mode in ((CERTIFICATE, 0o444), (KEY, 0o400)):
-                write(pair / file, (source / file).read_bytes(), mode, self.settings.reader)
-            write(pair / SOURCE, f"{name}\n".encode(), 0o444, self.settings.reader)
+                _write(pair / file, (source / file).read_bytes(), mode, self.settings.reader)
+            _write(pair / SOURCE, f"{name}\n".encode(), 0o444, self.settings.reader)
             check(pair, self.clock())
             pair.chmod(0o755)
             self._point_to(pair.name)
@@ -266,18 +197,14 @@ class Keeper:
         self.changes.append(f"{name}: {read(self.live / CERTIFICATE).issuer}, {self.until()}")
 
     def until(self) -> str:
-        """Say for a person until when the live certificate is valid.
-
-        Returns:
-            Such as "valid until 2026-11-21".
-        """
+        """Say for a person until when the live certificate is valid, such as "valid until 2026-11-21 10:00 UTC"."""
         return time.strftime("valid until %Y-%m-%d %H:%M UTC", time.gmtime(read(self.live / CERTIFICATE).ends))
 
     def serve(self) -> None:
         """Have nginx serve the live certificate, and prove it; one that does not run yet will start with it.
 
         Raises:
-            CertificateError: It does not; the pair before is the live one again.
+            FleetError: It does not; the pair before is the live one again.
         """
         answer = self._served()
         if answer in ("live", "nobody"):
@@ -285,20 +212,34 @@ class Keeper:
             return
         before = self._before()
         try:
-            run(["docker", "compose", "--project-directory", self.settings.stack, "exec", "-T", "nginx", "reload"])
+            self.reload()
             self._wait_until_served()
-        except CertificateError:
+        except FleetError:
             if before:
                 self._point_to(before.name)
             raise
         self.changes.append("nginx serves it")
         self._forget_old()
 
+    def _missing(self, *, anew: bool) -> Callable[[], None] | None:
+        """Give what gets a pair that nginx can start with; None while there is one."""
+        mode = self.settings.mode
+        if mode == "pem":
+            return None if self._is_live(self.incoming) else partial(self.install, self.incoming, mode)
+        if mode == "self_signed":
+            is_good = self._good(mode) and not anew
+            return None if is_good else partial(self._self_sign, mode, self.settings.days)
+        if self._usable() and self._source() != PLACEHOLDER:
+            return None
+        if self._lineage_usable():
+            return partial(self.install, self._lineage, mode)
+        return None if self._good(PLACEHOLDER) else partial(self._self_sign, PLACEHOLDER, PLACEHOLDER_DAYS)
+
     def _wait_until_served(self) -> None:
         deadline = time.monotonic() + RELOAD_TIMEOUT_S
         while self._served() != "live":
             if time.monotonic() > deadline:
-                raise CertificateError(
+                raise FleetError(
                     f"nginx was told to reload, but {RELOAD_TIMEOUT_S} s later {self.settings.listens}:"
                     f"{self.settings.port} still serves another certificate; see: docker compose logs nginx"
                 )
@@ -309,7 +250,7 @@ class Keeper:
         # The live certificate is the only one that this client trusts, so a handshake that succeeds was with it.
         client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-        client.load_verify_locations(cadata=leaf(self.live / CERTIFICATE))
+        client.load_verify_locations(cadata=_leaf(self.live / CERTIFICATE))
         name = next(iter(self.settings.names), self.settings.address)
         try:
             place = self.settings.listens, self.settings.port
@@ -350,7 +291,7 @@ class Keeper:
         return file.read_text().strip() if file.exists() else ""
 
     def _usable(self) -> bool:
-        return usable(self.live, self.clock())
+        return _usable(self.live, self.clock())
 
     def _good(self, source: str) -> bool:
         """Tell whether the live pair comes from there, has the right names and is not due."""
@@ -365,7 +306,7 @@ class Keeper:
 
     def _self_sign(self, source: str, days: int) -> None:
         names = self._own_names()
-        listed = ", ".join(f"{'IP' if is_address(name) else 'DNS'}:{name}" for name in names)
+        listed = ", ".join(f"{'IP' if _is_address(name) else 'DNS'}:{name}" for name in names)
         with tempfile.TemporaryDirectory(dir=self.served.parent) as scratch:
             request = Path(scratch) / "request.cnf"
             request.write_text(REQUEST.format(subject=names[0][:LONGEST_SUBJECT], names=listed))
@@ -377,8 +318,9 @@ class Keeper:
     def _is_live(self, pair: Path) -> bool:
         """Tell whether a pair is the live one."""
         return all(
-            (self.live / file).exists() and (self.live / file).read_bytes() == (pair / file).read_bytes()
+            (one / file).exists() and (one / file).read_bytes() == (self.live / file).read_bytes()
             for file in (CERTIFICATE, KEY)
+            for one in (self.live, pair)
         )
 
     @property
@@ -387,15 +329,17 @@ class Keeper:
         return self.acme / "config/live/stack"
 
     def _lineage_usable(self) -> bool:
-        return usable(self._lineage, self.clock()) and self._lineage_names() == frozenset(self.settings.names)
+        """Tell whether certbot has left a good pair for these names."""
+        if not _usable(self._lineage, self.clock()):
+            return False
+        return read(self._lineage / CERTIFICATE).names == frozenset(self.settings.names)
 
-    def _lineage_names(self) -> frozenset[str]:
-        return read(self._lineage / CERTIFICATE).names
+    def _is_lineage_fresh(self) -> bool:
+        return self._lineage_usable() and not read(self._lineage / CERTIFICATE).due(self.clock())
 
     def _ask_authority(self, *, anew: bool) -> None:
         """Have certbot ask, which does nothing while the certificate is not due."""
-        fresh = self._lineage_usable() and not read(self._lineage / CERTIFICATE).due(self.clock())
-        if anew or not fresh:
+        if anew or not self._is_lineage_fresh():
             self._refuse_unreachable_names()
         folders = [f"--{folder}-dir={self.acme / folder}" for folder in ("config", "work", "logs")]
         domains = [word for name in self.settings.names for word in ("--domain", name)]
@@ -404,10 +348,10 @@ class Keeper:
         command += ["--cert-name", "stack", "--renew-with-new-domains", "--key-type", "ecdsa"]
         command += ["--max-log-backups", "10", "--force-renewal" if anew else "--keep-until-expiring", *domains]
         trusted = {"REQUESTS_CA_BUNDLE": self.settings.authorities} if self.settings.authorities else {}
-        try:
-            run(command, trusted)
-        except CertificateError as error:
-            raise CertificateError(self._words(str(error))) from error
+        # It says on stdout why an authority refused, and on stderr that one did.
+        done = attempt(command, env=os.environ | trusted, stderr=subprocess.STDOUT)
+        if done.returncode:
+            raise FleetError(self._words(done.stdout.strip()))
 
     def _words(self, said: str) -> str:
         """Say for a person why the authority gave no certificate."""
@@ -423,7 +367,7 @@ class Keeper:
         """Ask every name for a file of ours, as the authority will: its own refusals count against a limit."""
         challenge = self.webroot / CHALLENGES / f"flask-fleet-{secrets.token_hex(8)}"
         text = secrets.token_hex(16)
-        write(challenge, text.encode(), 0o444)
+        _write(challenge, text.encode(), 0o444)
         try:
             found = {
                 name: obstacle(f"http://{name}/{CHALLENGES}/{challenge.name}", text) for name in self.settings.names
@@ -433,22 +377,50 @@ class Keeper:
         problems = [f"{name}: {problem}" for name, problem in found.items() if problem]
         if problems:
             listed = "\n".join(problems)
-            raise CertificateError(
+            raise FleetError(
                 "stack_host_names: the authority could not see that these names are this stack's, so it was not "
                 f"asked:\n{listed}\nEach has to lead to {self.settings.address}, port 80, from everywhere."
             )
 
 
-def obstacle(url: str, expected: str) -> str:
-    """Look whether a file of ours is what a URL answers.
+def read(file: Path) -> Certificate:
+    """Read a certificate, in PEM, that of the server first.
+
+    Raises:
+        FleetError: It is none.
+    """
+    about = ["-noout", "-startdate", "-enddate", "-issuer", "-ext", "subjectAltName"]
+    said = run(["openssl", "x509", "-in", str(file), *about])
+    fields = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)
+    names = re.findall(r"(?:DNS|IP Address):([^,\s]+)", said)
+    return Certificate(
+        issuer=fields["issuer"].strip(),
+        begins=ssl.cert_time_to_seconds(fields["notBefore"]),
+        ends=ssl.cert_time_to_seconds(fields["notAfter"]),
+        names=frozenset(str(ipaddress.ip_address(name)) if _is_address(name) else name for name in names),
+    )
+
+
+def check(pair: Path, now: float) -> None:
+    """Check a pair as nginx will.
 
     Args:
-        url: Where it should be.
-        expected: What it says.
+        pair: Folder with the certificate and its key.
+        now: Seconds since 1970.
 
-    Returns:
-        Why it is not; empty when it is.
+    Raises:
+        FleetError: nginx would not start with it, or no client would take it.
     """
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER).load_cert_chain(pair / CERTIFICATE, pair / KEY)
+    except ssl.SSLError as error:
+        raise FleetError(f"certificate and key cannot be used together: {error}") from error
+    if read(pair / CERTIFICATE).ends <= now:
+        raise FleetError("the certificate has expired")
+
+
+def obstacle(url: str, expected: str) -> str:
+    """Look whether a file of ours is what a URL answers; give why it is not, empty when it is."""
     # Without proxies: the authority has none either.
     browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
@@ -461,84 +433,43 @@ def obstacle(url: str, expected: str) -> str:
     return "" if said == expected else "another server answers"
 
 
-def usable(pair: Path, now: float) -> bool:
-    """Tell whether nginx could serve a pair.
-
-    Args:
-        pair: Its folder; need not exist.
-        now: Seconds since 1970.
-
-    Returns:
-        Whether it could.
-    """
+def _usable(pair: Path, now: float) -> bool:
+    """Tell whether nginx could serve a pair, which need not exist."""
     try:
         check(pair, now)
-    except (CertificateError, FileNotFoundError):
+    except (FleetError, FileNotFoundError):
         return False
     return True
 
 
-def leaf(file: Path) -> str:
-    """Read the first certificate of a file.
+def _is_address(name: str) -> bool:
+    """Tell IP addresses from DNS names."""
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
-    Args:
-        file: In PEM.
 
-    Returns:
-        That certificate alone.
-    """
+def _leaf(file: Path) -> str:
+    """Read the first certificate of a file in PEM."""
     end = "-----END CERTIFICATE-----\n"
     return file.read_text().partition(end)[0] + end
 
 
-def write(path: Path, content: bytes, mode: int, owner: int | None = None) -> None:
-    """Write a file that nobody else can read meanwhile, down to the disk.
+def _write(path: Path, content: bytes, mode: int, owner: int = -1) -> None:
+    """Write a new file that nobody else can read meanwhile, down to the disk.
 
     Args:
         path: The file, which must not exist.
         content: What it shall hold.
         mode: Its permissions.
-        owner: User who may read it; this process's own when None.
-
-    Raises:
-        OSError: It could not be written.
+        owner: User who may read it; -1 is this process's own.
     """
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
-        if owner is not None:
-            os.fchown(descriptor, owner, -1)
+        os.fchown(descriptor, owner, -1)
         os.fchmod(descriptor, mode)
         file.write(content)
         file.flush()
         os.fsync(descriptor)
-
-
-def main() -> int:
-    """Run the program.
-
-    Returns:
-        Exit status.
-    """
-    parser = argparse.ArgumentParser(description="Keep a valid certificate where nginx reads it.")
-    parser.add_argument("action", choices=["prepare", "renew"])
-    parser.add_argument("settings", type=Path)
-    parser.add_argument("--anew", action="store_true", help="also when the certificate is not due")
-    given = parser.parse_args()
-    folder = given.settings.parent
-    # nginx reads certificates and challenges as another user than the operator's.
-    os.umask(0o022)
-    with (folder / "lock").open("w") as lock:
-        # Waits: the timer and a deploy both have to be over one after the other.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        keeper = Keeper(folder, Settings(**json.loads(given.settings.read_text())))
-        try:
-            {"prepare": keeper.prepare, "renew": keeper.renew}[given.action](anew=given.anew)
-        except (CertificateError, OSError, subprocess.TimeoutExpired) as error:
-            print(error, file=sys.stderr)
-            return 1
-    print("\n".join(["changed", *keeper.changes]) if keeper.changes else f"nothing to do, {keeper.until()}")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

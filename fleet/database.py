@@ -1,0 +1,293 @@
+"""The databases beside the stack: started, backed up, restored and removed; their data only when that is asked for.
+
+What differs between their kinds is in their images, as programs called login, dump, check, restore and settle.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fleet.engine.compose import HASH_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from fleet.release import COMPOSE_FILE, MOUNTED
+from fleet.stack import SETTINGS
+from fleet.system import LOG_LINES, CancelledError, FleetError, attempt, last_lines, run
+
+POLL_S = 0.5
+DUMP_TIMEOUT_S = 6 * 3600
+MOST_RESTARTS = 3
+"""A server that ended so often while it was waited for will not start by itself."""
+REFUSED = "password authentication failed"
+"""What PostgreSQL says to a wrong password, and to nothing else."""
+
+Container = Mapping[str, Any]
+"""As the engine inspects it."""
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the role wrote down."""
+
+    project: str
+    """Name of the Compose project."""
+    names: Sequence[str]
+    """In the order of the inventory."""
+    restarts: Collection[str]
+    """Those that read a restored backup at their next start only."""
+    start_seconds: int
+    """How long one may take until it serves."""
+
+
+class Databases:
+    """The databases beside the stack in one folder, a Compose project of their own."""
+
+    def __init__(self, stack: Path, project: str = "") -> None:
+        """Read what the role wrote down.
+
+        Args:
+            stack: Folder of the stack.
+            project: Name of the Compose project, where the files of the databases may be gone already.
+        """
+        stack = stack.absolute()
+        self.directory = stack.with_name(f"{stack.name}-data")
+        file = self.directory / SETTINGS
+        if file.exists():
+            self.settings = Settings(**json.loads(file.read_text()))
+        else:
+            self.settings = Settings(project, names=(), restarts=(), start_seconds=0)
+        self._project = project or self.settings.project
+
+    def are_current(self) -> bool:
+        """Tell whether all run as compose.yml says."""
+        if not (self.directory / COMPOSE_FILE).exists():
+            return False
+        lines = run([*self._compose(), "config", "--hash", "*"]).splitlines()
+        running = {_service(one): one for one in self._containers() if one["State"]["Running"]}
+        found = {name: str(one["Config"]["Labels"][HASH_LABEL]) for name, one in running.items()}
+        return {tuple(line.split()) for line in lines} <= set(found.items())
+
+    def start(self, say: Say) -> dict[str, Any]:
+        """Start what does not run, replace what compose.yml says otherwise, and see that all of it serves.
+
+        Raises:
+            FleetError: One does not; the message has its last log lines.
+        """
+        say(f"starts {', '.join(self.settings.names)}")
+        run([*self._compose(), "up", "--detach", "--pull", "never"])
+        self.log_in()
+        return {"msg": "All databases serve."}
+
+    def log_in(self) -> None:
+        """Wait until all serve, and log in as an app would: their data may have been made with another password.
+
+        Raises:
+            FleetError: One does not serve in time, or refuses.
+        """
+        for position, name in enumerate(self.settings.names):
+            done = attempt(["docker", "exec", self._wait_until_healthy(name)["Id"], "login"])
+            if done.returncode == 0:
+                continue
+            said, where = done.stderr.strip(), f"accessory_services[{position}] ({name})"
+            if REFUSED in said:
+                raise FleetError(
+                    f"{where}: password is not the one that its volume {self._project}_{name} was initialised with. "
+                    "Allowed are: the old password in the vault; the new one in the database too (docs/databases.md "
+                    "says how); or a backup restored into a new volume. Nothing of the stack was touched."
+                )
+            raise FleetError(f"{where}: logging in failed: {said}")
+
+    def running(self, name: str) -> str:
+        """Give the id of the container of a database.
+
+        Raises:
+            FleetError: There is none that runs.
+        """
+        for one in self._containers() if name in self.settings.names else ():
+            if _service(one) == name and one["State"]["Running"]:
+                return str(one["Id"])
+        raise FleetError(f"{name} does not run here. To start it: playbooks/deploy.yml")
+
+    def backup(self, name: str, path: Path) -> dict[str, Any]:
+        """Write a backup into a file that nobody else can read, and read all of it again.
+
+        Args:
+            name: The database.
+            path: The file; it must not exist, and does not when this fails. Where root writes it, it belongs to the
+                owner of its folder.
+        """
+        container = self.running(name)
+        with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
+            try:
+                _execute(container, "dump", f"the dump of {name} failed", stdout=file)
+                file.seek(0)
+                _execute(container, "check", f"the dump of {name} cannot be read again", stdin=file)
+                if os.geteuid() == 0:
+                    os.fchown(file.fileno(), path.parent.stat().st_uid, -1)
+            except BaseException:
+                path.unlink()
+                raise
+        return {"changed": True, "msg": f"{path}: {path.stat().st_size} bytes, read whole and in order"}
+
+    def restore(self, name: str, path: Path) -> dict[str, Any]:
+        """Put a backup in the place of what a database has; if that fails, it has what it had.
+
+        Args:
+            name: The database.
+            path: The backup.
+
+        Raises:
+            FleetError: It failed.
+        """
+        container = self.running(name)
+        with path.open("rb") as file:
+            _execute(container, "check", f"{name} was not touched: this is no backup that it can read", stdin=file)
+            file.seek(0)
+            _execute(container, "restore", f"the restore failed, and {name} has what it had", stdin=file)
+        if name in self.settings.restarts:
+            run(["docker", "restart", container])
+            try:
+                self._wait_until_healthy(name)
+            except (FleetError, CancelledError) as error:
+                # Else it may serve the backup late, and go back at a later start, without what was written meanwhile.
+                run(["docker", "restart", container])
+                raise FleetError(f"the restore failed; {name} is started again with what it had: {error}") from error
+            _execute(container, "settle", f"the restore of {name} failed")
+        return {"msg": f"{name} has what {path.name} says."}
+
+    def prune(self, *, really: bool) -> dict[str, Any]:
+        """Remove containers, passwords and images that are not wanted any more. Data stays.
+
+        Args:
+            really: False only looks.
+
+        Returns:
+            Whether anything changed, the databases that went, and the volumes that nothing uses now.
+        """
+        names = self.settings.names
+        if not names:
+            # Without the role's word for it nothing is unwanted.
+            return _gone([], [], changed=False)
+        containers = self._containers()
+        staying = [one for one in containers if _service(one) in names]
+        going = [one for one in containers if _service(one) not in names]
+        secrets, images = self._doomed_secrets(staying), _old_images(staying)
+        if really:
+            _remove(going)
+            for path in secrets:
+                shutil.rmtree(path)
+            # One that something else still runs stays.
+            images = [image for image in images if attempt(["docker", "rmi", image]).returncode == 0]
+            if going:
+                run(["docker", "network", "prune", "--force", "--filter", self._label])
+        wanted = {f"{self._project}_{name}" for name in names}
+        kept = set(self._listed("volume", "ls", "--quiet")) - wanted if going else set()
+        return _gone(going, kept, changed=bool(going or secrets or images))
+
+    def down(self, *, deletes_data: bool, really: bool) -> dict[str, Any]:
+        """Remove containers, networks and files, found by their labels; the files may be gone already.
+
+        Args:
+            deletes_data: Whether to remove the data too.
+            really: False only looks.
+
+        Returns:
+            As for ``prune``.
+        """
+        containers, networks = self._containers(), self._listed("network", "ls", "--quiet")
+        volumes = self._listed("volume", "ls", "--quiet")
+        doomed = volumes if deletes_data else []
+        changed = bool(containers or networks or doomed or self.directory.exists())
+        if really:
+            _remove(containers)
+            for kind, names in (("network", networks), ("volume", doomed)):
+                if names:
+                    run(["docker", kind, "rm", *names])
+            if self.directory.exists():
+                shutil.rmtree(self.directory)
+        return _gone(containers, set(volumes) - set(doomed), changed=changed)
+
+    @property
+    def _label(self) -> str:
+        return f"label={PROJECT_LABEL}={self._project}"
+
+    def _compose(self) -> list[str]:
+        where = ["--project-directory", str(self.directory), "--file", str(self.directory / COMPOSE_FILE)]
+        return ["docker", "compose", *where]
+
+    def _listed(self, *command: str) -> list[str]:
+        """List what the engine has of the project: names or ids."""
+        return run(["docker", *command, "--filter", self._label]).split() if self._project else []
+
+    def _containers(self) -> list[Container]:
+        """Inspect the project's containers, dead ones too."""
+        ids = self._listed("ps", "--all", "--quiet", "--no-trunc")
+        # One may be gone meanwhile, which is no reason to fail.
+        found: list[Container] = json.loads(attempt(["docker", "inspect", *ids]).stdout or "[]") if ids else []
+        return found
+
+    def _wait_until_healthy(self, name: str) -> Container:
+        """Wait until a database serves, and give its container."""
+        seconds = self.settings.start_seconds
+        deadline, restarts_before = time.monotonic() + seconds, None
+        while True:
+            found = [one for one in self._containers() if _service(one) == name]
+            if not found:
+                raise FleetError(f"{name} has no container")
+            (one, *_) = found
+            state, restarts = one["State"], int(one["RestartCount"])
+            restarts_before = restarts if restarts_before is None else restarts_before
+            if state["Running"] and state.get("Health", {}).get("Status") == "healthy":
+                return one
+            is_hopeless = restarts - restarts_before >= MOST_RESTARTS
+            if is_hopeless or time.monotonic() > deadline:
+                how = f"ended {restarts} times" if is_hopeless else f"did not serve within {seconds} s"
+                asked = ["docker", "logs", "--tail", str(LOG_LINES), one["Id"]]
+                log = attempt(asked, stderr=subprocess.STDOUT).stdout.strip()
+                raise FleetError(f"{name} {how}. Its last log lines:\n{log}")
+            time.sleep(POLL_S)
+
+    def _doomed_secrets(self, staying: Sequence[Container]) -> list[Path]:
+        """List the folders of passwords that no container needs any more."""
+        mounts = [mount for one in staying for mount in one["Mounts"] if mount["Destination"] == MOUNTED["secrets"]]
+        needed = {Path(mount["Source"]).name for mount in mounts}
+        return [path for path in (self.directory / "secrets").glob("*") if path.name not in needed]
+
+
+def _service(container: Container) -> str:
+    return str(container["Config"]["Labels"][SERVICE_LABEL])
+
+
+def _execute(container: str, program: str, failed: str, **files: Any) -> None:
+    """Run a program of the image, with a file as its input or output; ``failed`` is what to say if it fails."""
+    done = attempt(["docker", "exec", "--interactive", container, program], timeout=DUMP_TIMEOUT_S, **files)
+    if done.returncode:
+        raise FleetError(f"{failed} (status {done.returncode}):\n{last_lines(done.stderr)}")
+
+
+def _old_images(staying: Sequence[Container]) -> list[str]:
+    """Pick the images that have the name of one that runs, but another tag."""
+    used = {str(one["Config"]["Image"]) for one in staying}
+    names = {image.rpartition(":")[0] for image in used}
+    listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split() if used else []
+    return [image for image in listed if image.rpartition(":")[0] in names and image not in used]
+
+
+def _remove(containers: Sequence[Container]) -> None:
+    """Stop containers as long as they need, and remove them."""
+    if ids := [str(one["Id"]) for one in containers]:
+        run(["docker", "stop", *ids])
+        run(["docker", "rm", "--force", *ids])
+
+
+def _gone(containers: Sequence[Container], kept: Collection[str], *, changed: bool) -> dict[str, Any]:
+    removed = sorted({_service(one) for one in containers})
+    text = f"Removed: {', '.join(removed) or 'no database'}. Volumes that stay: {', '.join(sorted(kept)) or 'none'}."
+    return {"changed": changed, "removed": removed, "kept": sorted(kept), "msg": text}

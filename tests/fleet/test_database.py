@@ -1,0 +1,309 @@
+"""What is done to databases on their machine: never half, and never to data that nobody spoke of."""
+
+import json
+import os
+import stat
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet import database
+from fleet.cli import main
+from fleet.database import Databases
+from fleet.system import CancelledError, FleetError
+from tests.fake_docker import Docker
+
+SETTINGS = {"project": "fleet-data", "names": ["db"], "restarts": [], "start_seconds": 1}
+
+
+@pytest.fixture
+def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    """Give a docker with a database that serves, as compose.yml says."""
+    monkeypatch.setattr(database, "POLL_S", 0.01)
+    described(tmp_path)
+    (tmp_path / "stack-data/compose.yml").touch()
+    fake = Docker(tmp_path / "bin", monkeypatch)
+    fake.answer("config --hash", says="db hash-of-db\n")
+    runs(fake, container("db"))
+    return fake
+
+
+def described(folder: Path, **changes: Any) -> Databases:
+    """Write what the role would, and read it."""
+    (folder / "stack-data").mkdir(exist_ok=True)
+    (folder / "stack-data/settings.json").write_text(json.dumps(SETTINGS | changes))
+    return Databases(folder / "stack")
+
+
+def container(name: str, health: str = "healthy", **changes: Any) -> dict[str, Any]:
+    """Describe a container as the engine does."""
+    labels = {"com.docker.compose.service": name, "com.docker.compose.config-hash": f"hash-of-{name}"}
+    return {
+        "Id": f"id-of-{name}",
+        "RestartCount": 0,
+        "State": {"Running": True, "Health": {"Status": health}},
+        "Config": {"Labels": labels, "Image": f"fleet/{name}:new"},
+        "Mounts": [{"Destination": "/run/secrets", "Source": f"/somewhere/secrets/{name}-new"}],
+    } | changes
+
+
+def runs(docker: Docker, *containers: dict[str, Any]) -> None:
+    """Have the engine know these containers."""
+    docker.answer("ps --all", says="\n".join(one["Id"] for one in containers))
+    docker.answer("inspect", says=json.dumps(containers))
+
+
+def done_inside(docker: Docker) -> list[str]:
+    """List the programs of the image that were run, and restarts."""
+    return [call[0] if call[0] == "restart" else call[-1] for call in docker.asked() if call[0] in ("exec", "restart")]
+
+
+def test_start_brings_up_what_compose_yml_says_and_logs_in(docker: Docker, tmp_path: Path) -> None:
+    """As an app would."""
+    said: list[str] = []
+    described(tmp_path).start(said.append)
+    where = ["--project-directory", f"{tmp_path}/stack-data", "--file", f"{tmp_path}/stack-data/compose.yml"]
+    assert docker.asked(" up ") == [["compose", *where, "up", "--detach", "--pull", "never"]]
+    assert docker.asked("exec") == [["exec", "id-of-db", "login"]]
+    assert said == ["starts db"]
+
+
+@pytest.mark.parametrize(
+    ("found", "current"),
+    [
+        ([container("db")], True),
+        ([container("db", "starting"), container("gone")], True),
+        ([container("db", State={"Running": False})], False),
+        ([], False),
+    ],
+)
+def test_only_what_differs_needs_a_start(
+    docker: Docker, tmp_path: Path, found: list[dict[str, Any]], *, current: bool
+) -> None:
+    """One that still starts, or that nobody wants any more, is nothing that a start could change."""
+    runs(docker, *found)
+    assert described(tmp_path).are_current() is current
+
+
+def test_changed_settings_need_a_start(docker: Docker, tmp_path: Path) -> None:
+    """Compose names what a container was made from; a machine without compose.yml has nothing yet."""
+    docker.answer("config --hash", says="db another-hash\n")
+    assert described(tmp_path).are_current() is False
+    (tmp_path / "stack-data/compose.yml").unlink()
+    assert described(tmp_path).are_current() is False
+
+
+@pytest.mark.parametrize("check", [[], ["--check"]])
+def test_start_that_has_nothing_to_do_is_no_job(
+    docker: Docker, tmp_path: Path, capsys: pytest.CaptureFixture[str], check: list[str]
+) -> None:
+    """It waits for nobody, and nobody has to wait for it; a check only says that another one would change something."""
+    described(tmp_path)
+    command = ["databases", "start", "--json", *check, "--directory", str(tmp_path / "stack")]
+    main(command)
+    assert json.loads(capsys.readouterr().out)["changed"] is False
+    assert [call[-1] for call in docker.asked("exec")] == ([] if check else ["login"])
+    if check:
+        runs(docker)
+        main(command)
+        assert json.loads(capsys.readouterr().out)["changed"] is True
+    assert not (tmp_path / "stack").exists()
+
+
+def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: Path) -> None:
+    """Which variable, which volume, and what can be done."""
+    docker.answer("login", status=2, complains='FATAL:  password authentication failed for user "app"\n')
+    with pytest.raises(FleetError) as told:
+        described(tmp_path).log_in()
+    said = str(told.value)
+    assert said.startswith(
+        "accessory_services[0] (db): password is not the one that its volume fleet-data_db was initialised with."
+    )
+    assert "the old password" in said
+    assert "restored into a new volume" in said
+
+
+def test_other_trouble_with_the_login_is_not_taken_for_a_wrong_password(docker: Docker, tmp_path: Path) -> None:
+    """It would send the person to the wrong place."""
+    docker.answer("login", status=2, complains="FATAL:  sorry, too many clients already\n")
+    with pytest.raises(FleetError, match=r"^accessory_services\[0\] \(db\): logging in failed: FATAL:  sorry"):
+        described(tmp_path).log_in()
+
+
+def test_database_that_does_not_serve_in_time_is_told_with_its_last_words(docker: Docker, tmp_path: Path) -> None:
+    """The reason is in its log, and nowhere else."""
+    runs(docker, container("db", "starting"))
+    docker.answer("logs --tail", says="no space left on device")
+    with pytest.raises(FleetError, match=r"db did not serve within 0 s(.|\n)*no space left on device"):
+        described(tmp_path, start_seconds=0).log_in()
+
+
+def test_database_that_ends_again_and_again_is_not_waited_for(
+    docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only what it does now counts: one that was restarted last year is not given up for it."""
+    counts = iter([7, 8, 9, 10])
+
+    def containers(_: Databases) -> list[dict[str, Any]]:
+        return [container("db", "starting", RestartCount=next(counts))]
+
+    monkeypatch.setattr(Databases, "_containers", containers)
+    docker.answer("logs --tail", says="bad option")
+    with pytest.raises(FleetError, match=r"db ended 10 times(.|\n)*bad option"):
+        described(tmp_path, start_seconds=60).log_in()
+
+
+def test_backup_is_whole_checked_and_nobody_elses(docker: Docker, tmp_path: Path) -> None:
+    """All of it is read again before anybody relies on it; whoever owns the folder may take it away."""
+    docker.answer("db dump", says="PGDMP and all the rest")
+    (tmp_path / "mine").mkdir()
+    if os.geteuid() == 0:
+        os.chown(tmp_path / "mine", 12345, -1)
+    described(tmp_path).backup("db", tmp_path / "mine/backup")
+    made = tmp_path / "mine/backup"
+    assert made.read_text() == "PGDMP and all the rest"
+    assert stat.S_IMODE(made.stat().st_mode) == 0o600
+    assert made.stat().st_uid == made.parent.stat().st_uid
+    assert done_inside(docker) == ["dump", "check"]
+
+
+@pytest.mark.parametrize("program", ["dump", "check"])
+def test_backup_that_fails_leaves_nothing(docker: Docker, tmp_path: Path, program: str) -> None:
+    """Half of a backup is worse than none: somebody might trust it."""
+    docker.answer("db dump", says="PGDMP and then")
+    docker.answer(f"db {program}", says="PGDMP and then", status=1, complains="connection lost")
+    with pytest.raises(FleetError, match="connection lost"):
+        described(tmp_path).backup("db", tmp_path / "backup")
+    assert not (tmp_path / "backup").exists()
+
+
+@pytest.mark.usefixtures("docker")
+def test_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
+    """It may be the only backup that there is."""
+    (tmp_path / "backup").write_text("of yesterday")
+    with pytest.raises(FileExistsError):
+        described(tmp_path).backup("db", tmp_path / "backup")
+    assert (tmp_path / "backup").read_text() == "of yesterday"
+
+
+@pytest.mark.parametrize("names", [["db"], []])
+def test_what_does_not_run_is_not_backed_up(docker: Docker, tmp_path: Path, names: list[str]) -> None:
+    """The sentence says how to start it."""
+    runs(docker, container("cache"))
+    with pytest.raises(FleetError, match=r"db does not run here\. To start it: playbooks/deploy\.yml"):
+        described(tmp_path, names=names).backup("db", tmp_path / "backup")
+
+
+def test_backup_is_checked_before_it_is_restored(docker: Docker, tmp_path: Path) -> None:
+    """One that cannot be read touches nothing."""
+    backup = tmp_path / "backup"
+    backup.write_text("PGDMP")
+    described(tmp_path).restore("db", backup)
+    assert done_inside(docker) == ["check", "restore"]
+    docker.answer("db check", status=1, complains="not a valid archive")
+    with pytest.raises(FleetError, match=r"db was not touched(.|\n)*not a valid archive"):
+        described(tmp_path).restore("db", backup)
+    assert done_inside(docker) == ["check", "restore", "check"]
+
+
+def test_restore_that_fails_says_that_the_old_data_is_there(docker: Docker, tmp_path: Path) -> None:
+    """With the reason, and without a restart."""
+    (tmp_path / "backup").write_text("PGDMP")
+    docker.answer("db restore", status=1, complains="relation does not exist")
+    with pytest.raises(FleetError, match=r"the restore failed, and db has what it had(.|\n)*relation does not exist"):
+        described(tmp_path, restarts=["db"]).restore("db", tmp_path / "backup")
+    assert docker.asked("restart") == []
+
+
+def test_restored_data_is_accepted_once_it_serves(docker: Docker, tmp_path: Path) -> None:
+    """Until then the old data is beside it."""
+    (tmp_path / "backup").write_text("REDIS")
+    described(tmp_path, restarts=["db"]).restore("db", tmp_path / "backup")
+    assert done_inside(docker) == ["check", "restore", "restart", "settle"]
+
+
+def test_backup_that_does_not_serve_in_time_is_given_up(docker: Docker, tmp_path: Path) -> None:
+    """With another start, which brings the old data back now, and not when nobody expects it."""
+    (tmp_path / "backup").write_text("REDIS")
+    runs(docker, container("db", "starting"))
+    with pytest.raises(FleetError, match=r"db is started again with what it had: db did not serve within 0 s"):
+        described(tmp_path, restarts=["db"], start_seconds=0).restore("db", tmp_path / "backup")
+    assert done_inside(docker) == ["check", "restore", "restart", "restart"]
+
+
+def test_cancelled_restore_goes_back(docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As one that does not serve in time."""
+    (tmp_path / "backup").write_text("REDIS")
+    databases = described(tmp_path, restarts=["db"])
+
+    def cancelled(*_: object) -> None:
+        raise CancelledError("It was cancelled.")
+
+    monkeypatch.setattr(databases, "_wait_until_healthy", cancelled)
+    with pytest.raises(FleetError, match=r"is started again with what it had: It was cancelled\."):
+        databases.restore("db", tmp_path / "backup")
+    assert done_inside(docker)[-2:] == ["restart", "restart"]
+
+
+def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: Path) -> None:
+    """The container of a database that is gone, old passwords, old images; its volume stays and is named."""
+    runs(docker, container("db"), container("cache"))
+    docker.answer("images --format", says="fleet/db:old\nfleet/db:new\nfleet/app:old\n")
+    docker.answer("volume ls", says="fleet-data_db\nfleet-data_cache\n")
+    databases, secrets = described(tmp_path), tmp_path / "stack-data/secrets"
+    for name in ("db-old", "db-new", "cache-new"):
+        (secrets / name).mkdir(parents=True)
+    looked = databases.prune(really=False)
+    assert len(list(secrets.iterdir())) == 3
+    assert {call[0] for call in docker.asked()} == {"ps", "inspect", "images", "volume"}
+    done = databases.prune(really=True)
+    assert looked == done
+    assert (done["changed"], done["removed"], done["kept"]) == (True, ["cache"], ["fleet-data_cache"])
+    assert [path.name for path in secrets.iterdir()] == ["db-new"]
+    assert docker.asked("rmi") == [["rmi", "fleet/db:old"]]
+    assert docker.asked("stop") == [["stop", "id-of-cache"]]
+    assert docker.asked("volume rm") == []
+    assert docker.asked("label=com.docker.compose.project=fleet-data")
+
+
+def test_second_prune_changes_nothing(docker: Docker, tmp_path: Path) -> None:
+    """Nor does one where the role has not written what is wanted."""
+    docker.answer("images --format", says="fleet/db:new\nfleet/app:old\n")
+    assert described(tmp_path).prune(really=True)["changed"] is False
+    (tmp_path / "stack-data/secrets/db-new").mkdir(parents=True)
+    (tmp_path / "stack-data/settings.json").unlink()
+    assert Databases(tmp_path / "stack", "fleet-data").prune(really=True)["changed"] is False
+    assert (tmp_path / "stack-data/secrets/db-new").is_dir()
+
+
+@pytest.mark.parametrize(("deletes", "removed"), [(False, []), (True, [["volume", "rm", "fleet-data_db"]])])
+def test_data_goes_only_when_told(docker: Docker, tmp_path: Path, removed: list[list[str]], *, deletes: bool) -> None:
+    """Also when the containers and the files are gone already."""
+    docker.answer("volume ls", says="fleet-data_db\n")
+    docker.answer("network ls", says="1234\n")
+    kept = [] if removed else ["fleet-data_db"]
+    databases = Databases(tmp_path / "stack", "fleet-data")
+    assert databases.down(deletes_data=deletes, really=False)["kept"] == kept
+    assert {" ".join(call[:2]) for call in docker.asked()} <= {
+        "ps --all",
+        "inspect id-of-db",
+        "network ls",
+        "volume ls",
+    }
+    assert databases.directory.is_dir()
+    done = databases.down(deletes_data=deletes, really=True)
+    assert (done["changed"], done["removed"], done["kept"]) == (True, ["db"], kept)
+    assert docker.asked("volume rm") == removed
+    assert not databases.directory.exists()
+    runs(docker)
+    docker.answer("network ls")
+    again = Databases(tmp_path / "stack", "fleet-data").down(deletes_data=deletes, really=True)
+    assert again["changed"] is bool(removed)
+
+
+def test_nothing_is_removed_where_nobody_says_of_what_project(docker: Docker, tmp_path: Path) -> None:
+    """An empty name would be the engine's answer to another question."""
+    (tmp_path / "stack-data/settings.json").unlink()
+    assert Databases(tmp_path / "stack").down(deletes_data=True, really=False)["removed"] == []
+    assert docker.asked() == []
