@@ -99,7 +99,9 @@ def keep(file: Path, reload: Callable[[], None], *, renews: bool, anew: bool, re
     Raises:
         FleetError: There is no good certificate, or nginx does not serve it; then the one before does.
     """
-    if not really and not file.exists():
+    if not file.exists():
+        if really:
+            raise FleetError(f"there is no {file}: no certificate is kept here")
         return {"changed": True}
     # Waits: the timer and a deploy both have to be over one after the other.
     with (file.parent / "lock").open("a") as lock:

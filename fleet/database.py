@@ -289,5 +289,6 @@ def _remove(containers: Sequence[Container]) -> None:
 
 def _gone(containers: Sequence[Container], kept: Collection[str], *, changed: bool) -> dict[str, Any]:
     removed = sorted({_service(one) for one in containers})
-    text = f"Removed: {', '.join(removed) or 'no database'}. Volumes that stay: {', '.join(sorted(kept)) or 'none'}."
+    volumes = f" Volumes that nothing uses now: {', '.join(sorted(kept))}." if kept else ""
+    text = f"Removed: {', '.join(removed) or 'no database'}.{volumes}"
     return {"changed": changed, "removed": removed, "kept": sorted(kept), "msg": text}

@@ -359,6 +359,8 @@ def test_each_run_says_what_it_did(folder: Path, settings: Settings) -> None:
         return certificate.keep(file, nobody, renews=False, anew=False, really=really)
 
     assert certificate.keep(file, nobody, renews=False, anew=False, really=False) == {"changed": True}
+    with pytest.raises(FleetError, match="no certificate is kept here"):
+        certificate.keep(file, nobody, renews=True, anew=False, really=True)
     assert run("self_signed", really=False) == {"changed": True}
     first, second = run("self_signed"), run("self_signed")
     assert (first["changed"], first["msg"][:12]) == (True, "self_signed:")
