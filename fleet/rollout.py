@@ -87,16 +87,16 @@ def new_nginx_is_blind(state: State) -> bool:
 
 
 def changes_to_uwsgi(state: State) -> bool:
-    """Tell whether a service that has another application server is to get uWSGI.
+    """Tell whether a service whose server speaks only HTTP is to get one that speaks uwsgi.
 
-    A replica in uWSGI understands nginx in HTTP too, the others only that. So nginx speaks uwsgi last.
+    A replica of that understands nginx in HTTP too. So nginx speaks uwsgi last.
     """
-    return any(one.plan.server == UWSGI != old.server for one in state.services.values() for old in one.replicas)
+    return any(one.plan.protocol == UWSGI != old.protocol for one in state.services.values() for old in one.replicas)
 
 
 def leaves_uwsgi(state: State) -> bool:
-    """Tell whether a service that runs in uWSGI is to get another application server: nginx speaks HTTP first then."""
-    return any(old.server == UWSGI != one.plan.server for one in state.services.values() for old in one.replicas)
+    """Tell whether a service whose server speaks uwsgi is to get one that does not: nginx speaks HTTP first then."""
+    return any(old.protocol == UWSGI != one.plan.protocol for one in state.services.values() for old in one.replicas)
 
 
 def _meets(networks: Collection[str], replicas: Sequence[Replica]) -> bool:
@@ -227,7 +227,7 @@ class RollOut:
         nginx = view.state.nginx
         if not (leaves_uwsgi(view.state) and nginx.runs) or view.nginx_current:
             return
-        self._say("nginx: it speaks HTTP first, which uWSGI understands too")
+        self._say("nginx: it speaks HTTP first, which the replicas understand too")
         if nginx.is_fresh:
             self._have_nginx_read(release)
         else:

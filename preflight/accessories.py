@@ -8,11 +8,9 @@ from typing import Any
 
 from plugins.filter.passwords import password_name
 from plugins.filter.sizes import memory_mib
+from plugins.lookup.project import databases
 from preflight.secrets import secret_problems
 from preflight.variables import Variables, did_you_mean
-
-LEAST_MIB = {"postgresql": 96, "redis": 16}
-"""Least memory of each kind: below it the server does not start, or ends at the first dump."""
 
 ONE_LINE = re.compile(r"[!-~]+")
 """A password that every program reads alike: initdb takes the first line only, and addresses have no blanks."""
@@ -35,13 +33,13 @@ def as_secrets(accessories: object) -> object:
     return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
 
 
-def _accessory_problems(accessory: Mapping[str, Any], kinds: list[str]) -> Iterator[str]:
+def _accessory_problems(accessory: Mapping[str, Any]) -> Iterator[str]:
     kind, memory, password = (accessory.get(key) for key in ("kind", "memory", "password"))
-    least = LEAST_MIB.get(str(kind), 0)
-    if kind not in kinds:
-        yield f"kind is {kind!r}: allowed is {' or '.join(kinds)}"
-    elif (memory_mib(memory) or 0) < least:
-        yield f"memory is {memory!r}: allowed is a size such as 256m or 1g, at least {least}m"
+    known = databases().get(str(kind))
+    if known is None:
+        yield f"kind is {kind!r}: allowed is {' or '.join(databases())}"
+    elif (memory_mib(memory) or 0) < known["least_memory_mib"]:
+        yield f"memory is {memory!r}: allowed is a size such as 256m or 1g, at least {known['least_memory_mib']}m"
     problems = list(secret_problems({"password": password}))
     yield from problems
     if not problems and not ONE_LINE.fullmatch(str(password)):
@@ -80,7 +78,7 @@ def bad_accessories(accessories: object, services: object, option: Mapping[str, 
             yield f"{where}: a service has the name {name} too: choose another one, because both are reached by it"
         for key in sorted(set(accessory) - set(allowed)):
             yield f"{where}: {key} is no key of an accessory{did_you_mean(key, allowed)}"
-        for problem in _accessory_problems(accessory, allowed["kind"]["choices"]):
+        for problem in _accessory_problems(accessory):
             yield f"{where}: {problem}"
     names = [str(accessory.get("name")) for accessory in accessories]
     for twice in sorted({name for name in names if names.count(name) > 1}):

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
+from plugins.lookup.project import servers
+
 ENCRYPTED = b"$ANSIBLE_VAULT;"
 
 VAULT_EXTENSIONS = {"", ".json", ".yaml", ".yml"}
@@ -36,9 +38,6 @@ AS_TEXT = "put quotes around it, or | string behind it in a template"
 
 REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 """A variable, or something in a variable, in a template."""
-
-LISTENING = re.compile(r"(?:^|\s)(?:-[bc]|--bind|--config)(?![\w-])")
-"""Options of gunicorn that are the stack's own."""
 
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
@@ -190,6 +189,9 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         yield "environment is no mapping: allowed are names with their values"
         return
     taken: Mapping[str, Any] = dict.fromkeys(reserved)
+    refused = {
+        name: refusal for one in servers().values() for name, refusal in one.get("refused_environment", {}).items()
+    }
     for name, value in environment.items():
         if not isinstance(name, str):
             yield f"environment has the name {name!r}, which is no text: put quotes around it"
@@ -200,10 +202,10 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         elif not isinstance(value, str):
             # YAML 1.1 reads 22:30 as 1350 and 0644 as 420: what was written cannot be known any more.
             yield f"environment has {name} with {value!r}, which is no text: {AS_TEXT}"
-        elif name == "GUNICORN_CMD_ARGS" and LISTENING.search(value):
+        elif name in refused and re.search(refused[name]["pattern"], value):
             yield (
                 f"environment has {name} with {value!r}, and nginx would not find the server: "
-                "allowed are options other than --bind and --config, and a port of the service"
+                f"allowed are {refused[name]['allowed']}"
             )
         elif "\0" in value:
             yield f"environment has {name} with a NUL character: allowed is any other text"

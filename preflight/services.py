@@ -14,15 +14,13 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from plugins.filter.build_context import ContextError, context_files, recipe_files
 from plugins.filter.routes import DEFAULTS
 from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
+from plugins.lookup.project import images, servers
 from preflight.requirements import requirement_problems
 from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
 """More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
-
-IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis", "uwsgi"}
-"""Names of files/images/ that a service cannot have."""
 
 ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
 """Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
@@ -46,9 +44,6 @@ RECIPE = "files/flask"
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
-
-UWSGI_PORT = 8080
-"""__stack_uwsgi_port of the stack role."""
 
 LISTS = {
     "accessories": "[db]",
@@ -90,14 +85,22 @@ def _number_problems(service: Mapping[str, Any]) -> Iterator[str]:
     for key, (least, most) in NUMBERS.items():
         if key in service and not least <= (whole_number(service[key]) or 0) <= most:
             yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
-    if service.get("server") == "uwsgi" and whole_number(service.get("port")) == UWSGI_PORT:
-        yield f"port is {service['port']!r}, where uWSGI speaks its own protocol: allowed is another one for HTTP"
 
 
-def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
+def _server_problems(service: Mapping[str, Any]) -> Iterator[str]:
+    server = servers().get(str(service.get("server", DEFAULTS["server"])))
+    if server is None:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers())}"
+    elif "protocol_port" in server and whole_number(service.get("port")) == server["protocol_port"]:
+        yield (
+            f"port is {service['port']!r}, where {server['title']} speaks its own protocol: "
+            "allowed is another one for HTTP"
+        )
+
+
+def _service_problems(service: Mapping[str, Any], project: Path) -> Iterator[str]:
     yield from _number_problems(service)
-    if service.get("server", DEFAULTS["server"]) not in servers:
-        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
+    yield from _server_problems(service)
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
@@ -197,7 +200,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
     if not isinstance(services, list) or not services or not all(isinstance(entry, dict) for entry in services):
         yield "stack_services has to be a list with at least one service"
         return
-    allowed, reserved = option["options"], IMAGE_NAMES | ANSIBLE_NAMES
+    allowed, reserved = option["options"], {"base", *(image["name"] for image in images()), *ANSIBLE_NAMES}
     for position, service in enumerate(services):
         name = str(service.get("name"))
         where = f"stack_services[{position}] ({name})"
@@ -209,7 +212,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
             )
         for key in sorted(set(service) - set(allowed)):
             yield f"{where}: {key} is no key of a service{did_you_mean(key, allowed)}"
-        for problem in _service_problems(service, project, allowed["server"]["choices"]):
+        for problem in _service_problems(service, project):
             yield f"{where}: {problem}"
     names = [str(service.get("name")) for service in services]
     for name in sorted({name for name in names if names.count(name) > 1}):

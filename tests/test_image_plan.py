@@ -193,6 +193,16 @@ def test_irrelevant_change_makes_the_same_image(project: Path, change: Change) -
     assert references(project) == before
 
 
+def test_file_from_elsewhere_counts_like_one_of_the_folder(project: Path) -> None:
+    """By its name and what it says."""
+    build: Build = {"name": "app", "context": "app", "parent": "base"}
+    (whole,) = hashed_builds([build], str(project))
+    (project / "app/kept.log").rename(project / "elsewhere")
+    (apart,) = hashed_builds([{**build, "others": {"kept.log": "elsewhere"}}], str(project))
+    assert apart["digest"] == whole["digest"]
+    assert apart["others"] == {"kept.log": str(project / "elsewhere")}
+
+
 def test_image_belongs_to_the_stack_that_runs_it(project: Path) -> None:
     """Neither of two stacks may remove what the other runs; what both are built from is shared."""
     built = hashed_builds(builds(), str(project))
@@ -376,9 +386,8 @@ def test_server_is_part_of_the_name(project: Path) -> None:
 def test_application_is_built_from_what_its_server_needs() -> None:
     """Debian's packages bring uWSGI; the others come with the app's."""
     applications = [{"name": name, "context": name} for name in ("a", "b", "c")]
-    builds = application_builds(
-        applications, {"b": "uwsgi", "c": "granian"}, {"gunicorn": "python", "granian": "python", "uwsgi": "uwsgi"}, "r"
-    )
+    servers = {"gunicorn": {"image": "python"}, "granian": {"image": "python"}, "uwsgi": {"image": "uwsgi"}}
+    builds = application_builds(applications, {"b": "uwsgi", "c": "granian"}, servers, "r")
     assert [(build["name"], build["parent"], build["server"]) for build in builds] == [
         ("a", "python", "gunicorn"),
         ("b", "uwsgi", "uwsgi"),

@@ -15,7 +15,7 @@ from packaging.utils import canonicalize_name
 
 from tests.project import ROOT, load_mapping, relative
 
-SERVER_LOCKS = [ROOT / f"files/images/python/servers/{name}.txt" for name in ("gunicorn", "granian")]
+SERVER_LOCKS = [ROOT / f"files/servers/{name}/{name}.txt" for name in ("gunicorn", "granian")]
 LOCKS = [ROOT / "requirements.txt", ROOT / "app/requirements.txt", *SERVER_LOCKS]
 AUDIT_LOCKS = [ROOT / "audit/tools.txt", ROOT / "audit/checkov.txt"]
 

@@ -23,8 +23,8 @@ class Replica:
     addresses: frozenset[str] = frozenset()
     port: str = ""
     """Where its server listens; empty for nginx."""
-    server: str = ""
-    """Its application server; empty for nginx."""
+    protocol: str = ""
+    """What nginx speaks to it, ``http`` or ``uwsgi``; empty for nginx."""
     finds_ports: bool = False
     """Whether it is an nginx that finds replicas of one service at several ports."""
     fresh: bool = True
@@ -50,7 +50,7 @@ class Plan:
     image: str
     networks: frozenset[str] = frozenset()
     port: str = ""
-    server: str = ""
+    protocol: str = ""
     finds_ports: bool = False
     static: str = ""
     """The folder of its image that nginx serves; empty without one."""

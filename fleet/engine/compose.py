@@ -24,8 +24,10 @@ HASH_LABEL = "com.docker.compose.config-hash"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 PORTS_LABEL = "flask-fleet.ports"
 """Of an nginx that reads which ports the replicas of a service may have."""
+PROTOCOL_LABEL = "flask-fleet.protocol"
+"""Of a service: what nginx speaks to it."""
 SERVER_LABEL = "flask-fleet.server"
-"""Of a service: its application server."""
+"""Of a service of earlier releases, which said the application server instead."""
 STATIC_LABEL = "flask-fleet.static"
 """Of a service with static files: the folder that has them in its image."""
 COPY_LABEL = "flask-fleet.static-copy"
@@ -339,6 +341,13 @@ def _copied(source: str) -> Iterator[IO[bytes]]:
             raise
 
 
+def _protocol(labels: Mapping[str, str]) -> str:
+    """Read what nginx speaks to a service; nothing to nginx itself."""
+    if server := labels.get(SERVER_LABEL):
+        return "uwsgi" if server == "uwsgi" else "http"
+    return labels.get(PROTOCOL_LABEL, "")
+
+
 def _plan(service: Mapping[str, Any], networks: Mapping[str, Any]) -> Plan:
     labels = service.get("labels", {})
     return Plan(
@@ -346,7 +355,7 @@ def _plan(service: Mapping[str, Any], networks: Mapping[str, Any]) -> Plan:
         image=service["image"],
         networks=frozenset(networks[network]["name"] for network in service.get("networks", {})),
         port=service.get("environment", {}).get("PORT", ""),
-        server=labels.get(SERVER_LABEL, ""),
+        protocol=_protocol(labels),
         finds_ports=PORTS_LABEL in labels,
         static=labels.get(STATIC_LABEL, ""),
         mounted={mount["target"]: mount["source"] for mount in service.get("volumes", [])},
@@ -364,7 +373,7 @@ def _replica(container: Mapping[str, Any]) -> Replica:
         networks=frozenset(networks),
         addresses=frozenset(network["IPAddress"] for network in networks.values()) - {""},
         port=environment.get("PORT", ""),
-        server=labels.get(SERVER_LABEL, ""),
+        protocol=_protocol(labels),
         finds_ports=PORTS_LABEL in labels,
         running=state["Running"] and not state["Restarting"],
         health=state.get("Health", {}).get("Status", "none"),

@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -30,6 +30,7 @@ class Build(TypedDict):
     """An image to have: its name, its folder, and the image it is built FROM.
 
     A folder without a Dockerfile is built by the one of another folder, its ``recipe``, for the application ``server``.
+    ``others`` are files of the project that it sees beside those of its folder, by their names there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Build(TypedDict):
     parent: str
     recipe: NotRequired[str]
     server: NotRequired[str]
+    others: NotRequired[dict[str, str]]
 
 
 class HashedBuild(TypedDict):
@@ -51,6 +53,7 @@ class HashedBuild(TypedDict):
     dockerfile: str
     ignore: str
     server: str
+    others: dict[str, str]
     digest: str
 
 
@@ -211,9 +214,10 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
-def _file_parts(context: Path, ignore: Path) -> Iterator[bytes]:
-    for name in context_files(context, ignore):
-        path = context / name
+def _file_parts(context: Path, ignore: Path, others: Mapping[str, str]) -> Iterator[bytes]:
+    paths = {name: context / name for name in context_files(context, ignore)}
+    paths |= {name: Path(path) for name, path in others.items()}
+    for name, path in sorted(paths.items()):
         yield name.encode()
         if path.is_symlink():
             yield b"link " + os.fsencode(path.readlink())
@@ -247,8 +251,9 @@ def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
         dockerfile, ignore = recipe_files(context, Path(project, build["recipe"]) if "recipe" in build else None)
         server = build.get("server", "") if dockerfile else ""
         recipe = [server.encode(), dockerfile.read_bytes()] if dockerfile else []
+        others = {name: str(Path(project, path)) for name, path in build.get("others", {}).items()}
         try:
-            digest = _digest([*recipe, *_file_parts(context, ignore)])
+            digest = _digest([*recipe, *_file_parts(context, ignore, others)])
         except OSError as error:
             raise ContextError(f"{error.filename} cannot be read: {error.strerror}") from error
         hashed.append(
@@ -259,6 +264,7 @@ def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
                 "dockerfile": str(dockerfile or ""),
                 "ignore": str(ignore),
                 "server": server,
+                "others": others,
                 "digest": digest,
             }
         )

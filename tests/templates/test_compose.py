@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from fleet.engine.compose import PORTS_LABEL, SERVER_LABEL, STATIC_LABEL
+from fleet.engine.compose import PORTS_LABEL, PROTOCOL_LABEL, STATIC_LABEL
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
 from tests.project import SERVICE, machine
@@ -57,7 +57,7 @@ def test_every_service_is_there_once(compose: Compose, services: list[dict[str, 
 
 def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
     """And what can be done by hand in its folder, with a service that exists."""
-    given = {"stack_services": [API], "stack_images": IMAGES, "__stack_machine": machine()}
+    given: dict[str, Any] = {"stack_services": [API], "stack_images": IMAGES, "__stack_machine": machine()}
     text = render("stack", "compose.yml.j2", **given)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     assert "--scale api-2=5\n" in text
@@ -254,15 +254,15 @@ def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, r
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
     assert content["app"]["labels"][STATIC_LABEL] == "hello/static"
     assert STATIC_LABEL not in content["api-2"]["labels"]
-    given = {"inventory_hostname": "web", "stack_services": [APP | {"static": static}]}
+    given: dict[str, Any] = {"inventory_hostname": "web", "stack_services": [APP | {"static": static}]}
     conf = render("stack", "nginx/nginx.conf.j2", __stack_machine=machine(), **given)
     assert "alias /srv/static/app/;" in conf
 
 
-def test_the_roll_out_can_see_which_server_a_replica_has(compose: Compose) -> None:
+def test_the_roll_out_can_see_what_a_replica_speaks(compose: Compose) -> None:
     """Also of one of a release before: nginx must speak what all of them understand."""
     content = compose([APP | {"server": "uwsgi"}, {key: API[key] for key in API if key != "server"}])["services"]
-    assert [content[name]["labels"][SERVER_LABEL] for name in ("app", "api-2")] == ["uwsgi", "gunicorn"]
+    assert [content[name]["labels"][PROTOCOL_LABEL] for name in ("app", "api-2")] == ["uwsgi", "http"]
 
 
 @both

@@ -27,13 +27,14 @@ import pytest
 
 from plugins.filter.routes import completed
 from plugins.filter.sizes import sized
+from plugins.lookup.project import servers
 from roles.stack.filter_plugins.server_folder import server_folder
 from tests.project import ROOT, SERVICE, load_mapping
 from tests.templates.render import MANAGED, Renderer
 
 PYTHON_IMAGE = ROOT / "files/images/python"
 VARIABLES = load_mapping(ROOT / "roles/stack/vars/main.yml")
-SERVERS = VARIABLES["__stack_servers"]
+SERVERS = servers()
 PATIENCE_S = 20
 THREADS = 4
 LATE_S = 3.5
@@ -105,8 +106,8 @@ def rendered(render: Renderer) -> Callable[..., str]:
 
     def text(server: str, service: dict[str, Any] | None = None, **variables: Any) -> str:
         (complete,) = sized(completed([SERVICE | {"server": server} | (service or {})], 0), 1, 950, "128m", 1)
-        given = {"__stack_service": complete, "stack_services": [complete]} | variables
-        return render("stack", f"servers/{SERVERS[server]['file']}.j2", **given)
+        given = {"__stack_service": complete, "__stack_server": SERVERS[server], "stack_services": [complete]}
+        return render("stack", SERVERS[server]["template"], **given | variables)
 
     return text
 
@@ -124,13 +125,6 @@ def settings(text: str) -> dict[str, Any]:
         if isinstance(node, ast.keyword) and node.arg:
             pairs.append((node.arg, node.value))
     return {name: node.value if isinstance(node, ast.Constant) else ast.unparse(node) for name, node in pairs}
-
-
-def test_there_is_a_server_for_every_choice() -> None:
-    """A server that preflight allows and nobody can start would fail in the middle of a deploy."""
-    options = load_mapping(ROOT / "roles/stack/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert options["stack_services"]["options"]["server"]["choices"] == list(SERVERS)
-    assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_parents"].keys() == SERVERS.keys()
 
 
 @each_server
@@ -267,8 +261,11 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
         folder = tmp_path / "etc"
         folder.mkdir(exist_ok=True)
         file = folder / SERVERS[server]["file"]
-        file.write_text(rendered(server, {"port": port}, __stack_uwsgi_port=uwsgi_port), encoding="utf-8")
-        command = [word.replace("{{ __stack_server_folder }}", str(folder)) for word in SERVERS[server]["command"]]
+        file.write_text(
+            rendered(server, {"port": port}, __stack_server=SERVERS[server] | {"protocol_port": uwsgi_port}),
+            encoding="utf-8",
+        )
+        command = [word.replace("{file}", str(file)) for word in SERVERS[server]["command"]]
         environment = {
             **os.environ,
             "APP": app,

@@ -19,7 +19,7 @@ RATE = 40
 BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
     "unknown server": (
         {"stack_services": changed(tools={"server": "waitress"})},
-        "stack_services[2] (tools): server is 'waitress': allowed is gunicorn or uwsgi or granian",
+        "stack_services[2] (tools): server is 'waitress': allowed is granian or gunicorn or uwsgi",
     ),
     "two services on one path": (
         {"stack_services": changed(tools={"path": "/api/"})},

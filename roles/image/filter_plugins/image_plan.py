@@ -29,6 +29,7 @@ class PlannedImage(TypedDict):
     ignore: str
     parent_reference: str
     server: str
+    others: dict[str, str]
 
 
 def _tag(*parts: str) -> str:
@@ -81,27 +82,34 @@ def _planned(name: str, reference: str, parent: str, build: HashedBuild | None =
         "dockerfile": build["dockerfile"] if build else "",
         "ignore": build["ignore"] if build else "",
         "server": build["server"] if build else "",
+        "others": build["others"] if build else {},
     }
 
 
 def application_builds(
-    applications: list[dict[str, str]], servers: dict[str, str], parents: dict[str, str], recipe: str
+    applications: list[dict[str, str]], chosen: dict[str, str], servers: dict[str, dict[str, Any]], recipe: str
 ) -> list[Build]:
     """Say how the images of applications are built.
 
     Args:
         applications: Each with its name and its folder as ``context``.
-        servers: The application server of those that do not have gunicorn, by name.
-        parents: What an image is built FROM, by its server.
+        chosen: The application server of those that do not have gunicorn, by name.
+        servers: What there is of servers, each with the ``image`` that those of its applications are built FROM.
         recipe: Folder with the Dockerfile for folders that have none.
 
     Returns:
         A build for each.
     """
-    chosen = [(one, servers.get(one["name"], "gunicorn")) for one in applications]
+    named = [(one, chosen.get(one["name"], "gunicorn")) for one in applications]
     return [
-        {"name": one["name"], "context": one["context"], "parent": parents[server], "recipe": recipe, "server": server}
-        for one, server in chosen
+        {
+            "name": one["name"],
+            "context": one["context"],
+            "parent": servers[server]["image"],
+            "recipe": recipe,
+            "server": server,
+        }
+        for one, server in named
     ]
 
 

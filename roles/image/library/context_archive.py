@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -24,6 +24,10 @@ options:
     type: list
     elements: str
     required: true
+  others:
+    description: Paths of files outside it by their names in the archive.
+    type: dict
+    default: {}
 attributes:
   check_mode:
     support: none
@@ -44,12 +48,13 @@ archive:
 """
 
 
-def pack(path: Path, files: Iterable[str]) -> Path:
-    """Pack files of a folder into a new temporary tar file."""
+def pack(path: Path, files: Iterable[str], others: Mapping[str, str]) -> Path:
+    """Pack files of a folder, and others by the names that they get, into a new temporary tar file."""
+    sources = {name: path / name for name in files} | {name: Path(other) for name, other in others.items()}
     with tempfile.NamedTemporaryFile(prefix="context-", suffix=".tar", delete=False) as target:
         with tarfile.open(fileobj=target, mode="w") as archive:
-            for name in files:
-                archive.add(path / name, arcname=name, recursive=False)
+            for name, source in sources.items():
+                archive.add(source, arcname=name, recursive=False)
         return Path(target.name)
 
 
@@ -58,9 +63,11 @@ def main() -> None:
     arguments = {
         "path": {"type": "path", "required": True},
         "files": {"type": "list", "elements": "str", "required": True},
+        "others": {"type": "dict", "default": {}},
     }
     module = AnsibleModule(argument_spec=arguments)
-    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]), module.params["files"])))
+    given = module.params
+    module.exit_json(changed=False, archive=str(pack(Path(given["path"]), given["files"], given["others"])))
 
 
 if __name__ == "__main__":
