@@ -24,8 +24,6 @@ POLL_S = 0.5
 DUMP_TIMEOUT_S = 6 * 3600
 MOST_RESTARTS = 3
 """A server that ended so often while it was waited for will not start by itself."""
-REFUSED = "password authentication failed"
-"""What PostgreSQL says to a wrong password, and to nothing else."""
 
 Container = Mapping[str, Any]
 """As the engine inspects it."""
@@ -42,6 +40,8 @@ class Settings:
     """In the order of the inventory."""
     restarts: Collection[str]
     """Those that read a restored backup at their next start only."""
+    wrong_password: Mapping[str, str]
+    """What each says to a wrong password and to nothing else, where its data keeps the one that it was made with."""
     start_seconds: int
     """How long one may take until it serves."""
 
@@ -62,7 +62,7 @@ class Databases:
         if file.exists():
             self.settings = Settings(**json.loads(file.read_text()))
         else:
-            self.settings = Settings(project, names=(), restarts=(), start_seconds=0)
+            self.settings = Settings(project, names=(), restarts=(), wrong_password={}, start_seconds=0)
         self._project = project or self.settings.project
 
     def are_current(self) -> bool:
@@ -96,7 +96,7 @@ class Databases:
             if done.returncode == 0:
                 continue
             said, where = done.stderr.strip(), f"accessory_services[{position}] ({name})"
-            if REFUSED in said:
+            if (refusal := self.settings.wrong_password[name]) and refusal in said:
                 raise FleetError(
                     f"{where}: password is not the one that its volume {self._project}_{name} was initialised with. "
                     "Allowed are: the old password in the vault; the new one in the database too (docs/databases.md "

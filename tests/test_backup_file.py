@@ -5,7 +5,10 @@ from pathlib import Path
 
 import pytest
 
+from plugins.lookup.project import databases
 from roles.accessory.library.backup_file import keep, problem
+
+MAGIC = {kind: known["magic"] for kind, known in databases().items()}
 
 
 @pytest.mark.parametrize(
@@ -28,8 +31,8 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, content: bytes | None, 
     file = tmp_path / "backup"
     if content is not None:
         file.write_bytes(content)
-    assert said in problem(file, kind)
-    assert bool(problem(file, kind)) is bool(said)
+    assert said in problem(file, kind, MAGIC)
+    assert bool(problem(file, kind, MAGIC)) is bool(said)
 
 
 def test_backup_gets_its_name_when_it_is_there(tmp_path: Path) -> None:

@@ -14,7 +14,13 @@ from fleet.database import Databases
 from fleet.system import CancelledError, FleetError
 from tests.fake_docker import Docker
 
-SETTINGS = {"project": "fleet-data", "names": ["db"], "restarts": [], "start_seconds": 1}
+SETTINGS = {
+    "project": "fleet-data",
+    "names": ["db"],
+    "restarts": [],
+    "wrong_password": {"db": "password authentication failed"},
+    "start_seconds": 1,
+}
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
@@ -19,7 +20,10 @@ options:
     description: What it shall be a backup of.
     type: str
     required: true
-    choices: [postgresql, redis]
+  magic:
+    description: How a backup of each kind begins.
+    type: dict
+    required: true
   keep_as:
     description: The name that it gets, when all of it is on the disk; without it the file is only looked at.
     type: path
@@ -33,6 +37,7 @@ EXAMPLES = """
   backup_file:
     path: backups/i-0123456789abcdef0/db-20261122T040000Z.dump
     kind: postgresql
+    magic: {postgresql: PGDMP, redis: REDIS}
 """
 
 RETURN = """
@@ -42,16 +47,14 @@ bytes:
   returned: success
 """
 
-MAGIC = {"postgresql": b"PGDMP", "redis": b"REDIS"}
-"""What a file of each kind begins with."""
 
-
-def problem(path: Path, kind: str) -> str:
+def problem(path: Path, kind: str, magic: Mapping[str, str]) -> str:
     """Tell why a file is no backup of a kind.
 
     Args:
         path: The file.
         kind: The kind.
+        magic: How a backup of each kind begins.
 
     Returns:
         A sentence; empty when it is one, as far as its beginning says.
@@ -60,8 +63,8 @@ def problem(path: Path, kind: str) -> str:
     if not path.is_file():
         return f"backup is {path}: there is no such file; {allowed}"
     with path.open("rb") as file:
-        begins = file.read(max(map(len, MAGIC.values())))
-    found = [name for name, magic in MAGIC.items() if begins.startswith(magic)]
+        begins = file.read(max(map(len, magic.values())))
+    found = [name for name, of_kind in magic.items() if begins.startswith(of_kind.encode())]
     if found == [kind]:
         return ""
     return f"backup is {path}: that is {f'one of {found[0]}' if found else 'no backup'}; {allowed}"
@@ -85,14 +88,15 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "kind": {"type": "str", "required": True, "choices": list(MAGIC)},
+            "kind": {"type": "str", "required": True},
+            "magic": {"type": "dict", "required": True},
             "keep_as": {"type": "path"},
         },
         supports_check_mode=True,
     )
     path, name = Path(module.params["path"]), module.params["keep_as"]
     try:
-        wrong = problem(path, module.params["kind"])
+        wrong = problem(path, module.params["kind"], module.params["magic"])
         result = {"failed": True, "msg": wrong} if wrong else {"changed": bool(name), "bytes": path.stat().st_size}
         if name and not wrong and not module.check_mode:
             keep(path, Path(name))
