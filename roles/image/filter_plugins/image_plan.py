@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ansible.errors import AnsibleFilterError
@@ -87,7 +87,7 @@ def _planned(name: str, reference: str, parent: str, build: HashedBuild | None =
 
 
 def application_builds(
-    applications: list[dict[str, str]], chosen: dict[str, str], servers: dict[str, dict[str, Any]], recipe: str
+    applications: list[dict[str, str]], chosen: dict[str, str], servers: Mapping[str, Any], recipe: str
 ) -> list[Build]:
     """Say how the images of applications are built.
 
