@@ -164,7 +164,7 @@ class Jobs:
             if before.id != after:
                 raise _busy(before)
             if before.id:
-                shutil.copyfile(self._notes, self._notes_before)
+                write(self._notes_before, self._notes.read_text(encoding="utf-8"))
             # Whoever reads the notes may cancel it from then on, which is not heard before it begins.
             signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
             head = {"id": identity, "what": what, "who": who, "began": time.time(), "pid": os.getpid()}
