@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from plugins.filter.https import serves_https
 from preflight.network import items
 from preflight.variables import Variables, whole_number
 from preflight.web import LABEL
@@ -63,7 +64,7 @@ def bad_certificate(variables: Variables) -> Iterator[str]:
         A sentence for each problem.
     """
     mode = variables["certificate_mode"]
-    if mode == "none":
+    if not serves_https(mode):
         return
     names = [str(name) for name in items(variables["stack_host_names"])]
     for needed in NEEDED.get(mode, []):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from plugins.filter.https import serves_https
 from preflight.own_address import EXAMPLE, ME, UnknownAddressError, own_address, ssh_blocks
 from preflight.variables import Variables, is_true, whole_number
 from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST
@@ -154,6 +155,11 @@ def bad_public_ports(variables: Variables) -> Iterator[str]:
         )
 
 
+def published_ports(variables: Variables) -> list[str]:
+    """Name the variables with the ports that nginx is published on."""
+    return ["stack_port", *(["stack_https_port"] if serves_https(variables["certificate_mode"]) else [])]
+
+
 def closed_ports(variables: Variables) -> Iterator[str]:
     """Check that the security group lets requests through to nginx.
 
@@ -164,8 +170,7 @@ def closed_ports(variables: Variables) -> Iterator[str]:
         A sentence for each port of nginx that it does not open.
     """
     opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
-    published = ["stack_port"] if variables["certificate_mode"] == "none" else ["stack_port", "stack_https_port"]
-    for name in published:
+    for name in published_ports(variables):
         if int(variables[name]) not in opened:
             yield (
                 f"{name} is {variables[name]}, but ec2_public_ports is {opened}: nobody could reach nginx; "

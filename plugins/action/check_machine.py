@@ -11,6 +11,7 @@ from ansible.plugins.action import ActionBase
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from preflight.network import published_ports
 from preflight.services import no_room, scaled
 from preflight.variables import known_variables
 
@@ -52,8 +53,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = asked.get("ansible_facts")
         if not facts:
             return asked
-        tls = stack["certificate_mode"] != "none"
-        ports = {name: stack[name] for name in ("stack_port", *(["stack_https_port"] if tls else []))}
+        ports = {name: stack[name] for name in published_ports(stack)}
         wanted = {"address": stack["stack_address"], "ports": ports, "project": stack["stack_name"]}
         tried: dict[str, Any] = self._execute_module("free_ports", wanted, task_vars=task_vars)
         if "problems" not in tried:
