@@ -1,0 +1,191 @@
+"""What nginx is told: whom it may send requests to, where they listen, and who stands in for it."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pytest
+
+from fleet.engine.base import Answer, Plan, Port, Replica, Service, State
+from fleet.engine.compose import Compose
+from fleet.proxy import ADMITTED, HOLD_S, PORTS, Proxy
+from fleet.release import Releases
+from fleet.system import FleetError
+from tests.fake_docker import Docker
+
+
+class Engine(Compose):
+    """An engine that has what a test says."""
+
+    def __init__(self, directory: Path) -> None:
+        """Have nothing."""
+        super().__init__(Releases(directory))
+        self.running: dict[str, Replica] = {}
+        self.answers: dict[str, Answer] = {}
+        self.stopped: list[str] = []
+        self.port = Port("127.0.0.1", "7151", "80")
+
+    def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
+        """List what runs."""
+        return [one for name, one in self.running.items() if ids is None or name in ids]
+
+    def execute(self, container: str, command: Sequence[str]) -> Answer:
+        """Give the answer that was said."""
+        return self.answers.get(f"{container} {command[0]}", Answer(1, "no such command"))
+
+    def stop(self, ids: Sequence[str]) -> None:
+        """Note it."""
+        self.stopped += ids
+
+    def beside(self) -> str:
+        """Name it."""
+        return "beside"
+
+    def published(self) -> list[Port]:
+        """Publish one port."""
+        return [self.port]
+
+    def address_of(self, container: str) -> str:
+        """Give an address."""
+        return {"beside": "172.19.0.9"}[container]
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Engine:
+    """Give an engine that runs nothing."""
+    (tmp_path / "nginx").mkdir()
+    return Engine(tmp_path)
+
+
+@pytest.fixture
+def ours(engine: Engine, tmp_path: Path) -> Proxy:
+    """Give nginx of that engine."""
+    return Proxy(engine, tmp_path)
+
+
+def replica(name: str, *addresses: str, service: str = "app", port: str = "5000") -> Replica:
+    """Describe a container."""
+    return Replica(id=name, name=name, service=service, addresses=frozenset(addresses), port=port)
+
+
+def state(services: Mapping[str, tuple[str, Sequence[Replica]]], *strangers: Replica) -> State:
+    """Describe what runs by services, with the port that each is to have."""
+    known = {name: Service(Plan(1, "image", port=port), tuple(those)) for name, (port, those) in services.items()}
+    return State(known, tuple(strangers))
+
+
+def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy, tmp_path: Path) -> None:
+    """Also of a release that runs a service no more, and of one that is new."""
+    services = {
+        "nginx": ("", [replica("nginx", service="nginx", port="")]),
+        "app": ("5000", [replica("app", port="28255")]),
+        "api": ("5001", []),
+    }
+    ours.note_ports(state(services, replica("old", service="old", port="10001")))
+    assert json.loads((tmp_path / PORTS).read_text()) == {
+        "nginx": [],
+        "app": [5000, 28255],
+        "api": [5001],
+        "old": [10001],
+    }
+
+
+def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy, tmp_path: Path) -> None:
+    """Those on trial, also one that has no address because it keeps crashing; none when nobody rolls out."""
+    engine.running = {
+        "old": replica("old", "172.18.0.2"),
+        "new": replica("new", "172.18.0.3", "172.19.0.3"),
+        "crashing": replica("crashing"),
+    }
+    assert ours.not_admitted(engine.replicas()) == set()
+    ours.hold({"new", "crashing"})
+    told = json.loads((tmp_path / ADMITTED).read_text())
+    assert told["addresses"] == ["172.18.0.2"]
+    assert 0 < told["until_time"] - time.time() <= HOLD_S
+    assert ours.not_admitted(engine.replicas()) == {"new", "crashing"}
+    ours.release_hold()
+    ours.release_hold()
+    assert ours.not_admitted(engine.replicas()) == set()
+
+
+@pytest.mark.parametrize("answer", [Answer(1, '{"services": {}}'), Answer(0, "an error page"), None])
+def test_nginx_that_does_not_answer_knows_nothing(engine: Engine, ours: Proxy, answer: Answer | None) -> None:
+    """It may not run, or start in this moment."""
+    if answer:
+        engine.answers["nginx balancer-status"] = answer
+    assert ours.status() == {}
+    engine.answers["nginx balancer-status"] = Answer(0, '{"services": {"app": {}}}\n')
+    assert ours.status() == {"services": {"app": {}}}
+
+
+def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Proxy) -> None:
+    """It goes on with the one before."""
+    engine.answers["nginx reload"] = Answer(1, "[emerg] unknown directive\n")
+    with pytest.raises(FleetError, match=r"does not reload its configuration: \[emerg\] unknown directive$"):
+        ours.reload()
+    engine.answers["nginx reload"] = Answer(0, "")
+    ours.reload()
+
+
+def test_nginx_of_an_older_release_is_stopped_though_it_cannot_let_go(engine: Engine, ours: Proxy) -> None:
+    """Its clients are closed by it then."""
+    ours.retire(["old"])
+    assert engine.stopped == ["old"]
+
+
+@pytest.fixture
+def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
+    """Give a program called nft that notes what it is asked."""
+    program = Docker(tmp_path / "bin", monkeypatch)
+    (tmp_path / "bin" / "docker").rename(tmp_path / "bin" / "nft")
+    monkeypatch.setattr("os.geteuid", lambda: 0)
+    return program
+
+
+@pytest.mark.parametrize(("address", "asked"), [("0.0.0.0", ""), ("127.0.0.1", "ip daddr 127.0.0.1 ")])  # noqa: S104
+def test_only_what_is_published_is_led_to_who_stands_in(
+    engine: Engine, ours: Proxy, nft: Docker, address: str, asked: str
+) -> None:
+    """Another program may have the port at another address of the machine."""
+    engine.port = Port(address, "1", "80")
+    assert not ours.divert(), "nobody listens there"
+    ((script,),) = nft.asked()
+    lines = script.splitlines()
+    assert lines[:3] == ["add table ip beside", "delete table ip beside", "add table ip beside"]
+    assert [line for line in lines if line.startswith("add rule")] == [
+        f"add rule ip beside {chain} fib daddr type local {asked}tcp dport 1 dnat to 172.19.0.9:80"
+        for chain in ("prerouting", "output")
+    ]
+
+
+def test_it_serves_where_the_machine_gets_a_connection(engine: Engine, ours: Proxy, nft: Docker) -> None:
+    """On an engine with the userland proxy the kernel has no way there."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        engine.port = Port("0.0.0.0", str(server.getsockname()[1]), "80")  # noqa: S104
+        assert ours.divert()
+    assert nft.asked()
+
+
+@pytest.mark.parametrize("is_root", [True, False])
+def test_rules_go_before_who_stands_in(
+    engine: Engine, ours: Proxy, nft: Docker, monkeypatch: pytest.MonkeyPatch, is_root: bool
+) -> None:
+    """Connections would be led nowhere otherwise; who is not root has no rules."""
+    monkeypatch.setattr("os.geteuid", lambda: 0 if is_root else 1000)
+    asked_at_the_stop: list[Sequence[str]] = []
+    monkeypatch.setattr(engine, "stop", lambda _: asked_at_the_stop.extend(nft.asked()))
+    engine.running["beside"] = replica("beside")
+    assert ours.is_stood_in_for()
+    ours.end_diversion()
+    assert asked_at_the_stop[-2:] == (
+        [["list", "table", "ip", "beside"], ["delete table ip beside"]] if is_root else []
+    )
+    engine.running.clear()
+    # Led to a container that is gone.
+    assert ours.is_stood_in_for() == is_root
+    nft.answer("list table", status=1)
+    assert not ours.is_stood_in_for()
