@@ -51,7 +51,9 @@ def bring(engine: Engine, root: Path, service: str, image: str, folder: str) -> 
         ours = _compress(target, names, changed, new)
     except (FleetError, OSError) as error:
         new.unlink(missing_ok=True)
-        raise FleetError(f"the static files of {service} ({folder} in {image}): {error}") from error
+        # The error of a full disk does not name the file.
+        why = error.strerror if isinstance(error, OSError) else error
+        raise FleetError(f"the static files of {service} ({folder} in {image}): {why}") from error
     _note(root, service, {**_noted(root, service), image: sorted(names | ours)})
 
 
