@@ -22,6 +22,8 @@ for words, answer in json.loads((here / "answers").read_text()):
         print(answer.get("says", ""), end="", flush=True)
         sys.stderr.write(answer.get("complains", ""))
         time.sleep(answer.get("takes", 0))
+        while not pathlib.Path(answer.get("until", "/")).exists():
+            time.sleep(0.05)
         sys.exit(answer.get("status", 0))
 """
 
@@ -52,7 +54,8 @@ class Docker:
 
         Args:
             words: What the question contains.
-            **how: ``says``, ``complains``, ``status``, ``takes`` (seconds), ``copy`` (its input to its output).
+            **how: ``says``, ``complains``, ``status``, ``takes`` (seconds), ``until`` (a file is there), ``copy`` (its
+                input to its output).
         """
         self.answers.insert(0, (words, how))
         self._write()

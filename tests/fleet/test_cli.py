@@ -177,7 +177,7 @@ def test_job_is_done_by_another_process_and_shown(folder: Path, tmp_path: Path, 
     """By the packed program, as on the machine."""
     packed = tmp_path / "flask-fleet"
     packed.write_bytes(program()[1])
-    docker.answer(" up ", takes=0.5)
+    docker.answer(" up ", until=str(tmp_path / "go"))
 
     def typed(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-I", str(packed), *words, "--directory", str(folder)]
@@ -188,6 +188,7 @@ def test_job_is_done_by_another_process_and_shown(folder: Path, tmp_path: Path, 
     busy = typed("scale", "app=4", "--json")
     assert json.loads(busy.stdout)["busy"], busy
     assert typed("scale", "app=4").returncode == 1
+    (tmp_path / "go").touch()
     followed = typed("follow")
     assert (followed.stdout, followed.returncode) == ("app=3 until the next deploy.\n", 0)
     assert (folder / "audit.log").read_text().endswith(" scale app=3 by jane: busy hour\n")
