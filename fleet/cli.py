@@ -57,9 +57,10 @@ def _parser() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--directory", type=Path, default=DIRECTORY, help="folder of the stack (%(default)s)")
     common.add_argument("--json", action="store_true", help="answer with one line of JSON")
-    changing = argparse.ArgumentParser(add_help=False, parents=[common])
+    checking = argparse.ArgumentParser(add_help=False, parents=[common])
+    checking.add_argument("--check", action="store_true", help="only say whether anything would change")
+    changing = argparse.ArgumentParser(add_help=False, parents=[checking])
     changing.add_argument("--who", default=_login_name(), help="who wants it, and why, for the audit log (%(default)s)")
-    changing.add_argument("--check", action="store_true", help="only say whether anything would change")
     changing.add_argument("--detach", action="store_true", help="do not wait for the end")
     verbs = parser.add_subparsers(required=True, metavar="VERB")
 
@@ -86,16 +87,16 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("exec", _exec, "Run a command in one replica", common)
     one.add_argument("service")
     one.add_argument("command", nargs=argparse.REMAINDER)
-    one = verb("maintenance", _maintenance, "Answer everything with a page of maintenance, or not", common)
+    one = verb("maintenance", _maintenance, "Answer everything with a page of maintenance, or not", checking)
     one.add_argument("state", choices=["on", "off"])
     verb("prune", _prune, "Remove what no kept release needs", common)
-    verb("down", _down, "Remove the stack and its files, but no data of databases", common)
-    _add_data_verbs(verb, common, changing)
+    verb("down", _down, "Remove the stack and its files, but no data of databases", checking)
+    _add_data_verbs(verb, common, checking, changing)
     one = verb("facts", _facts, "Say what the machine and its engine are", common)
     one.add_argument("--nginx", default="", help="an image of nginx, whose OpenSSL is asked for")
-    one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", changing)
+    one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", checking)
     one.add_argument("release")
-    verb("files", _files, "Write files of the machine, as a playbook gives them", changing)
+    verb("files", _files, "Write files of the machine, as a playbook gives them", checking)
     # Only for this command itself, and therefore without help.
     one = verbs.add_parser("job", parents=[changing])
     one.set_defaults(run=_work, verb="job")
@@ -107,7 +108,10 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _add_data_verbs(
-    verb: Callable[..., Any], common: argparse.ArgumentParser, changing: argparse.ArgumentParser
+    verb: Callable[..., Any],
+    common: argparse.ArgumentParser,
+    checking: argparse.ArgumentParser,
+    changing: argparse.ArgumentParser,
 ) -> None:
     one = verb("databases", _databases, "Start the databases; remove what is not described any more, or all", changing)
     one.add_argument("do", choices=["start", "prune", "down"])
@@ -119,7 +123,7 @@ def _add_data_verbs(
     one = verb("restore", _restore, "Put a backup in the place of what a database has", changing)
     one.add_argument("database")
     one.add_argument("file", type=Path)
-    one = verb("certificate", _certificate, "Make a certificate that nginx can start with, or renew it", changing)
+    one = verb("certificate", _certificate, "Make a certificate that nginx can start with, or renew it", checking)
     one.add_argument("do", choices=["prepare", "renew"])
     one.add_argument("--anew", action="store_true", help="also when it is not due")
     one.add_argument("--settings", type=Path, default=CERTIFICATE_SETTINGS, help="what the role wrote (%(default)s)")
@@ -261,11 +265,15 @@ def _maintenance(given: argparse.Namespace) -> Result:
     page, shown = given.directory / "maintenance.html", given.directory / PAGE
     was_on = shown.exists()
     if given.state == "off":
-        shown.unlink(missing_ok=True)
+        if not given.check:
+            shown.unlink(missing_ok=True)
         return {"changed": was_on}
+    if not was_on and given.check:
+        # Nor is there the page yet, perhaps.
+        return {"changed": True}
     text = page.read_text(encoding="utf-8")
     is_changed = not was_on or shown.read_text(encoding="utf-8") != text
-    if is_changed:
+    if is_changed and not given.check:
         write(shown, text)
     return {"changed": is_changed}
 
@@ -276,10 +284,13 @@ def _prune(given: argparse.Namespace) -> Result:
 
 
 def _down(given: argparse.Namespace) -> Result:
-    stack = Stack(given.directory)
-    if not stack.releases.live():
+    stack, job = Stack(given.directory), Jobs(given.directory).progress()
+    if not stack.directory.exists():
         return {"changed": False}
-    stack.down()
+    if not job.ended:
+        raise BusyError(job)
+    if not given.check:
+        stack.down()
     return {"changed": True}
 
 

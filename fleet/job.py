@@ -37,6 +37,10 @@ Say = Callable[[str], None]
 class BusyError(FleetError):
     """Another job is under way."""
 
+    def __init__(self, job: Progress) -> None:
+        """Say which."""
+        super().__init__(f"Another job is under way here: {job.describe()}")
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -127,7 +131,7 @@ class Jobs:
         """
         last = self.progress()
         if not last.ended:
-            raise _busy(last)
+            raise BusyError(last)
         self._lock.parent.mkdir(parents=True, exist_ok=True)
         identity = uuid.uuid4().hex[:12]
         _launch(f"flask-fleet-{identity}", f"flask-fleet: {what} by {who}", [*command, last.id, identity])
@@ -137,7 +141,7 @@ class Jobs:
             if found.id == identity:
                 return found
             if found.id != last.id:
-                raise _busy(found)
+                raise BusyError(found)
             if time.monotonic() > deadline:
                 raise FleetError(f"the job ({what}) does not begin; see: journalctl -u flask-fleet-{identity}")
             time.sleep(POLL_S)
@@ -162,7 +166,7 @@ class Jobs:
         with self._alone():
             before = self._look(0, is_held=False)
             if before.id != after:
-                raise _busy(before)
+                raise BusyError(before)
             if before.id:
                 write(self._notes_before, self._notes.read_text(encoding="utf-8"))
             # Whoever reads the notes may cancel it from then on, which is not heard before it begins.
@@ -213,7 +217,7 @@ class Jobs:
             while not _try(lock, fcntl.LOCK_EX):
                 # Whoever only asks has it for a moment.
                 if time.monotonic() > deadline:
-                    raise _busy(self.progress())
+                    raise BusyError(self.progress())
                 time.sleep(POLL_S)
             yield
 
@@ -228,10 +232,6 @@ def _progress(file: Path, since: int, *, is_held: bool) -> Progress:
     said = [note["say"] for note in rest if "say" in note]
     result: dict[str, Any] = next((note["result"] for note in rest if "result" in note), {})
     return Progress(**head, lines=tuple(said[since:]), ended=not is_held or bool(result), result=result)
-
-
-def _busy(found: Progress) -> BusyError:
-    return BusyError(f"Another job is under way here: {found.describe()}")
 
 
 def _try(lock: IO[str], how: int) -> bool:

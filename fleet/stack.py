@@ -110,9 +110,10 @@ class Stack:
 
     def down(self) -> None:
         """Remove what runs, and all files."""
-        # Of a deploy that was killed: the rules would go on leading the port to a container that is gone.
-        self.proxy.end_diversion()
-        self.engine.down()
+        if self.releases.live():
+            # Of a deploy that was killed: the rules would go on leading the port to a container that is gone.
+            self.proxy.end_diversion()
+            self.engine.down()
         shutil.rmtree(self.directory)
 
     def audit(self, what: str, who: str) -> None:

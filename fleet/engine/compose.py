@@ -223,11 +223,9 @@ class Compose:
     @contextmanager
     def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
         """Open a folder of an image, relative to its working directory, as a tar archive."""
-        mark = f"{COPY_LABEL}={self._releases.directory}"
-        # Those that a run which was killed left behind.
-        self.remove(run(["docker", "ps", "--all", "--quiet", "--filter", f"label={mark}"]).split())
+        self._remove_copies()
         # It is never started. A registry that has an image of the same name is not asked.
-        options = ["--pull", "never", "--network", "none", "--label", mark]
+        options = ["--pull", "never", "--network", "none", "--label", self._copy_mark]
         container = run(["docker", "create", *options, image, "true"]).strip()
         try:
             working = run(["docker", "inspect", "--format", "{{.Config.WorkingDir}}", container]).strip()
@@ -267,6 +265,15 @@ class Compose:
     def down(self) -> None:
         """Remove the containers and networks of the stack."""
         self._compose("down", "--remove-orphans")
+        self._remove_copies()
+
+    @property
+    def _copy_mark(self) -> str:
+        return f"{COPY_LABEL}={self._releases.directory}"
+
+    def _remove_copies(self) -> None:
+        """Remove the containers that lent their files to a run which was killed."""
+        self.remove(run(["docker", "ps", "--all", "--quiet", "--filter", f"label={self._copy_mark}"]).split())
 
     def _file(self, release: str | None) -> Path:
         file = self._releases.folder(release) / COMPOSE_FILE

@@ -23,7 +23,7 @@ from ansible.utils.display import Display
 PACKAGE = Path(__file__).parents[2] / "fleet"
 JOBS = frozenset({"databases", "deploy", "restore", "rollback", "scale"})
 """The verbs that may start a job."""
-WITH_CHECK = JOBS | {"bring", "certificate", "files"}
+WITH_CHECK = JOBS | {"bring", "certificate", "down", "files", "maintenance"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76
@@ -83,7 +83,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if self._task.check_mode and verb in WITH_CHECK:
             return result | self._ask(verb, "--check", *words)
         if self._task.check_mode and verb not in READING:
-            return result | {"changed": True, "skipped": True}
+            return result | {"changed": False, "skipped": True}
         options = ["--detach"] if verb in JOBS else []
         answer = self._ask(verb, *options, *words)
         while "busy" in answer:
@@ -135,7 +135,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return answer
 
     def _shell(self, script: str, content: bytes | None = None) -> dict[str, Any]:
-        words = self._compute_environment_string() + "/bin/sh -c " + shlex.quote(script)
+        words = f"{self._compute_environment_string()} /bin/sh -c {shlex.quote(script)}"
         done: dict[str, Any] = self._low_level_execute_command(words.strip(), in_data=content)
         return done
 

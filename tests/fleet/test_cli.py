@@ -292,6 +292,7 @@ def test_command_in_a_replica_keeps_its_words_and_its_status(
 def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> None:
     """Also where an operator's umask is strict; shown again where it says something else."""
     page, shown = folder / "maintenance.html", folder / "nginx/maintenance.html"
+    assert ask("maintenance", "--check", "on")["changed"]
     assert ask("maintenance", "on")["msg"] == f"{page}: No such file or directory"
     page.write_text("Back soon")
     before = os.umask(0o077)
@@ -302,16 +303,31 @@ def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> No
         os.umask(before)
     assert not ask("maintenance", "on")["changed"]
     page.write_text("Back at noon")
-    assert ask("maintenance", "on")["changed"]
-    assert shown.read_text() == "Back at noon"
+    for verb, changed in ((["--check", "on"], True), (["on"], True), (["--check", "on"], False)):
+        assert ask("maintenance", *verb)["changed"] == changed
+        assert shown.read_text() == ("Back soon" if verb[0] == "--check" and changed else "Back at noon")
+    assert ask("maintenance", "--check", "off")["changed"]
     assert ask("maintenance", "off")["changed"]
     assert not shown.exists()
     assert not ask("maintenance", "off")["changed"]
 
 
 def test_down_removes_the_files_too(ask: Any, docker: Docker, folder: Path) -> None:
-    """Once."""
+    """Once, with the container that lent its files to a deploy which was killed, but under the feet of nobody."""
+    docker.answer("ps --all --quiet --filter label=flask-fleet.static-copy", says="left-behind")
+    Jobs(folder).work("", "1", "deploy x", "jane", lambda _: {"msg": ask("down")})
+    refused = Jobs(folder).progress().result["msg"]
+    assert refused["busy"]
+    assert refused["msg"].startswith("Another job is under way here: deploy x by jane, begun at 20")
+    assert ask("down", "--check")["changed"]
+    assert folder.exists()
     assert ask("down")["changed"]
     assert len(docker.asked("down --remove-orphans")) == 1
+    assert docker.asked("rm --force left-behind")
     assert not folder.exists()
     assert not ask("down")["changed"]
+    # Of a deploy that ended before anything was live.
+    (folder / "releases").mkdir(parents=True)
+    assert ask("down")["changed"]
+    assert not folder.exists()
+    assert len(docker.asked("down --remove-orphans")) == 1

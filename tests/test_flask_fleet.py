@@ -1,0 +1,281 @@
+"""How a playbook has the machine's program act: brought once, asked, and its jobs followed to their end."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fleet.job import Jobs
+from plugins.action import flask_fleet
+from plugins.action.flask_fleet import program
+from tests.project import ROOT
+
+PATIENCE_S = 120
+DEBIAN = Path("/usr/bin/python3")
+DOCKER = """#!/bin/sh
+echo "$*" >> "$HERE/asked"
+case " $* " in
+    *" config --format "*) cat "$HERE/config" ;;
+    *" ps --all "*) echo a1 ;;
+    *" inspect "*) cat "$HERE/running" ;;
+    *" exec "*) echo Python; exit 3 ;;
+    *" up "*) until [ -e "$HERE/go" ]; do sleep 0.1; done; [ ! -e "$HERE/broken" ] || { echo no space >&2; exit 1; } ;;
+esac
+"""
+JOB = """
+import sys, time
+from pathlib import Path
+from fleet.job import Jobs
+
+def task(job):
+    job.say("one")
+    while not Path(sys.argv[2], "go").exists():
+        time.sleep(0.05)
+    job.say("two")
+    return {}
+
+Jobs(Path(sys.argv[1])).work("", "1", "deploy x", "jane: hotfix", task)
+"""
+
+
+class Machine:
+    """A machine of its own on this one: a home, an engine, and a stack's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        """Make it; what it does waits until the file ``go`` is in its folder."""
+        self.folder = folder
+        self.stack = folder / "stack"
+        self.home = folder / "home"
+        for one in (self.stack, self.home, folder / "bin"):
+            one.mkdir()
+        config = {"name": "fleet", "networks": {}, "services": {"app": {"image": "app:1"}, "nginx": {"image": "n:1"}}}
+        labels = {"com.docker.compose.service": "app", "com.docker.compose.config-hash": "a"}
+        replica = {
+            "Id": "a1",
+            "Name": "/fleet-app-1",
+            "RestartCount": 0,
+            "NetworkSettings": {"Networks": {}},
+            "Config": {"Env": [], "Labels": labels},
+            "State": {"Running": True, "Restarting": False, "ExitCode": 0, "OOMKilled": False, "StartedAt": ""},
+        }
+        (folder / "config").write_text(json.dumps(config))
+        (folder / "running").write_text(json.dumps([replica]))
+        (self.stack / "compose.yml").write_text("# of the test")
+        # Not root's, whose program goes where everybody finds it.
+        for name, script in (("docker", DOCKER), ("id", "#!/bin/sh\necho 1000\n")):
+            (folder / "bin" / name).write_text(script)
+            (folder / "bin" / name).chmod(0o755)
+        (folder / "go").touch()
+
+    def playbook(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
+        """Write a playbook with these tasks; give the command that runs it."""
+        directory = {"directory": str(self.stack)}
+        named = [{"name": one["verb"], "flask_fleet": directory | one, "register": "said"} for one in tasks]
+        shown = {"name": "Show it", "ansible.builtin.debug": {"var": "said"}}
+        path = f"{self.folder}/bin:/usr/bin:/bin"
+        play = {
+            "name": "Play",
+            "hosts": "localhost",
+            "connection": "local",
+            "gather_facts": False,
+            "environment": {"HOME": str(self.home), "HERE": str(self.folder), "PATH": path},
+            "tasks": [*named, shown],
+        }
+        (self.folder / "playbook.yml").write_text(json.dumps([play]))
+        command = [str(Path(sys.executable).with_name("ansible-playbook")), str(self.folder / "playbook.yml")]
+        return [*command, "-i", "localhost,", "-e", f"ansible_python_interpreter={sys.executable}"]
+
+    def play(self, *tasks: dict[str, Any], check: bool = False) -> subprocess.CompletedProcess[str]:
+        """Run a playbook with these tasks."""
+        command = [*self.playbook(tasks), *(["--check"] if check else [])]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+
+    @property
+    def programs(self) -> list[Path]:
+        """The programs that were brought."""
+        return list(self.home.glob(".local/lib/flask-fleet/*/*"))
+
+    def ups(self) -> list[str]:
+        """List with which numbers replicas were started."""
+        asked = (self.folder / "asked").read_text().splitlines() if (self.folder / "asked").exists() else []
+        return [line.rpartition("--scale ")[2] for line in asked if " up " in line]
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    """Make one."""
+    return Machine(tmp_path)
+
+
+def scale(number: int) -> dict[str, Any]:
+    """Describe the task that starts replicas."""
+    return {"verb": "scale", "words": [f"app={number}", "--who", "joe"]}
+
+
+@pytest.fixture
+def fresh() -> Any:
+    """Have the program packed anew, before and after."""
+    program.cache_clear()
+    yield
+    program.cache_clear()
+
+
+@pytest.mark.parametrize("python", [Path(sys.executable), DEBIAN], ids=["ours", "Debian's"])
+def test_program_needs_nothing_but_python(tmp_path: Path, python: Path) -> None:
+    """Neither packages nor the folder that it is run from."""
+    if not python.exists():
+        pytest.skip(f"there is no {python} here")
+    name, content = program()
+    file = tmp_path / name
+    file.write_bytes(content)
+    (tmp_path / "empty").mkdir()
+    said = [
+        subprocess.run(
+            [python, "-I", "-S", file, *words],
+            cwd=tmp_path / "empty",
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=PATIENCE_S,
+            env={},
+        ).stdout
+        for words in (["--help"], ["follow", "--json", "--directory", "nowhere"])
+    ]
+    assert "rollback" in said[0]
+    assert json.loads(said[1])["msg"] == "Nothing was done here yet."
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.usefixtures("fresh")
+def test_name_of_the_program_follows_from_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two controllers with the same files bring the same, whenever they were written; another line is another one."""
+    package = tmp_path / "elsewhere/fleet"
+    for file in flask_fleet.PACKAGE.rglob("*.py"):
+        copy = package / file.relative_to(flask_fleet.PACKAGE)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        copy.write_bytes(file.read_bytes())
+    (package / "__pycache__").mkdir()
+    (package / "__pycache__/cli.pyc").write_bytes(b"of this machine")
+    ours = program()
+    monkeypatch.setattr(flask_fleet, "PACKAGE", package)
+    program.cache_clear()
+    assert program() == ours
+    (package / "system.py").write_bytes((package / "system.py").read_bytes() + b"\n")
+    program.cache_clear()
+    assert program()[0] != ours[0]
+
+
+def test_program_is_brought_once(machine: Machine) -> None:
+    """To where the operator finds it; one of another content goes."""
+    old = machine.home / ".local/lib/flask-fleet/0123456789ab/flask-fleet"
+    old.parent.mkdir(parents=True)
+    old.touch()
+    first = machine.play({"verb": "follow"}, {"verb": "follow"})
+    assert first.returncode == 0, first.stdout
+    (brought,) = machine.programs
+    assert brought.parent.name == program()[0]
+    assert brought.read_bytes() == program()[1]
+    assert (machine.home / ".local/bin/flask-fleet").resolve() == brought.resolve()
+    made = brought.stat()
+    assert made.st_mode & 0o777 == 0o755
+    assert machine.play({"verb": "follow"}).returncode == 0
+    assert brought.stat().st_ino == made.st_ino
+    shown = subprocess.run([machine.home / ".local/bin/flask-fleet", "--help"], capture_output=True, check=False)
+    assert shown.returncode == 0
+
+
+def test_check_mode_changes_nothing_and_says_what_would(machine: Machine) -> None:
+    """By the program's own comparison where it has one; the others are skipped."""
+    same = machine.play(scale(1), check=True)
+    assert "changed=0" in same.stdout, same.stdout
+    assert "changed=1" in machine.play(scale(2), check=True).stdout
+    assert "skipped=1" in machine.play({"verb": "exec", "words": ["app", "true"]}, check=True).stdout
+    assert machine.ups() == []
+    assert [path.name for path in machine.stack.iterdir()] == ["compose.yml"]
+    answer = machine.play({"verb": "logs", "words": ["web"]}, check=True)
+    assert answer.returncode == 2
+    assert "service is 'web'" in answer.stdout + answer.stderr
+
+
+def test_job_is_shown_to_its_end(machine: Machine) -> None:
+    """Changed or not, as it says itself."""
+    done = machine.play(scale(2))
+    assert "changed=1" in done.stdout, done.stdout
+    assert "app=2 until the next deploy." in done.stdout
+    assert machine.ups() == ["app=2"]
+    assert "changed=0" in machine.play(scale(1)).stdout
+    assert machine.ups() == ["app=2"]
+    assert "scale app=2 by joe" in (machine.stack / "audit.log").read_text()
+
+
+@pytest.mark.parametrize(
+    ("task", "told"),
+    [
+        (scale(2), "no space"),
+        ({"verb": "rollback"}, "no such release can be gone back to"),
+        ({"verb": "exec", "words": ["web", "true"]}, "service is 'web'"),
+        ({"verb": "logs", "words": ["--lines", "many"]}, "invalid int value: 'many'"),
+    ],
+    ids=lambda value: value["verb"] if isinstance(value, dict) else "",
+)
+def test_failure_has_its_reason(machine: Machine, task: dict[str, Any], told: str) -> None:
+    """Of a job, of a verb, and of what is no question."""
+    (machine.folder / "broken").touch()
+    done = machine.play(task)
+    assert done.returncode == 2
+    assert told in done.stdout + done.stderr
+
+
+def test_status_of_a_command_comes_back(machine: Machine) -> None:
+    """It fails in the playbook, not here."""
+    done = machine.play({"verb": "exec", "words": ["app", "python", "-V"]})
+    assert done.returncode == 0, done.stdout
+    assert "status: 3" in done.stdout
+    assert "text: Python" in done.stdout
+    asked = (machine.folder / "asked").read_text().splitlines()
+    assert [line for line in asked if line.endswith("exec --no-TTY app python -V")]
+
+
+def begun(machine: Machine) -> subprocess.Popen[bytes]:
+    """Have somebody else's job under way; wait until it has said something."""
+    (machine.folder / "go").unlink()
+    process = subprocess.Popen([sys.executable, "-c", JOB, machine.stack, machine.folder], cwd=ROOT)
+    while not Jobs(machine.stack).follow(0, 1).lines:
+        assert process.poll() is None
+    return process
+
+
+@pytest.mark.parametrize("task", [{"verb": "follow"}, scale(2)], ids=["follow", "scale"])
+def test_job_of_somebody_else_is_followed_first(machine: Machine, task: dict[str, Any]) -> None:
+    """Whoever wants to change something then does it, once that has ended."""
+    with (
+        begun(machine) as other,
+        subprocess.Popen(machine.playbook([task]), cwd=ROOT, stdout=subprocess.PIPE, text=True) as play,
+    ):
+        assert play.stdout
+        said = []
+        for line in play.stdout:
+            said.append(line.strip())
+            if line.strip() == "localhost: one":
+                (machine.folder / "go").touch()
+    assert (other.returncode, play.returncode) == (0, 0), said
+    follows = [line for line in said if line.startswith("localhost: ")]
+    assert follows[0].startswith("localhost: follows what is under way here: deploy x by jane: hotfix, begun at 20")
+    assert follows[1:3] == ["localhost: one", "localhost: two"]
+    assert machine.ups() == ([] if task["verb"] == "follow" else ["app=2"])
+
+
+def test_nobody_is_waited_for_in_check_mode(machine: Machine) -> None:
+    """It only looks."""
+    with begun(machine):
+        done = machine.play({"verb": "follow"}, check=True)
+        (machine.folder / "go").touch()
+    assert done.returncode == 0, done.stdout
+    assert "changed=0" in done.stdout
+    assert "follows what" not in done.stdout
