@@ -55,6 +55,7 @@ def planned(name: str, context: str, parent: str) -> PlannedImage:
         "ignore": "",
         "parent_reference": parent,
         "server": "",
+        "others": {},
     }
 
 
