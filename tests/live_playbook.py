@@ -80,6 +80,12 @@ def interrupted(task: str, command: str) -> list[str]:
     return ["env", *(f"{name}={value}" for name, value in callbacks.items())]
 
 
+def command(path: str, *arguments: str) -> list[str]:
+    """Write the command that runs a playbook as ``playbook`` does."""
+    extra = ["--extra-vars", f"@{variables_file()}"] if variables_file().exists() else []
+    return ["ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments]
+
+
 def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
     """Run a playbook with the inventory of EC2, and with the variables of the scenario that is running.
 
@@ -91,5 +97,4 @@ def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
     Returns:
         What came of it.
     """
-    extra = ["--extra-vars", f"@{variables_file()}"] if variables_file().exists() else []
-    return Outcome([*prefix, "ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])
+    return Outcome([*prefix, *command(path, *arguments)])

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from tests.faults.lab import HERE, RUN_TIMEOUT_S, command
-from tests.project import ROOT
+from tests.project import ROOT, load_mapping
 
 STEP = re.compile(r"^  i-[0-9a-f]+: ", re.MULTILINE)
-"""What ``roll_out`` says of each of its steps."""
+"""How ansible-playbook shows each step of a job of the machine."""
 CTRL_C = "SIGINT"
+JOB_KILLED = "flask-fleet killed"
 PATIENCE_S = 240
 """Longer than a deploy takes on a busy machine, in seconds."""
 POLL_S = 0.05
@@ -43,7 +44,8 @@ class Point:
 def _environment(**variables: str) -> dict[str, str]:
     """Switch the callback on, beside the ones of ansible.cfg."""
     plugins = {"ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback"), "ANSIBLE_CALLBACKS_ENABLED": "interrupt"}
-    return os.environ | plugins | variables
+    # Molecule asks for colours, which are between the words that are looked for.
+    return os.environ | plugins | {"ANSIBLE_FORCE_COLOR": "false"} | variables
 
 
 def points(log: Path, arguments: list[str]) -> list[Point]:
@@ -84,7 +86,7 @@ def _steps(log: Path) -> int:
 
 
 class Ssh:
-    """The way of SSH into an instance of the rehearsal."""
+    """The way of SSH into an instance of the rehearsal, and one that stays open beside it."""
 
     def __init__(self, instance_id: str) -> None:
         """Find the container that the instance is.
@@ -125,6 +127,12 @@ class Ssh:
                 subprocess.run(self.command("--delete"), check=False, capture_output=True, timeout=30).returncode == 0
             ):
                 pass
+
+    def kill_job(self) -> None:
+        """Kill the process on the instance that does the roll-out, unless it has just ended."""
+        notes = load_mapping(ROOT / "roles/stack/defaults/main.yml")["stack_directory"] + "/job.jsonl"
+        script = f"kill -s KILL $(head -n 1 {notes} | sed 's/.*\"pid\": *\\([0-9]*\\).*/\\1/') || true"
+        subprocess.run(["docker", "exec", self.container, "sh", "-c", script], check=True, timeout=30)
 
 
 class Interruption:
@@ -194,3 +202,8 @@ def ways(ssh: Ssh) -> list[Interruption]:
         Interruption("SIGKILL", "kill -s KILL {pid}", lambda pid: os.kill(pid, signal.SIGKILL)),
         Interruption("SSH cut", shlex.join(ssh.command("--insert")), lambda _: ssh.cut()),
     ]
+
+
+def ways_at_a_step(ssh: Ssh) -> list[Interruption]:
+    """List the ways of interrupting a roll-out, which its own process on the machine may be killed in too."""
+    return [*ways(ssh), Interruption(JOB_KILLED, "", lambda _: ssh.kill_job())]
