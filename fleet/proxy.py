@@ -34,9 +34,13 @@ class Proxy:
         self._directory = directory
 
     def status(self) -> dict[str, Any]:
-        """Ask nginx what it knows; empty when it does not run."""
+        """Ask the nginx that gets new connections what it knows; empty when none runs."""
+        beside = self._engine.beside()
+        return (self._is_diverted(beside) and self._status_of(beside)) or self._status_of(NGINX)
+
+    def _status_of(self, container: str) -> dict[str, Any]:
         try:
-            answer = self._engine.execute(NGINX, ["balancer-status", "--always"])
+            answer = self._engine.execute(container, ["balancer-status", "--always"])
             status: dict[str, Any] = json.loads(answer.text) if answer.status == 0 else {}
         except (FleetError, ValueError):
             return {}
@@ -63,8 +67,10 @@ class Proxy:
         note = self._directory / ADMITTED
         if not note.exists():
             return set()
-        known = set(json.loads(note.read_text())["addresses"])
-        return {one.id for one in replicas if not one.addresses & known}
+        said = json.loads(note.read_text())
+        if said["until_time"] < time.time():
+            return set()
+        return {one.id for one in replicas if one.addresses.isdisjoint(said["addresses"])}
 
     def note_ports(self, state: State) -> None:
         """Tell nginx where the replicas of each service may listen: those that run, and those of a release to come."""

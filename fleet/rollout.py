@@ -45,20 +45,24 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
     above that or above what there were.
 
     Returns:
-        The next step; None when no old replica is left. Mere numbers are the engine's business.
+        The next step; None when no old replica is left. Mere numbers are the engine's business, unless one takes no
+            traffic.
     """
     dead = tuple(one.id for one in replicas if not one.running)
-    old = [one for one in replicas if one.running and not one.fresh]
-    if not old:
-        return None
     if dead:
+        # The engine counts them, and would stop one that serves for each that is too many.
         return Step("remove", replicas=dead)
+    old = [one for one in replicas if not one.fresh]
+    # The engine goes by age where there are too many, not by who takes traffic.
+    idle = [one for one in replicas if not one.ready and len(replicas) > wanted]
+    if not (old or idle):
+        return None
     missing = wanted - (len(replicas) - len(old))
     room = wanted + surge - len(replicas)
     if missing > 0 and room > 0:
         return Step("start", count=len(replicas) + min(missing, room))
     # One that takes no traffic is missed by nobody.
-    first = min(old, key=lambda one: (one.ready, one.since))
+    first = min(old or idle, key=lambda one: (one.ready, one.since))
     return Step("retire", replicas=(first.id,))
 
 
@@ -100,8 +104,8 @@ def leaves_uwsgi(state: State) -> bool:
 
 
 def _meets(networks: Collection[str], replicas: Sequence[Replica]) -> bool:
-    """Tell whether a container could reach one of these; also when there is none."""
-    return not replicas or any(not one.networks.isdisjoint(networks) for one in replicas)
+    """Tell whether a container could reach all of these."""
+    return not any(one.networks.isdisjoint(networks) for one in replicas)
 
 
 def _changes_port(state: State) -> bool:
@@ -129,7 +133,6 @@ class RollOut:
         before = self._stack.releases.last_that_worked()
         try:
             self._stack.bring_static(release)
-            self._activate(release)
         except (FleetError, CancelledError):
             if before:
                 # Some may have the place of files of the same name, which the pages that serve on ask for.
@@ -137,6 +140,7 @@ class RollOut:
                     self._stack.bring_static(before)
             raise
         try:
+            self._activate(release)
             self._change(release)
         except (FleetError, CancelledError) as failure:
             kept = self._go_back(before, release) if before not in ("", release) else "There was no release before it."
@@ -145,15 +149,18 @@ class RollOut:
     def _activate(self, release: str) -> None:
         """Make a release the live one; nginx knows before where its replicas will listen."""
         self._proxy.note_ports(self._engine.compare(release))
-        self._stack.releases.activate(release)
+        if self._stack.releases.live() != release:
+            self._stack.releases.activate(release)
 
     def _change(self, release: str) -> None:
-        view = self._stack.look(release)
-        late = new_nginx_is_blind(view.state) or changes_to_uwsgi(view.state)
-        if view.stood_in and view.state.nginx.runs:
-            # Of a run that was interrupted. Where nothing else serves, it stays to the end.
-            self._proxy.end_diversion()
-        if not late:
+        late = self._nginx_is_last(release)
+        view = self._end_stale_diversion(release)
+        # Where the one that runs finds no replica, one that is tried would find none either.
+        tries_first = not late and self._serves(view.state.nginx)
+        if view.stood_in and not late:
+            # Nothing else serves, and it may be of any release.
+            self._renew_nginx(view)
+        elif tries_first:
             self._try_nginx(release)
         view = self._stack.look(release)
         if running_nginx_is_blind(view.state):
@@ -161,9 +168,26 @@ class RollOut:
             self._renew_nginx(view)
         self._leave_uwsgi(release)
         self._replace_all(release)
-        if late:
+        if not tries_first:
             self._try_nginx(release)
         self._finish(release)
+
+    def _nginx_is_last(self, release: str) -> bool:
+        """Tell whether the nginx of a release has no use for some of the replicas that run."""
+        state = self._stack.look(release).state
+        return new_nginx_is_blind(state) or changes_to_uwsgi(state)
+
+    def _end_stale_diversion(self, release: str) -> View:
+        """End what a run that was interrupted, or a step that failed, left beside an nginx that serves."""
+        view = self._stack.look(release)
+        if not (view.stood_in and self._serves(view.state.nginx)):
+            return view
+        self._proxy.end_diversion()
+        return self._stack.look(release)
+
+    def _serves(self, nginx: Service) -> bool:
+        """Tell whether nginx runs and has found replicas, which one that has just been started has not."""
+        return any(one.running and not self._engine.health_failure(one.id) for one in nginx.replicas)
 
     def _finish(self, release: str) -> None:
         view = self._stack.look(release)
@@ -238,17 +262,17 @@ class RollOut:
         try:
             self._engine.bring_up(services, replace=replace, seconds=self._settings.start_seconds)
         except FleetError as failure:
-            raise FleetError(f"{failure}\n{self._reason_not_ready(release)}".rstrip()) from failure
+            raise FleetError(f"{failure}\n{self._reason_for_no_traffic(release)}".rstrip()) from failure
 
-    def _reason_not_ready(self, release: str) -> str:
-        """Give the reason and the last log lines of a replica that is not ready, which the engine does not show."""
+    def _reason_for_no_traffic(self, release: str) -> str:
+        """Give the reason and the last log lines of a replica that takes no traffic, which the engine does not show."""
         for service in self._stack.look(release).state.applications.values():
             for replica in service.replicas:
-                if not replica.ready:
-                    try:
-                        self._wait([replica.id], seconds=0)
-                    except FleetError as failure:
-                        return str(failure)
+                # A ready one too: it may not be healthy.
+                try:
+                    self._wait([replica.id], seconds=0)
+                except FleetError as failure:
+                    return str(failure)
         return ""
 
     def _try_nginx(self, release: str) -> None:
@@ -287,7 +311,7 @@ class RollOut:
                 self._say(f"{name}: {', '.join(started)} takes traffic after {time.monotonic() - since:.1f} s")
             else:
                 # Those of a run that was interrupted were never waited for.
-                self._wait_for(name, fresh)
+                self._wait_for(name, [one for one in fresh if one not in step.replicas])
                 done = self._take_away(step)
                 self._say(f"{name}: {done} {', '.join(step.replicas)} in {time.monotonic() - since:.1f} s")
 
@@ -318,7 +342,8 @@ class RollOut:
         """
         seconds = self._settings.start_seconds if seconds is None else seconds
         deadline = time.monotonic() + seconds
-        on_trial = self._proxy.not_admitted(self._engine.replicas(replicas))
+        # Others than these as well: on the way back the one that does not work is still there.
+        on_trial = self._proxy.not_admitted(self._engine.replicas())
         for replica in replicas:
             reason = self._reason(replica, on_trial, deadline)
             if reason:
@@ -326,7 +351,8 @@ class RollOut:
                 raise FleetError(
                     f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{words}"
                 )
-        self._proxy.release_hold()
+        if not on_trial:
+            self._proxy.release_hold()
 
     def _reason(self, replica: str, on_trial: set[str], deadline: float) -> str:
         """Say why a container takes no traffic until the deadline; empty when it does."""
@@ -380,25 +406,32 @@ class RollOut:
         """Put the release before back: it needs no new replica where none of its own was retired yet."""
         self._say(f"going back to release {release}")
         try:
-            self._put_back(release)
+            try:
+                self._put_back(release)
+            except CancelledError:
+                # Whoever cancels wants just this, and can do it once.
+                self._put_back(release)
         except FleetError as failure:
             return f"Going back to release {release} failed as well.\n{failure}"
         try:
             # The release that does not work, its secrets, images and static files are of no use to anybody.
             self._stack.prune(failed)
-        except FleetError as failure:
+        except (FleetError, CancelledError) as failure:
             return f"Release {release} serves on. The other one could not be removed.\n{failure}"
         return f"Release {release} serves on."
 
     def _put_back(self, release: str) -> None:
         self._activate(release)
-        view = self._stack.look(release)
-        if not view.state.nginx.is_fresh and not new_nginx_is_blind(view.state):
-            # First, because while it is broken nobody is answered.
+        view = self._end_stale_diversion(release)
+        if self._proxy.status():
+            # Before nginx, which the engine brings up only with all that it depends on.
+            for service in view.state.applications.values():
+                self._engine.remove(_broken(service))
+        nginx = view.state.nginx
+        if not (nginx.is_fresh and nginx.runs) and not self._nginx_is_last(release):
+            # Early, because while it is broken nobody is answered.
             self._renew_nginx(view)
         self._leave_uwsgi(release)
-        for service in view.state.applications.values():
-            self._engine.remove(_broken(service))
         self._replace_all(release)
         self._finish(release)
         # Last, because the replicas are needed more.

@@ -135,7 +135,8 @@ class Engine(Protocol):
         """Start what is missing of the live release, and wait until it is healthy.
 
         Args:
-            services: Which; without any all of them, and containers of other services go.
+            services: Which; without any all of them, and containers of other services go. What these depend on stays
+                as it is where anything of it runs.
             replace: Whether to replace what the release says otherwise.
             seconds: How long it may take until they are healthy.
         """

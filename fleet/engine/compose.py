@@ -98,7 +98,8 @@ class Compose:
         """Start what is missing of the live release, and wait until it is healthy.
 
         Args:
-            services: Which; without any all of them, and containers of other services go.
+            services: Which; without any all of them, and containers of other services go. What these depend on stays
+                as it is where anything of it runs.
             replace: Whether to replace what the release says otherwise.
             seconds: How long it may take until they are healthy.
         """
@@ -109,13 +110,15 @@ class Compose:
             options.append("--remove-orphans")
         elif replace:
             options.append("--no-deps")
+        else:
+            # Otherwise Compose starts replicas that nobody has tried, or stops some that serve.
+            options += self._numbers_that_run(services)
         self._compose("up", *options, *services)
 
     def scale(self, numbers: Mapping[str, int], seconds: int) -> None:
         """Start or stop replicas until there are so many of each, and wait until they are healthy."""
-        scales = [word for name, count in numbers.items() for word in ("--scale", f"{name}={count}")]
         wait = ["--wait", "--wait-timeout", str(seconds)]
-        self._compose("up", "--detach", "--no-recreate", "--pull", "never", *wait, *scales)
+        self._compose("up", "--detach", "--no-recreate", "--pull", "never", *wait, *_scales(numbers))
 
     def stop(self, ids: Sequence[str]) -> None:
         """Have containers finish what they have, as long as their own stop time says, and remove them."""
@@ -312,6 +315,12 @@ class Compose:
         filters = [word for label, value in labels.items() for word in ("--filter", f"label={label}={value}")]
         return run(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).split()
 
+    def _numbers_that_run(self, left_out: Collection[str]) -> list[str]:
+        """Write as options how many there are of each service of which there is any."""
+        project = self._name(None)
+        numbers = {name: len(self._ids(project, name)) for name in self.plan(None) if name not in left_out}
+        return _scales({name: number for name, number in numbers.items() if number})
+
     def _tagged_long_ago(self, images: Sequence[str]) -> list[str]:
         if not images:
             return []
@@ -353,6 +362,10 @@ def _protocol(labels: Mapping[str, str]) -> str:
     if server := labels.get(SERVER_LABEL):
         return "uwsgi" if server == "uwsgi" else "http"
     return labels.get(PROTOCOL_LABEL, "")
+
+
+def _scales(numbers: Mapping[str, int]) -> list[str]:
+    return [word for name, count in numbers.items() for word in ("--scale", f"{name}={count}")]
 
 
 def _plan(service: Mapping[str, Any], networks: Mapping[str, Any]) -> Plan:

@@ -173,6 +173,14 @@ def test_bringing_up_waits_and_asks_no_registry(
     assert " ".join(call).endswith(f"up --detach --pull never --wait --wait-timeout 7 {options}")
 
 
+def test_nginx_is_brought_up_beside_as_many_replicas_as_there_are(docker: Docker, compose: Compose) -> None:
+    """Compose would start some that nobody has tried, or stop some that serve, so that there are as many as wanted."""
+    docker.answer("service=app", says="one two")
+    compose.bring_up(["nginx"], replace=False, seconds=7)
+    (call,) = docker.asked(" up ")
+    assert " ".join(call).endswith("--no-recreate --scale app=2 nginx")
+
+
 def test_scaling_leaves_all_others_as_they_are(docker: Docker, compose: Compose) -> None:
     """Several at once, until they are healthy."""
     compose.scale({"app": 5, "api": 2}, 7)
