@@ -174,7 +174,7 @@ def _start(given: argparse.Namespace, what: str, words: Sequence[str]) -> Result
     if given.check:
         return {"changed": True}
     program = [sys.executable, str(Path(sys.argv[0]).resolve()), "job"]
-    options = ["--directory", str(given.directory.absolute()), "--who", given.who]
+    options = ["--directory", str(given.directory.absolute()), f"--who={given.who}"]
     begun = Jobs(given.directory).start(what, given.who, [*program, *options, *words])
     if given.detach:
         return {"started": begun.id, "changed": True}

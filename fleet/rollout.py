@@ -61,9 +61,9 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
     room = wanted + surge - len(replicas)
     if missing > 0 and room > 0:
         return Step("start", count=len(replicas) + min(missing, room))
-    # One that takes no traffic is missed by nobody.
-    first = min(old or idle, key=lambda one: (one.ready, one.since))
-    return Step("retire", replicas=(first.id,))
+    # One that takes no traffic is missed by nobody. Those that are more than wanted drain at the same time.
+    first = sorted(old or idle, key=lambda one: (one.ready, one.since))[: max(len(replicas) - wanted, 1)]
+    return Step("retire", replicas=tuple(one.id for one in first))
 
 
 def running_nginx_is_blind(state: State) -> bool:
