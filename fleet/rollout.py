@@ -157,8 +157,8 @@ class RollOut:
         view = self._end_stale_diversion(release)
         # Where the one that runs finds no replica, one that is tried would find none either.
         tries_first = not late and self._serves(view.state.nginx)
-        if view.stood_in and not late:
-            # Nothing else serves, and it may be of any release.
+        if not late and (view.stood_in or not view.state.nginx.runs) and self._all_are_healthy(view.state):
+            # Nobody is answered, or by one that may be of any release.
             self._renew_nginx(view)
         elif tries_first:
             self._try_nginx(release)
@@ -188,6 +188,11 @@ class RollOut:
     def _serves(self, nginx: Service) -> bool:
         """Tell whether nginx runs and has found replicas, which one that has just been started has not."""
         return any(one.running and not self._engine.health_failure(one.id) for one in nginx.replicas)
+
+    def _all_are_healthy(self, state: State) -> bool:
+        """Tell whether there are replicas to be balanced, and nothing that the engine would wait for in vain."""
+        replicas = [one for service in state.applications.values() for one in service.replicas]
+        return bool(replicas) and all(one.running and not self._engine.health_failure(one.id) for one in replicas)
 
     def _finish(self, release: str) -> None:
         view = self._stack.look(release)
@@ -408,8 +413,8 @@ class RollOut:
         try:
             try:
                 self._put_back(release)
-            except CancelledError:
-                # Whoever cancels wants just this, and can do it once.
+            except (FleetError, CancelledError):
+                # The engine may have been away for a moment; whoever cancels wants just this, and can do it once.
                 self._put_back(release)
         except FleetError as failure:
             return f"Going back to release {release} failed as well.\n{failure}"
@@ -420,13 +425,22 @@ class RollOut:
             return f"Release {release} serves on. The other one could not be removed.\n{failure}"
         return f"Release {release} serves on."
 
+    def _broken(self, service: Service) -> list[str]:
+        """List the replicas of the release that failed that take no traffic; without nginx, those that never will."""
+        is_balanced = bool(self._proxy.status())
+        return [
+            one.id
+            for one in service.replicas
+            if not one.fresh
+            and not (one.running and (one.ready if is_balanced else not self._engine.health_failure(one.id)))
+        ]
+
     def _put_back(self, release: str) -> None:
         self._activate(release)
         view = self._end_stale_diversion(release)
-        if self._proxy.status():
-            # Before nginx, which the engine brings up only with all that it depends on.
-            for service in view.state.applications.values():
-                self._engine.remove(_broken(service))
+        # Before nginx, which the engine brings up only with all that it depends on.
+        for service in view.state.applications.values():
+            self._engine.remove(self._broken(service))
         nginx = view.state.nginx
         if not (nginx.is_fresh and nginx.runs) and not self._nginx_is_last(release):
             # Early, because while it is broken nobody is answered.
@@ -436,11 +450,6 @@ class RollOut:
         self._finish(release)
         # Last, because the replicas are needed more.
         self._stack.bring_static(release)
-
-
-def _broken(service: Service) -> list[str]:
-    """List the replicas of the release that failed that take no traffic."""
-    return [one.id for one in service.replicas if not one.fresh and not (one.running and one.ready)]
 
 
 def prepare(stack: Stack, release: str, say: Say) -> None:

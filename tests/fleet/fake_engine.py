@@ -142,6 +142,8 @@ class FakeEngine:
         self._directory = directory
         self._numbers = iter(range(1, 10_000))
         self._is_dead = False
+        self._ill: set[str] = set()
+        """Those that got requests before, and are not healthy."""
         self._files: dict[str, dict[str, Any]] = {}
         """What was read since a file changed the last time, because each look reads the same."""
 
@@ -152,6 +154,7 @@ class FakeEngine:
         self._is_dead = False
         self.fault, self.steps, self.story, self.wrongs = fault, [], [], []
         self.seen = {name: Seen(self.serving(name), len(self.of(name))) for name in ("app", NGINX)}
+        self._ill = {one.id for one in self._answering("app") if one.said["fault"] == "unhealthy"}
         self.at_first = {name: replace(seen) for name, seen in self.seen.items()}
 
     def step(self, what: str, *, may_fail: bool = True) -> None:
@@ -179,7 +182,7 @@ class FakeEngine:
                 seen.fewest = serving
                 self.story.append(f"   {serving} serve of {name}")
         for one in self._answering("app"):
-            if one.said["fault"] == "unhealthy" and self.at_first["app"].fewest:
+            if one.said["fault"] == "unhealthy" and one.id not in self._ill and self.at_first["app"].fewest:
                 self._wrong(f"{one.id} gets requests and is not healthy")
             if not self._has_static(one):
                 self._wrong(f"the static files of {one.id} are not there")
@@ -579,7 +582,8 @@ class Bench:
         self.said: list[str] = []
         self.surge = surge
         self._was_killed = False
-        (directory / SETTINGS).write_text(json.dumps({"surge": surge, "start_seconds": 5}))
+        self.settings = {"surge": surge, "start_seconds": 5}
+        (directory / SETTINGS).write_text(json.dumps(self.settings))
 
     def render(self, of: Release) -> str:
         """Write a release as the role does; give its id, which is made of its files."""
@@ -610,12 +614,12 @@ class Bench:
 
     def deploy(self, of: Release, fault: Fault | None = None) -> str:
         """Render and deploy a release; give how that failed, empty when it did not."""
-        name, last = self.render(of), KILLED if self._was_killed else NOTHING_BEFORE
+        name, job = self.render(of), self.job()
         self.said.clear()
         self.engine.watch(fault)
         self._was_killed = False
         try:
-            deploy(self.stack, Job("jane", self.said.append, last), name, prepares=True)
+            deploy(self.stack, job, name, prepares=True)
         except (FleetError, CancelledError) as error:
             return str(error) or type(error).__name__
         except KilledError:
@@ -624,6 +628,10 @@ class Bench:
         finally:
             self.engine.fault = None
         return ""
+
+    def job(self) -> Job:
+        """Give what a job is told."""
+        return Job("jane", self.said.append, KILLED if self._was_killed else NOTHING_BEFORE)
 
     def runs(self, of: Release) -> bool:
         """Tell whether a release runs, all of it, and nothing else, and everything of it takes traffic."""

@@ -392,7 +392,6 @@ cases = st.builds(
 
 
 @settings(
-    max_examples=100,
     deadline=None,
     derandomize=False,
     database=None,
