@@ -283,7 +283,9 @@ def _launch(unit: str, description: str, command: Sequence[str]) -> None:
         environment = [f"--setenv={name}={value}" for name, value in given.items()]
         # Before the engine, when the machine goes down; what the job runs is ended by the job.
         how = ["--property=After=docker.service", "--property=KillMode=mixed", "--collect", "--quiet"]
-        run(["systemd-run", f"--unit={unit}", f"--description={description}", *how, *environment, "--", *command])
+        # It would put a variable in the place of each ${NAME}.
+        words = [word.replace("$", "$$") for word in command]
+        run(["systemd-run", f"--unit={unit}", f"--description={description}", *how, *environment, "--", *words])
         return
     nowhere = subprocess.DEVNULL
     subprocess.Popen(command, start_new_session=True, stdin=nowhere, stdout=nowhere, stderr=nowhere)

@@ -341,14 +341,16 @@ def test_job_that_does_not_begin_is_told(folder: Path, monkeypatch: pytest.Monke
         Jobs(folder).start("deploy x", WHO, ["false"])
 
 
-def test_job_of_systemd_is_a_unit_of_its_own(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets what the engine's client reads, and nothing else of whoever starts it."""
+def test_job_of_systemd_is_a_unit_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It gets what the engine's client reads, and nothing else of whoever starts it; systemd changes no word of it."""
+    folder = tmp_path / "costs $5 ${HOME}"
     programs = tmp_path / "bin"
     programs.mkdir()
     fake = programs / "systemd-run"
     fake.write_text(
         f"#!{sys.executable}\nimport json, os, sys\njson.dump(sys.argv[1:], open('{tmp_path}/asked', 'w'))\n"
-        "os.execvp(sys.argv[sys.argv.index('--') + 1], sys.argv[sys.argv.index('--') + 1:])\n"
+        "words = [word.replace('$$', '$') for word in sys.argv[sys.argv.index('--') + 1:]]\n"
+        "os.execvp(words[0], words)\n"
     )
     fake.chmod(0o755)
     (tmp_path / "systemd").mkdir()
@@ -367,7 +369,8 @@ def test_job_of_systemd_is_a_unit_of_its_own(folder: Path, tmp_path: Path, monke
     begun = start(folder, "count")
     asked = json.loads((tmp_path / "asked").read_text())
     options, words = asked[: asked.index("--")], asked[asked.index("--") + 1 :]
-    assert words == [*command(folder, "count"), "", begun.id]
+    assert words == [word.replace("$", "$$") for word in (*command(folder, "count"), "", begun.id)]
+    assert ended(folder).lines, "it is what was asked for"
     assert options == [
         f"--unit=flask-fleet-{begun.id}",
         "--description=flask-fleet: count by jane: hotfix",
