@@ -90,6 +90,8 @@ class Container:
     """When its own health check ends it, so that the engine starts it again."""
     drains: bool = False
     """It was told to stop."""
+    has_served: bool = False
+    """Of nginx: clients have connections to it."""
     lets_go: bool = False
     conf: str = ""
     """Of nginx: the configuration that it runs with."""
@@ -172,6 +174,9 @@ class FakeEngine:
 
     def look(self) -> None:
         """Notice what a client would."""
+        front = self._front()
+        if front:
+            front.has_served = True
         for name, seen in self.seen.items():
             seen.most = max(seen.most, len(self.of(name)))
             if not self.can_divert and not self.serving(NGINX):
@@ -258,7 +263,7 @@ class FakeEngine:
             return
         self.step(f"stop {ids}")
         for one in self._chosen(ids):
-            if one is self._front() and self.can_divert and not one.lets_go:
+            if one.has_served and self.can_divert and not one.lets_go:
                 self._wrong(f"{one.id} closes kept connections")
             one.drains = True
         self.clock.sleep(DRAIN_S)
@@ -339,15 +344,15 @@ class FakeEngine:
 
     @contextmanager
     def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
-        """Open a folder of an image as a tar archive: a file of its own, and one that every release has."""
+        """Open a folder of an image as a tar archive: a file that every release has, and one of its own."""
         self.step(f"static files of {image}")
-        if image in self.unreadable:
-            raise FleetError(f"{image} has a link")
         with io.BytesIO() as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
-                for name in (f"{image.rpartition(':')[2]}.txt", "logo.txt"):
+                for name in ("logo.txt", f"{image.rpartition(':')[2]}.txt"):
                     member = tarfile.TarInfo(f"{folder}/{name}")
                     member.size = len(image)
+                    if name != "logo.txt" and image in self.unreadable:
+                        member.type = tarfile.SYMTYPE
                     archive.addfile(member, io.BytesIO(image.encode()))
             file.seek(0)
             yield file

@@ -185,6 +185,8 @@ IMPOSSIBLE: Mapping[str, tuple[Release, Release]] = {
     "no nginx speaks with both, on the way back": (release("1", protocol="uwsgi"), release("2", network="default")),
     "no nginx": (OLD, release("2", nginx_image="fleet/nginx:2", nginx_fault="dies")),
 }
+ALL = ["all", "network and port", "from uWSGI, nginx too"]
+"""Changes that between them have every kind of step."""
 FAULTS = ["unhealthy", "dies", "restarts", "silent"]
 
 
@@ -238,18 +240,22 @@ def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
         assert on.runs(release("2"))
 
 
-@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("change", ["code", *ALL])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_that_does_not_work_goes_and_nobody_notices(change: str, fault: str) -> None:
     """What served serves on, from the release before it, and nothing is left of the new one."""
     before, new = CHANGES[change]
     new = {**new, "app": {**new["app"], "fault": fault}}
     with bench() as on:
-        name = on.has(before)
+        name, failing = on.has(before), on.render(new)
         failure = on.deploy(new)
-        assert failure.startswith(f"Release {on.render(new)} does not work.\nc"), on.story
+        assert failure.startswith(f"Release {failing} does not work.\nc"), on.story
         assert failure.endswith(f"Release {name} serves on."), on.story
         has_lost_nothing(on, before, new)
+        left = {path.name for path in (on.stack.directory / "releases").iterdir()}
+        assert left == {name}
+        assert on.engine.images == {one["image"] for one in before.values()}
+        assert (on.stack.directory / "static/app/logo.txt").read_text() == before["app"]["image"]
         assert on.runs(before)
 
 
@@ -266,6 +272,29 @@ def test_what_no_nginx_can_do_leaves_what_serves(change: str) -> None:
         assert ids <= set(on.engine.containers)
 
 
+def test_static_files_that_cannot_be_brought_leave_those_that_serve() -> None:
+    """Some are written by then, in the place of files of the same name."""
+    with bench() as on:
+        name = on.has(OLD)
+        on.engine.unreadable.add("fleet/app:2")
+        assert "2.txt is neither a file nor a folder" in on.deploy(release("2"))
+        assert (on.stack.directory / "static/app/logo.txt").read_text() == "fleet/app:1"
+        assert on.stack.releases.live() == name
+        assert not [one for one in on.engine.steps if one.startswith(("start", "stop"))]
+
+
+def test_a_replica_that_a_kill_left_on_trial_gets_no_requests() -> None:
+    """Not even when the next nginx has passed its own trial."""
+    broken, new = release("2", fault="unhealthy"), release("3", nginx_image="fleet/nginx:3")
+    with bench() as on:
+        on.has(OLD)
+        on.deploy(broken)
+        killed_at = on.engine.steps.index("start app") + 2
+        on.deploy(broken, (killed_at, KilledError()))
+        assert on.deploy(new) == "", on.story
+        has_lost_nothing(on, OLD, new)
+
+
 def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
     """It goes on with the one that it has."""
     new = release("2", nginx_conf="broken")
@@ -276,10 +305,6 @@ def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
         assert failure.endswith("serves on.")
         has_lost_nothing(on, OLD, new)
         assert on.runs(OLD)
-
-
-ALL = ["all", "network and port", "from uWSGI, nginx too"]
-"""Changes that between them have every kind of step."""
 
 
 def after_each_step(before: Release, new: Release, then: Release, error: Callable[[], BaseException]) -> list[str]:
@@ -320,12 +345,13 @@ def test_a_kill_at_any_step_is_mended_by_the_next_deploy(change: str) -> None:
     assert after_each_step(before, new, new, KilledError) == []
 
 
-def test_a_kill_on_the_way_back_is_mended_by_the_next_deploy() -> None:
-    """Also when that is of a third release."""
+@pytest.mark.parametrize("error", [KilledError, lambda: FleetError("no answer")], ids=["kill", "failure"])
+def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException]) -> None:
+    """At once, or after a kill by the next deploy, also when that is of a third release."""
     before, new = CHANGES["network and port"]
     broken = {**new, "app": {**new["app"], "fault": "silent"}}
     then = {**new, "app": {**new["app"], "image": "fleet/app:3"}}
-    assert after_each_step(before, broken, then, KilledError) == []
+    assert after_each_step(before, broken, then, error) == []
 
 
 @pytest.mark.parametrize(
