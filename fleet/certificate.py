@@ -128,6 +128,8 @@ class Certificates:
             reload: Has nginx read its configuration and the certificate again.
             clock: Gives the seconds since 1970.
         """
+        # As the link to the live pair resolves to, which is compared with the others.
+        folder = folder.resolve()
         self.settings = settings
         self.reload = reload
         self.clock = clock

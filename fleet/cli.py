@@ -300,6 +300,8 @@ def _databases(given: argparse.Namespace) -> Result:
         return databases.prune(really=not given.check)
     if given.do == "down":
         return databases.down(deletes_data=given.data == "delete", really=not given.check)
+    if not (databases.settings.names or given.check):
+        raise FleetError(f"no databases are described in {databases.directory}")
     if not databases.are_current():
         return _start(given, "databases start", ["databases", "start"])
     if not given.check:

@@ -117,6 +117,14 @@ def test_start_that_has_nothing_to_do_is_no_job(
     assert not (tmp_path / "stack").exists()
 
 
+@pytest.mark.usefixtures("docker")
+def test_start_says_where_there_is_nothing_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Instead of a job that fails."""
+    (tmp_path / "stack-data/settings.json").unlink()
+    assert main(["databases", "start", "--directory", str(tmp_path / "stack")]) == 1
+    assert capsys.readouterr().err == f"no databases are described in {tmp_path}/stack-data\n"
+
+
 def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: Path) -> None:
     """Which variable, which volume, and what can be done."""
     docker.answer("login", status=2, complains='FATAL:  password authentication failed for user "app"\n')
