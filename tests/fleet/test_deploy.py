@@ -99,6 +99,15 @@ def test_a_release_that_worked_can_be_gone_back_to(on: Bench) -> None:
     assert earlier_release(on.stack, on.render(NEW)) == on.render(NEW)
 
 
+def test_only_so_many_releases_are_kept(on: Bench) -> None:
+    """With all that belongs to them."""
+    (on.stack.directory / SETTINGS).write_text(json.dumps(on.settings | {"keep_releases": 1}))
+    on.deploy(NEW)
+    assert [path.name for path in (on.stack.directory / "releases").iterdir()] == [on.stack.releases.live()]
+    assert not (on.stack.directory / "static/app/1.txt").exists()
+    assert "fleet/app:1" not in on.engine.images
+
+
 def test_releases_that_can_be_gone_back_to_are_listed(on: Bench) -> None:
     """Where none was found, or one was mistyped."""
     when = on.stack.releases.kept()[0].activated

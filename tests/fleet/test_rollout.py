@@ -295,6 +295,27 @@ def test_a_replica_that_a_kill_left_on_trial_gets_no_requests() -> None:
         has_lost_nothing(on, OLD, new)
 
 
+def test_nginx_comes_first_where_none_runs() -> None:
+    """A kill left it so, on a machine where no other one can serve meanwhile."""
+    with bench() as on:
+        on.has(OLD)
+        on.engine.remove([one.id for one in on.engine.of(NGINX)])
+        assert on.deploy(release("2")) == "", on.story
+        assert on.engine.steps.index("start nginx") < on.engine.steps.index("start app")
+        assert on.runs(release("2"))
+
+
+def test_dead_replicas_are_replaced_together_with_nginx() -> None:
+    """A trial of nginx beside them would find none that is ready, and there is nothing to lose."""
+    new = release("2", nginx_image="fleet/nginx:2")
+    with bench() as on:
+        on.has(OLD)
+        for one in on.engine.of("app"):
+            one.running = False
+        assert on.deploy(new) == "", on.story
+        assert on.runs(new)
+
+
 def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
     """It goes on with the one that it has."""
     new = release("2", nginx_conf="broken")
