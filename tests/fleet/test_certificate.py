@@ -294,7 +294,7 @@ def test_certificate_that_nginx_refuses_is_taken_back(kept: Certificates, nginx:
 
 
 def test_only_the_pair_before_is_kept(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is of no use any more is a key that can be stolen, also where the folder is given by a relative path."""
+    """A key that is of no use any more is a key that can be stolen, also where the folder has a relative path."""
     monkeypatch.chdir(folder)
     kept = Certificates(Path(), settings, nobody)
     for _ in range(4):
