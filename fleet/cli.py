@@ -329,12 +329,18 @@ def _certificate(given: argparse.Namespace) -> Result:
     return certificate.keep(given.settings, reload, renews=renews, anew=given.anew, really=not given.check)
 
 
+def _memory_mib() -> int:
+    """Read it where a container is told of its own, which sysconf does not know."""
+    said = dict(line.split(":") for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines())
+    return int(said["MemTotal"].split()[0]) // 1024
+
+
 def _facts(given: argparse.Namespace) -> Result:
     engine = Stack(given.directory).engine
     return {
         # As nproc counts them: those that this machine may use, in a container too.
         "processors": len(os.sched_getaffinity(0)),
-        "memory_mib": os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**20,
+        "memory_mib": _memory_mib(),
         "engine": engine.facts(),
         "openssl": engine.openssl(given.nginx) if given.nginx else "",
     }
