@@ -34,12 +34,7 @@ class Docker:
     """What it answers, and what it was asked."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put it before whichever docker there is.
-
-        Args:
-            folder: Where to.
-            monkeypatch: Pytest's.
-        """
+        """Write the program into a new folder, and put that first on the PATH."""
         self.folder = folder
         self.answers: list[tuple[str, Answer]] = []
         folder.mkdir()
@@ -50,25 +45,20 @@ class Docker:
         monkeypatch.setenv("PATH", str(folder), prepend=":")
 
     def answer(self, words: str, **how: object) -> None:
-        """Say how to answer; the newest answer that fits counts, and without one it says nothing and is content.
+        """Set the answer to commands that contain some words.
+
+        The newest answer that fits counts. A command without one prints nothing and succeeds.
 
         Args:
-            words: What the question contains.
-            **how: ``says``, ``complains``, ``status``, ``takes`` (seconds), ``until`` (a file is there), ``copy`` (its
-                input to its output).
+            words: Part of the arguments, joined by spaces.
+            **how: ``says`` (stdout), ``complains`` (stderr), ``status``, ``takes`` (seconds), ``until`` (a file exists)
+                and ``copy`` (stdin to stdout).
         """
         self.answers.insert(0, (words, how))
         self._write()
 
     def asked(self, words: str = "") -> list[Sequence[str]]:
-        """List what it was asked.
-
-        Args:
-            words: What the question contains.
-
-        Returns:
-            The arguments of each call.
-        """
+        """List the arguments of each call that contains these words; empty words fit every call."""
         notes = self.folder / "asked"
         calls = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
         return [call for call in calls if words in " ".join(call)]

@@ -1,4 +1,4 @@
-"""Tries what somebody would try who runs code in a replica. Needs nothing but Python.
+"""Tries what an attacker would try who runs code in a replica; needs nothing but Python.
 
 It is sent as text: ``python3 - FUNCTION ARGUMENT…``, and prints JSON: what worked, or for each attempt the error that
 refused it, empty when it worked.

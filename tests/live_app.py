@@ -15,42 +15,21 @@ OTHER_SERVER = os.environ.get("FAULTS_SERVER", "")
 
 
 def services(app: Path, **changes: Any) -> list[dict[str, Any]]:
-    """Describe the services with another folder in the place of app/.
-
-    Args:
-        app: The folder.
-        **changes: Other values of the first service.
-
-    Returns:
-        A value of ``stack_services``.
-    """
+    """Return a value of ``stack_services`` in which the first service has another folder and other values."""
     known = load_mapping(ROOT / INVENTORY / "group_vars/all/services.yml")["stack_services"]
     server = {"server": OTHER_SERVER} if OTHER_SERVER else {}
     return [known[0] | server | {"context": str(app)} | changes, *known[1:]]
 
 
 def copy_app(folder: Path) -> Path:
-    """Copy the sample app, to be changed.
-
-    Args:
-        folder: Where to.
-
-    Returns:
-        The copy.
-    """
+    """Copy the sample app into a folder, so that a test can change it."""
     copy = folder / "app"
     shutil.copytree(ROOT / "app", copy, ignore=shutil.ignore_patterns("tests", "__pycache__"))
     return copy
 
 
 def edit(file: Path, old: str, new: str) -> None:
-    """Replace text in a file.
-
-    Args:
-        file: The file.
-        old: What must be there.
-        new: What comes in its place.
-    """
+    """Replace text in a file, which must contain it."""
     text = file.read_text()
     assert old in text, file
     file.write_text(text.replace(old, new))

@@ -23,23 +23,13 @@ def client(service: str) -> Any:
     """Make a boto3 client for the account that the environment leads to.
 
     In a rehearsal it is an administrator's, for what the policy of the playbooks' user does not allow.
-
-    Args:
-        service: Name of the service.
-
-    Returns:
-        The client.
     """
     key = "administrator" if "AWS_ENDPOINT_URL" in os.environ else None
     return boto3.client(service, region_name=REGION, aws_access_key_id=key, aws_secret_access_key=key)
 
 
 def instances() -> list[dict[str, Any]]:
-    """List the project's instances.
-
-    Returns:
-        Those that run, as EC2 describes them, by availability zone.
-    """
+    """List the project's running instances as EC2 describes them, sorted by availability zone."""
     filters = [
         {"Name": "tag:Project", "Values": [PROJECT]},
         {"Name": "instance-state-name", "Values": ["running"]},
@@ -50,11 +40,7 @@ def instances() -> list[dict[str, Any]]:
 
 
 def addresses() -> dict[str, str]:
-    """List the public addresses.
-
-    Returns:
-        Addresses by instance id.
-    """
+    """Return the public addresses by instance id."""
     return {str(one["InstanceId"]): str(one["PublicIpAddress"]) for one in instances()}
 
 
@@ -69,11 +55,7 @@ def serves(address: str) -> bool:
 
 
 def names() -> dict[str, list[str]]:
-    """List the addresses that names of the account point to.
-
-    Returns:
-        Addresses, sorted, by name without the final point.
-    """
+    """Return the sorted addresses that names of the account point to, by name without the final point."""
     dns = client("route53")
     zones = [zone["Id"] for zone in dns.list_hosted_zones()["HostedZones"]]
     records = [one for zone in zones for one in dns.list_resource_record_sets(HostedZoneId=zone)["ResourceRecordSets"]]
@@ -85,10 +67,9 @@ def names() -> dict[str, list[str]]:
 
 
 def tagged() -> list[str]:
-    """List what has the project's tag, as AWS's own service for tags finds it.
+    """List the ARNs of what has the project's tag, as AWS's own service for tags finds it.
 
-    Returns:
-        ARNs. Terminated instances, which it lists for a while, are left out; it knows no key pairs and addresses.
+    Terminated instances, which it lists for a while, are left out; it knows no key pairs and addresses.
     """
     wanted = [{"Key": "Project", "Values": [PROJECT]}]
     found = client("resourcegroupstaggingapi").get_resources(TagFilters=wanted)["ResourceTagMappingList"]
@@ -99,12 +80,5 @@ def tagged() -> list[str]:
 
 
 def inside(instance_id: str) -> Host:
-    """Reach an instance through the inventory.
-
-    Args:
-        instance_id: Its id.
-
-    Returns:
-        A Testinfra host.
-    """
+    """Connect to an instance through the inventory."""
     return testinfra.get_host(f"ansible://{instance_id}?ansible_inventory={INVENTORY}&force_ansible=True")

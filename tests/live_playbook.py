@@ -18,12 +18,7 @@ class Outcome:
     """How a playbook ended."""
 
     def __init__(self, command: list[str], patience: float = PATIENCE_S) -> None:
-        """Run a command from the project's folder.
-
-        Args:
-            command: The command line.
-            patience: After how many seconds it is given up.
-        """
+        """Run a command from the project's folder, for at most ``patience`` seconds."""
         # Molecule asks for colours, which are between the words that are looked for.
         plain = os.environ | {"ANSIBLE_FORCE_COLOR": "false"}
         self.done = subprocess.run(
@@ -56,20 +51,15 @@ def variables_file() -> Path:
 
 
 def scenario_variables() -> dict[str, Any]:
-    """Read the variables of the scenario that is running.
-
-    Returns:
-        Values by name; none when it has no variables of its own.
-    """
+    """Read the variables of the scenario that is running, by name; it may have none."""
     return load_mapping(variables_file())
 
 
 def interrupted(task: str, command: str) -> list[str]:
-    """Give the words before a playbook that run a command when a task begins.
+    """Write the words before a playbook that make it run a command when a task begins.
 
-    Args:
-        task: Its name, with its role's.
-        command: Run in the main process, between two tasks; ``{pid}`` stands for that process.
+    ``task`` has its role's name. The command runs in the main process, between two tasks; ``{pid}`` stands for that
+    process.
     """
     callbacks = {
         "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'tests/faults/callback'}",
@@ -91,10 +81,7 @@ def playbook(path: str, *arguments: str, prefix: Sequence[str] = ()) -> Outcome:
 
     Args:
         path: Of the playbook, from the project's folder.
-        arguments: Further arguments.
+        arguments: Further arguments of ansible-playbook.
         prefix: Words before the command, such as a program that changes what it sees.
-
-    Returns:
-        What came of it.
     """
     return Outcome([*prefix, *command(path, *arguments)])

@@ -55,14 +55,7 @@ class Answer:
 
 
 def over_ssh(host: Host) -> Host:
-    """Reach an instance over one connection that stays open; through Ansible each command takes a second or two.
-
-    Args:
-        host: The instance, reached through Ansible.
-
-    Returns:
-        The same instance.
-    """
+    """Reach an instance over one connection that stays open; through Ansible each command takes a second or two."""
     # The debug module, because Testinfra's own way to the variables leaves them unevaluated.
     user, address, key, *options = host.ansible("ansible.builtin.debug", f"msg={{{{ {WAY_IN} }}}}")["msg"]
     shared = " ".join([*options, f"-o ControlPath={SOCKET}"])
@@ -73,11 +66,7 @@ class Stack:
     """The stack of one instance, asked over HTTP from outside and through the engine inside."""
 
     def __init__(self, host: Host) -> None:
-        """Ask the instance what it is, and what is expected of it.
-
-        Args:
-            host: The instance, reached over SSH.
-        """
+        """Ask an instance, reached over SSH, for its id and its number of replicas."""
         self.host = host
         self.address = host.backend.get_hostname()
         self.instance_id = host.check_output("cat /var/lib/cloud/data/instance-id")
@@ -86,25 +75,13 @@ class Stack:
         self.replicas = self.wanted()
 
     def at(self, name: str, prefix: str) -> Self:
-        """Ask by another name, and below a path.
-
-        Args:
-            name: A host name of the stack.
-            prefix: The path of a service, without the slash at its end.
-
-        Returns:
-            The same stack, asked so.
-        """
+        """Return the same stack, asked by another host name and below a path without a slash at its end."""
         other = copy(self)
         other.name, other.prefix = name, prefix
         return other
 
     def wanted(self) -> int:
-        """Read how many replicas the live release asks for.
-
-        Returns:
-            Their number.
-        """
+        """Read how many replicas the live release asks for."""
         config = json.loads(self.host.check_output(f"cd {self.directory} && docker compose config --format json"))
         return int(config["services"]["app"]["deploy"]["replicas"])
 
@@ -114,56 +91,24 @@ class Stack:
         return client("ec2")
 
     def containers(self, service: str) -> list[Replica]:
-        """List the running containers of a service.
-
-        Args:
-            service: Name of the service in compose.yml.
-
-        Returns:
-            One entry per container.
-        """
+        """List the running containers of a service of compose.yml."""
         label = f"label=com.docker.compose.service={service}"
         listed = self.host.check_output(f"docker ps --filter {label} --format json")
         rows = [json.loads(line) for line in listed.splitlines()]
         return [Replica(row["ID"], row["Names"], row["Status"]) for row in rows]
 
     def inspect(self, service: str) -> list[dict[str, Any]]:
-        """Inspect the running containers of a service.
-
-        Args:
-            service: Name of the service in compose.yml.
-
-        Returns:
-            What the engine says of each.
-        """
+        """Inspect the running containers of a service of compose.yml."""
         ids = " ".join(replica.id for replica in self.containers(service))
         found: list[dict[str, Any]] = json.loads(self.host.check_output(f"docker inspect {ids}"))
         return found
 
     def get(self, path: str, **headers: str) -> Answer:
-        """Ask for a page.
-
-        Args:
-            path: Its path.
-            **headers: Further headers, with _ in the place of -.
-
-        Returns:
-            The answer, whatever its status.
-        """
+        """Ask for a page, with further headers (_ stands for -); an answer of any status is returned."""
         return self.send("GET", path, None, **headers)
 
     def send(self, method: str, path: str, body: bytes | None = None, **headers: str) -> Answer:
-        """Send a request.
-
-        Args:
-            method: Its method.
-            path: Its path.
-            body: Its body.
-            **headers: Further headers, with _ in the place of -.
-
-        Returns:
-            The answer, whatever its status.
-        """
+        """Send a request, with further headers (_ stands for -); an answer of any status is returned."""
         named = {name.replace("_", "-"): value for name, value in headers.items()} | {"Host": self.name}
         with self.connect() as connection:
             connection.request(method, f"{self.prefix}{path}", body, named)
@@ -171,24 +116,14 @@ class Stack:
             return Answer(response.status, response.headers, response.read().decode())
 
     def connect(self) -> closing[http.client.HTTPConnection]:
-        """Open a connection from outside.
-
-        Returns:
-            A context manager; its connection is kept alive between requests.
-        """
+        """Open a connection from outside that is kept alive between requests."""
         return closing(http.client.HTTPConnection(self.address, timeout=ANSWER_S))
 
     def whoami(self, connection: http.client.HTTPConnection) -> str:
-        """Ask who answers.
-
-        Args:
-            connection: As ``connect`` gives it.
-
-        Returns:
-            The container's id.
+        """Ask for the id of the container that answers.
 
         Raises:
-            OSError: No answer, or one with another status than 200.
+            OSError: There was no answer, or one with another status than 200.
         """
         connection.request("GET", f"{self.prefix}/whoami", headers={"Host": self.name})
         response = connection.getresponse()
@@ -198,25 +133,14 @@ class Stack:
         return str(json.loads(body)["container"])
 
     def ask(self, requests: int) -> Counter[str]:
-        """Send requests one after the other over one connection.
-
-        Args:
-            requests: How many.
-
-        Returns:
-            Number of answers by container id.
-        """
+        """Send requests one after the other over one connection; the number of answers is counted by container id."""
         with self.connect() as connection:
             return Counter(self.whoami(connection) for _ in range(requests))
 
     def under_load(self, rate: float = RATE) -> Load:
-        """Keep clients asking while a block runs, half with GET and half with POST, half over kept connections.
+        """Return a load of so many requests per second, which runs during a ``with`` block.
 
-        Args:
-            rate: Requests per second.
-
-        Returns:
-            A context manager; its report says what came of every request.
+        Half of the requests are GET and half POST, and half of the clients keep their connections.
         """
         return Load(
             f"http://{self.name}/",
@@ -229,14 +153,7 @@ class Stack:
         )
 
     def logged(self, request_id: str) -> dict[str, Any]:
-        """Find a request in nginx's log.
-
-        Args:
-            request_id: Its id.
-
-        Returns:
-            What nginx says of it.
-        """
+        """Find a request in nginx's log, and wait until it is there."""
         # Not through Compose, which clears each line for a terminal, also where there is none.
         lines = f"docker logs {self.containers('nginx')[0].id} 2> /dev/null | grep {request_id}"
         # nginx keeps lines back for a second.
@@ -246,12 +163,8 @@ class Stack:
     def wait_for(self, what: str, condition: Callable[[], bool]) -> None:
         """Wait until a condition holds; a refused connection counts as not yet.
 
-        Args:
-            what: The condition, for the message.
-            condition: Tells whether it holds.
-
         Raises:
-            AssertionError: It did not hold in time; the message has the containers and their last log lines.
+            AssertionError: It did not hold in time; the message has ``what``, the containers and their last log lines.
         """
         deadline = time.monotonic() + PATIENCE_S
         while time.monotonic() < deadline:
@@ -266,11 +179,7 @@ class Stack:
 
 
 def assert_nothing_lost(load: Load) -> None:
-    """Assert that every request of a load was answered well.
-
-    Args:
-        load: After its block.
-    """
+    """Assert that every request of a load, whose block has ended, was answered well."""
     report = load.report()
     print(
         f"{report.ok} of {report.planned} answered, p99 {report.latency.p99 * 1000:.0f} ms, by {len(report.containers)}"

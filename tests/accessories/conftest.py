@@ -56,11 +56,7 @@ class Run:
     """How a playbook ended."""
 
     def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Read what it said.
-
-        Args:
-            done: The finished process.
-        """
+        """Read the outcome of a finished ansible-playbook; without a recap ``changed`` is -1."""
         self.ok = done.returncode == 0
         self.said = done.stdout + done.stderr
         found = re.search(
@@ -78,11 +74,7 @@ class Lab:
     """An inventory with databases, and what tests do with it."""
 
     def __init__(self, folder: Path) -> None:
-        """Write the inventory.
-
-        Args:
-            folder: Where to.
-        """
+        """Write the inventory and a playbook into a folder."""
         self.folder = folder
         self.backups = folder / "backups"
         self.passwords = {"db": f"a:b\\c'{secrets.token_hex(16)}$", "cache": secrets.token_hex(16)}
@@ -92,15 +84,7 @@ class Lab:
         (folder / "start.yml").write_text(START)
 
     def play(self, playbook: str | Path, *arguments: str) -> Run:
-        """Run a playbook.
-
-        Args:
-            playbook: Its path.
-            arguments: Further arguments.
-
-        Returns:
-            How it ended.
-        """
+        """Run a playbook of the project or one of this folder, with further arguments of ansible-playbook."""
         kinds = {"db": "postgresql", "cache": "redis"}
         variables = {
             "stack_name": STACK,
@@ -125,34 +109,16 @@ class Lab:
         return Run(done)
 
     def start(self) -> Run:
-        """Do what a deploy does with databases.
-
-        Returns:
-            How it ended.
-        """
+        """Do what a deploy does with databases."""
         return self.play(self.folder / "start.yml")
 
     def container(self, name: str) -> dict[str, Any]:
-        """Inspect the container of a database.
-
-        Args:
-            name: Of the database.
-
-        Returns:
-            The engine's answer.
-        """
+        """Return what the engine knows about the container of a database."""
         (found,) = json.loads(docker("inspect", f"{STACK}-data-{name}-1"))
         return dict(found)
 
     def sql(self, statement: str) -> str:
-        """Ask PostgreSQL, as its superuser.
-
-        Args:
-            statement: What.
-
-        Returns:
-            The answer.
-        """
+        """Run a statement of PostgreSQL as the superuser in the role of the app, and return psql's plain output."""
         words = [
             "psql",
             "--tuples-only",
@@ -164,58 +130,26 @@ class Lab:
         return docker("exec", f"{STACK}-data-db-1", *words).replace("SET\n", "", 1).strip()
 
     def redis(self, *words: str) -> str:
-        """Ask Redis, as its administrator.
-
-        Args:
-            words: What.
-
-        Returns:
-            The answer.
-        """
+        """Run a command of Redis as its administrator, and return its output."""
         return docker("exec", f"{STACK}-data-cache-1", "admin", *words).strip()
 
     def backup(self, suffix: str) -> Path:
-        """Find the newest backup.
-
-        Args:
-            suffix: Of its name.
-
-        Returns:
-            The file.
-        """
+        """Find the newest backup whose name has this suffix, given without its point."""
         return max(self.backups.rglob(f"*.{suffix}"), key=lambda path: path.stat().st_mtime_ns)
 
     def volumes(self) -> list[str]:
-        """List the volumes.
-
-        Returns:
-            Their names.
-        """
+        """List the names of the databases' volumes."""
         label = f"label=com.docker.compose.project={STACK}-data"
         return sorted(docker("volume", "ls", "--quiet", "--filter", label).split())
 
 
 def docker(*words: str) -> str:
-    """Ask the engine.
-
-    Args:
-        words: What.
-
-    Returns:
-        What it answered.
-    """
+    """Run a docker command that must succeed, and return what it printed."""
     return _ask(*words).stdout
 
 
 def logs(container: str) -> str:
-    """Read what a container said.
-
-    Args:
-        container: Its name.
-
-    Returns:
-        Its answers and its complaints.
-    """
+    """Read a container's stdout and stderr."""
     done = _ask("logs", container)
     return done.stdout + done.stderr
 

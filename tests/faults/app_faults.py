@@ -1,7 +1,7 @@
 """Put into a copy of the sample app, as ``hello/faults.py``: an app that can be told to misbehave.
 
-POST /fault/NAME does it in the replica that gets it. The file ``/dev/shm/slow`` in a replica makes each of its answers
-come so many seconds later as it says.
+POST /fault/NAME causes the fault in the replica that gets the request. While a replica has the file ``/dev/shm/slow``,
+each of its answers is late by the seconds in that file.
 """
 
 from __future__ import annotations
@@ -47,22 +47,14 @@ def be_slow() -> None:
 
 
 def install(app: Flask) -> None:
-    """Add the faults to an app.
-
-    Args:
-        app: The app.
-    """
+    """Add the faults to an app."""
     app.before_request(be_slow)
     for fault in (oom, bomb):
         app.add_url_rule(f"/fault/{fault.__name__}", fault.__name__, fault, methods=["POST"])
 
 
 def break_in(app: Path) -> None:
-    """Put the faults into a copy of the app.
-
-    Args:
-        app: Its folder.
-    """
+    """Put the faults into a copy of the app's folder."""
     shutil.copyfile(__file__, app / "hello/faults.py")
     wsgi = app / "wsgi.py"
     wsgi.write_text(f"{wsgi.read_text()}\nfrom hello import faults\n\nfaults.install(app)\n")

@@ -1,7 +1,7 @@
-"""Runs on the instance, as root, with Debian's Python: makes a fault and watches the balancer from a hair's breadth.
+"""Runs on the instance, as root, with Debian's Python: causes a fault and polls the balancer many times a second.
 
-It is sent as text: ``python3 - FUNCTION ARGUMENT…``, and prints JSON. Polling from the controller would take a
-second each time.
+It is sent as text: ``python3 - FUNCTION ARGUMENT…``, and prints JSON. Polling from the controller would take a second
+each time.
 """
 
 from __future__ import annotations
@@ -138,9 +138,11 @@ def kill(container: str) -> dict[str, float]:
 
 
 def kill_shim(container: str, held_s: str) -> dict[str, float]:
-    """Kill the containerd-shim of a container, and hold up what clears the container away, as a busy machine would.
+    """Kill the containerd-shim of a container, and delay the cleanup by ``held_s`` seconds, as a busy machine might.
 
-    Tells how long until the container was started again and healthy, and how many of its old processes are left then.
+    Returns:
+        ``held``: how many processes of the cleanup were held up. ``back``: seconds until the container was started
+        again and healthy, ``NEVER_S`` if it never was. ``left``: how many of its old processes still run then.
     """
     old, before = processes(container), inspect(container)[0]["State"]["StartedAt"]
     send(signal.SIGKILL, _commands("containerd-shim", container))

@@ -31,7 +31,7 @@ class Point:
     """Where a run is interrupted: at the start of a task, or after a step inside the roll-out.
 
     Attributes:
-        name: For a person.
+        name: Its name in messages.
         task: Number of the task, from 1; 0 for none.
         step: Number of the step, from 1; 0 for none.
     """
@@ -49,14 +49,10 @@ def _environment(**variables: str) -> dict[str, str]:
 
 
 def points(log: Path, arguments: list[str]) -> list[Point]:
-    """Run a deploy to its end to find out where others can be interrupted.
-
-    Args:
-        log: A file for what it prints.
-        arguments: Further arguments of ansible-playbook.
+    """Run a deploy to its end to find out where others can be interrupted; its output goes to ``log``.
 
     Returns:
-        The start of every task, and every step inside the roll-out, in their order.
+        The start of every task in their order, then every step inside the roll-out in theirs.
     """
     names = log.with_suffix(".tasks")
     with log.open("w") as output:
@@ -89,23 +85,15 @@ class Ssh:
     """The way of SSH into an instance of the rehearsal, and one that stays open beside it."""
 
     def __init__(self, instance_id: str) -> None:
-        """Find the container that the instance is.
-
-        Args:
-            instance_id: The EC2 instance id.
-        """
+        """Find the container that an EC2 instance of the rehearsal is."""
         listing = ["docker", "ps", "--quiet", "--filter", f"name={instance_id}"]
         self.container = subprocess.run(listing, check=True, capture_output=True, text=True).stdout.strip()
         assert self.container, f"{instance_id} is not an instance of a rehearsal on this machine"
 
     def command(self, action: str) -> list[str]:
-        """Write the command that closes or opens the way, established connections included.
+        """Write the command that closes or opens SSH, also for established connections.
 
-        Args:
-            action: ``--insert`` to close, ``--delete`` to open.
-
-        Returns:
-            The command.
+        ``action`` is ``--insert`` to close and ``--delete`` to open.
         """
         return ["docker", "exec", self.container, "iptables", "--wait", action, *SSH_FILTER]
 
@@ -115,11 +103,7 @@ class Ssh:
 
     @contextmanager
     def mended(self) -> Iterator[None]:
-        """Open the way again after a block, however often it was closed.
-
-        Yields:
-            Nothing.
-        """
+        """Open SSH again after a block, however often it was closed."""
         try:
             yield
         finally:
@@ -139,27 +123,21 @@ class Interruption:
     """One way of interrupting a run."""
 
     def __init__(self, name: str, at_task: str, at_step: Callable[[int], None]) -> None:
-        """Describe it.
+        """Describe a way of interrupting a run.
 
         Args:
-            name: For a person.
-            at_task: Command that does it from inside the run, with ``{pid}``.
-            at_step: Does it from outside, given the process id.
+            name: Its name in messages.
+            at_task: Command that interrupts from inside the run; ``{pid}`` stands for its main process.
+            at_step: Interrupts from outside, given the process id.
         """
         self.name = name
         self._at_task = at_task
         self._at_step = at_step
 
     def run(self, point: Point, log: Path, arguments: list[str]) -> int:
-        """Run a deploy and interrupt it.
+        """Run a deploy, interrupt it at a point, and return its exit status.
 
-        Args:
-            point: Where.
-            log: A file for what it prints.
-            arguments: Further arguments of ansible-playbook.
-
-        Returns:
-            Its exit status.
+        ``log`` takes what the deploy prints; ``arguments`` are further ones of ansible-playbook.
         """
         chosen = {"FAULTS_AT": str(point.task), "FAULTS_DO": self._at_task} if point.task else {}
         with log.open("w") as output:
@@ -189,14 +167,7 @@ class Interruption:
 
 
 def ways(ssh: Ssh) -> list[Interruption]:
-    """List the ways of interrupting a run.
-
-    Args:
-        ssh: The way of SSH into the instance.
-
-    Returns:
-        Ctrl-C, a killed controller process, and a cut connection.
-    """
+    """List the ways of interrupting a run: Ctrl-C, a killed controller process, and a cut connection."""
     return [
         Interruption(CTRL_C, "kill -s INT -- -{pid}", lambda pid: os.killpg(pid, signal.SIGINT)),
         Interruption("SIGKILL", "kill -s KILL {pid}", lambda pid: os.kill(pid, signal.SIGKILL)),

@@ -39,8 +39,8 @@ class Run:
     """A run of ansible-playbook that has ended.
 
     Attributes:
-        status: Its exit status; negative when a signal ended it.
-        output: What it printed.
+        status: Exit status; negative when a signal ended it.
+        output: Its stdout and stderr.
         seconds: How long it took.
     """
 
@@ -49,11 +49,7 @@ class Run:
     seconds: float
 
     def task_seconds(self) -> dict[str, float]:
-        """Read which task took how long.
-
-        Returns:
-            Seconds by name, as the profile at the end of the output has them.
-        """
+        """Read how many seconds each task took, by its name, from the profile at the end of the output."""
         return {
             name.strip(): float(seconds)
             for name, seconds in re.findall(r"^(\S.*?) -+ *([\d.]+)s$", self.output, re.MULTILINE)
@@ -61,30 +57,13 @@ class Run:
 
 
 def command(playbook: str, *arguments: str) -> list[str]:
-    """Write the command that runs a playbook.
-
-    Args:
-        playbook: Its name.
-        *arguments: Further arguments.
-
-    Returns:
-        The command.
-    """
+    """Write the command that runs playbooks/<playbook>.yml with further arguments."""
     given = extra(stack_services=services(ROOT / "app")) if OTHER_SERVER else []
     return ["ansible-playbook", f"playbooks/{playbook}.yml", "--inventory", INVENTORY, *given, *arguments]
 
 
 def play(playbook: str, *arguments: str, **environment: str) -> Run:
-    """Run a playbook to its end, whatever that is.
-
-    Args:
-        playbook: Its name.
-        *arguments: Further arguments.
-        **environment: Further environment variables.
-
-    Returns:
-        The run.
-    """
+    """Run playbooks/<playbook>.yml to its end, whether it succeeds or not, with further environment variables."""
     began = time.monotonic()
     done = subprocess.run(
         command(playbook, *arguments),
@@ -100,14 +79,7 @@ def play(playbook: str, *arguments: str, **environment: str) -> Run:
 
 
 def extra(**variables: Any) -> list[str]:
-    """Write extra variables.
-
-    Args:
-        **variables: Values by name.
-
-    Returns:
-        Arguments of ansible-playbook.
-    """
+    """Write the arguments of ansible-playbook that set extra variables."""
     return ["--extra-vars", json.dumps(variables)]
 
 
@@ -118,26 +90,14 @@ class Lab:
     """How the instance looked when it was last as the inventory says."""
 
     def __init__(self, stack: Stack) -> None:
-        """Look at the instance.
-
-        Args:
-            stack: Its stack.
-        """
+        """Take the instance of a stack."""
         self.stack = stack
         self.host = stack.host
         self.url = f"http://{stack.address}/"
         self._pool = ThreadPoolExecutor(4)
 
     def inside(self, function: str, *arguments: str) -> dict[str, float]:
-        """Run a function of ``inside.py`` on the instance.
-
-        Args:
-            function: Its name.
-            *arguments: Its arguments.
-
-        Returns:
-            What it found.
-        """
+        """Run a function of ``inside.py`` on the instance, and return what it printed."""
         # Encoded, because Ansible would take braces in a command for a template.
         text = base64.b64encode((HERE / "inside.py").read_bytes()).decode()
         words = shlex.join(["python3", "-", function, *arguments])
@@ -145,66 +105,36 @@ class Lab:
         return found
 
     def write(self, path: str, content: str) -> None:
-        """Write a file on the instance, readable for all.
-
-        Args:
-            path: Where.
-            content: What.
-        """
+        """Write a file on the instance, and the folder that it is in."""
         encoded = base64.b64encode(content.encode()).decode()
         where = shlex.quote(path)
         self.host.check_output(f"mkdir -p $(dirname {where}) && echo {encoded} | base64 -d > {where}")
 
     def beside(self, function: str, *arguments: str) -> Future[dict[str, float]]:
-        """Run a function of ``inside.py`` on the instance while other things happen.
-
-        Args:
-            function: Its name.
-            *arguments: Its arguments.
-
-        Returns:
-            What will have been found.
-        """
+        """Run a function of ``inside.py`` on the instance while other things happen."""
         return self._pool.submit(self.inside, function, *arguments)
 
     @contextmanager
     def load(self, seconds: float = SHORTEST_S, rate: float = RATE) -> Iterator[Load]:
-        """Keep clients asking while a block runs, and longer if it was short.
+        """Send requests while a block runs, and after it until the load has lasted ``seconds``.
 
-        Args:
-            seconds: How long at least.
-            rate: Requests per second.
-
-        Yields:
-            The load; its report is there after the block.
+        ``rate`` is in requests per second. The load's report is there after the block.
         """
         with self.stack.under_load(rate) as load:
             yield load
             time.sleep(max(0.0, seconds - load.elapsed()))
 
     def ids(self) -> list[str]:
-        """List the replicas.
-
-        Returns:
-            Short container ids.
-        """
+        """List the short container ids of the replicas, sorted."""
         return sorted(replica.id for replica in self.stack.containers("app"))
 
     def live(self) -> str:
-        """Name what is live.
-
-        Returns:
-            SHA-1 of the files of the live release.
-        """
+        """Return a SHA-1 over the files of the live release, which identifies it."""
         files = "compose.yml nginx/nginx.conf"
         return str(self.host.check_output(f"cd {shlex.quote(self.stack.directory)} && cat {files} | sha1sum"))
 
     def nginx_is_current(self) -> bool:
-        """Compare the configuration that nginx runs with its file.
-
-        Returns:
-            Whether they are equal.
-        """
+        """Tell whether nginx runs the configuration that is in its file."""
         where = shlex.quote(self.stack.directory)
         runs = self.host.check_output(f"cd {where} && docker compose exec -T nginx balancer-status --always")
         file = self.host.check_output(f"sha1sum < {where}/nginx/nginx.conf").split()[0]
@@ -225,15 +155,7 @@ class Lab:
         return self.live(), len(self.ids())
 
     def deploy(self, app: Path, **variables: Any) -> Run:
-        """Deploy another folder in the place of app/.
-
-        Args:
-            app: The folder.
-            **variables: Further extra variables.
-
-        Returns:
-            The run, which was successful.
-        """
+        """Deploy another folder in the place of app/, with further extra variables; the run must succeed."""
         run = play("deploy", *extra(stack_services=services(app), **variables))
         assert run.status == 0, run.output[-3000:]
         return run
@@ -241,8 +163,7 @@ class Lab:
     def leftovers(self) -> dict[str, Any]:
         """Describe everything that a run could leave behind.
 
-        Returns:
-            Facts by name; equal before and after a run that leaves nothing.
+        The facts are equal before and after a run that leaves nothing.
         """
         where = shlex.quote(self.stack.directory)
         listing = f"cd {where} && find . -path ./releases -prune -o -type f ! -name audit.log -print | sort"
@@ -270,16 +191,13 @@ class Lab:
         return client("ec2")
 
     def throughput(self, url: str, clients: int, seconds: float, authorities: str = "") -> float:
-        """Measure how many requests per second are answered when every client asks as soon as it was answered.
+        """Measure the requests per second that are answered when every client asks again as soon as it was answered.
 
         Args:
             url: Of the server.
-            clients: Keep-alive connections.
-            seconds: How long.
-            authorities: File with the certificates to trust.
-
-        Returns:
-            Requests per second.
+            clients: Number of keep-alive connections.
+            seconds: How long to measure.
+            authorities: File with the certificates to trust with https; those of the system when empty.
         """
         with Load(
             url, rate=MORE_THAN_ENOUGH, clients=clients, methods=METHODS, timeout=2, authorities=authorities
@@ -290,14 +208,9 @@ class Lab:
 
     @contextmanager
     def beside_nginx(self, conf: str, port: int = SIDE_PORT) -> Iterator[str]:
-        """Run a second nginx for the same replicas, without what hardens containers.
+        """Run a second nginx for the same replicas, without the options that harden containers, and yield its URL.
 
-        Args:
-            conf: Its nginx.conf, which listens on port 80.
-            port: Where it is published.
-
-        Yields:
-            Its URL.
+        ``conf`` is its nginx.conf, which listens on port 80; it is published at ``port``.
         """
         (nginx,) = self.stack.inspect("nginx")
         (network,) = self.stack.inspect("app")[0]["NetworkSettings"]["Networks"]
@@ -315,11 +228,7 @@ class Lab:
             self.host.check_output(f"docker rm --force {side}; rm -r {folder}")
 
     def open_port(self, port: int) -> None:
-        """Open a port to this machine: in the instance's security group, and in its firewall until that is loaded anew.
-
-        Args:
-            port: TCP port.
-        """
+        """Open a TCP port to this machine: in the security group, and in the firewall until that is loaded again."""
         (reservation,) = self.ec2.describe_instances(InstanceIds=[self.stack.instance_id])["Reservations"]
         group = reservation["Instances"][0]["SecurityGroups"][0]["GroupId"]
         own = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
@@ -330,14 +239,7 @@ class Lab:
 
 
 def machine(stack: Stack) -> dict[str, Any]:
-    """Describe what a run is made on.
-
-    Args:
-        stack: The stack under test.
-
-    Returns:
-        Facts by name.
-    """
+    """Describe the machine and the software that a run of the tests is made on."""
     model = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     memory = int(re.findall(r"^MemTotal:\s*(\d+)", Path("/proc/meminfo").read_text(), re.MULTILINE)[0])
     commit = subprocess.run(

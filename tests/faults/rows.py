@@ -23,9 +23,9 @@ class Goal:
 
     Attributes:
         what: What was measured, with its unit.
-        limit: The goal, for a person.
-        measured: What came out.
-        met: Whether that is good enough.
+        limit: The goal as the table shows it, such as ``≤ 5``, ``0`` or ``yes``.
+        measured: The figure.
+        met: Whether the figure meets the goal.
     """
 
     what: str
@@ -42,8 +42,8 @@ class Row:
         event: What happened, as the table names it.
         started: Unix time.
         seconds: How long it took.
-        goals: What must hold.
-        figures: What is worth knowing and has no goal.
+        goals: What was measured against a limit.
+        figures: What was measured without a goal, by its name with the unit.
         error: Why the row has no full result; empty when it has.
     """
 
@@ -55,50 +55,25 @@ class Row:
     error: str = ""
 
     def most(self, what: str, measured: float, limit: float) -> None:
-        """Note a figure that must not be above a limit.
-
-        Args:
-            what: What it is, with its unit.
-            measured: The figure.
-            limit: The largest good one.
-        """
+        """Add a goal: a figure must be at most ``limit``. ``what`` names it, with its unit."""
         self.goals.append(Goal(what, f"≤ {limit:g}" if limit else "0", _short(measured), measured <= limit))
 
     def least(self, what: str, measured: float, limit: float) -> None:
-        """Note a figure that must not be below a limit.
-
-        Args:
-            what: What it is, with its unit.
-            measured: The figure.
-            limit: The smallest good one.
-        """
+        """Add a goal: a figure must be at least ``limit``. ``what`` names it, with its unit."""
         self.goals.append(Goal(what, f"≥ {limit:g}", _short(measured), measured >= limit))
 
     def holds(self, what: str, truth: object) -> None:
-        """Note something that must be so.
-
-        Args:
-            what: What must be so.
-            truth: Whether it is.
-        """
+        """Add a goal: something must be true."""
         self.goals.append(Goal(what, "yes", bool(truth), bool(truth)))
 
     def figure(self, what: str, measured: Figure) -> None:
-        """Note what has no goal.
-
-        Args:
-            what: What it is, with its unit.
-            measured: The figure.
-        """
+        """Add a figure that has no goal. ``what`` names it, with its unit."""
         self.figures[what] = _short(measured) if isinstance(measured, float) else measured
 
     def load(self, report: Report, *, get: int | None = 0, post: int | None = 0) -> None:
-        """Note what became of the requests.
+        """Add the outcome of a load: its failures, its latency, and that every request was sent.
 
-        Args:
-            report: The load's report.
-            get: How many GETs may fail; any number when None.
-            post: How many POSTs may fail; any number when None.
+        ``get`` and ``post`` are how many requests of each method may fail; with None any number may.
         """
         for method, most in (("GET", get), ("POST", post)):
             lost = sum(report.failures(method).values())
@@ -114,19 +89,11 @@ class Row:
         self.figure("longest gap (s)", report.longest_gap)
 
     def all_sent(self, report: Report) -> None:
-        """Require that all was sent: what was not has no outcome, and must not pass for what did not fail.
-
-        Args:
-            report: The load's report.
-        """
+        """Add a goal: all requests were sent. One that was not sent has no outcome and would pass for a success."""
         self.most("requests due but not sent", report.planned - report.sent, 0)
 
     def misses(self) -> list[str]:
-        """Tell what was not reached.
-
-        Returns:
-            One line for each goal that was missed.
-        """
+        """Write one line for each goal that was missed."""
         return [f"{goal.what}: {goal.measured}, goal {goal.limit}" for goal in self.goals if not goal.met]
 
 
@@ -141,18 +108,13 @@ def _short(measured: float) -> float:
 class Book:
     """The results of one run: a file with one line of JSON for the machine, then one for each row.
 
-    Attributes:
-        path: The file; rows are appended, so that an interrupted run keeps what it has.
+    Rows are appended, so that an interrupted run keeps what it has.
     """
 
     path: Path
 
     def begin(self, machine: dict[str, Any]) -> None:
-        """Write what the run was made on, unless the file has it already.
-
-        Args:
-            machine: Facts by name.
-        """
+        """Write the machine's facts, unless the file exists already."""
         if not self.path.exists():
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self._append({"machine": machine})
@@ -163,13 +125,9 @@ class Book:
 
     @contextmanager
     def row(self, event: str) -> Iterator[Row]:
-        """Measure one event; writes the row whatever happens, then fails unless it meets all its goals.
+        """Measure one event, which the block fills the row with.
 
-        Args:
-            event: What happens, as the table names it.
-
-        Yields:
-            The row, to be filled.
+        The row is written even if the block fails. An AssertionError then says which goals were missed.
         """
         row = Row(event)
         # Figures of a busy machine are about the machine.
@@ -186,13 +144,9 @@ class Book:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Row]]:
-    """Read the results of one run.
+    """Read the machine's facts and the rows by event from the results of one run.
 
-    Args:
-        path: Its file.
-
-    Returns:
-        The machine's facts, and the rows by event; of an event that was measured twice the later row.
+    Of an event that was measured twice the later row counts.
     """
     machine: dict[str, Any] = {}
     rows: dict[str, Row] = {}

@@ -22,14 +22,7 @@ refused or not answered within 10 seconds.
 
 
 def text(figure: Figure | None) -> str:
-    """Write a figure for a person.
-
-    Args:
-        figure: The figure; None where a run has none.
-
-    Returns:
-        A cell of a table.
-    """
+    """Write a figure as a cell of a table; None is a run that has none."""
     if figure is None:
         return "-"
     if isinstance(figure, bool):
@@ -40,41 +33,21 @@ def text(figure: Figure | None) -> str:
 def worst(figures: Iterable[Figure], limit: str) -> Figure:
     """Choose the figure that is farthest from its goal.
 
-    Args:
-        figures: One for each run, at least one.
-        limit: The goal, as a row has it.
-
-    Returns:
-        The largest one, or the smallest when the goal is a lower bound or a truth.
+    ``figures`` holds one for each run, at least one; ``limit`` is the goal, as a row has it. It is the largest figure,
+    or the smallest when the goal is a lower bound or a truth.
     """
     found = list(figures)
     return min(found, key=float) if limit.startswith(("≥", "yes")) else max(found, key=float)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Lay out a table.
-
-    Args:
-        head: Titles of the columns.
-        rows: Cells.
-
-    Returns:
-        Markdown.
-    """
+    """Lay out a table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
 
 def goal_rows(event: str, runs: Sequence[Row | None]) -> list[list[str]]:
-    """Write the goals of one event.
-
-    Args:
-        event: Its name.
-        runs: What each run measured; None where one did not.
-
-    Returns:
-        Cells, one row for each goal.
-    """
+    """Write the cells for the goals of one event, a row for each; a run that did not measure the event is None."""
     measured: dict[tuple[str, str], list[Figure | None]] = {}
     for number, row in enumerate(runs):
         for goal in row.goals if row else ():
@@ -95,15 +68,7 @@ def goal_rows(event: str, runs: Sequence[Row | None]) -> list[list[str]]:
 
 
 def figure_rows(event: str, runs: Sequence[Row | None]) -> list[list[str]]:
-    """Write what has no goal.
-
-    Args:
-        event: Its name.
-        runs: What each run measured; None where one did not.
-
-    Returns:
-        Cells, one row for each figure.
-    """
+    """Write the cells for the figures without a goal, a row for each; a run that did not measure the event is None."""
     names = dict.fromkeys(name for row in runs if row for name in row.figures)
     rows = [["", name, *(text(row.figures.get(name) if row else None) for row in runs)] for name in names]
     if rows:
@@ -112,14 +77,7 @@ def figure_rows(event: str, runs: Sequence[Row | None]) -> list[list[str]]:
 
 
 def page(paths: Sequence[Path]) -> str:
-    """Render the page.
-
-    Args:
-        paths: The results, one file for each run.
-
-    Returns:
-        Markdown.
-    """
+    """Render the page in Markdown from the results, one file for each run."""
     books = [read(path) for path in paths]
     events = list(dict.fromkeys(event for _, rows in books for event in rows))
     columns = [f"run {number}" for number in range(1, len(books) + 1)]

@@ -329,12 +329,9 @@ def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
 
 
 def after_each_step(before: Release, new: Release, then: Release, error: Callable[[], BaseException]) -> list[str]:
-    """Fail in a deploy as often as it has steps, each time at another one, and each time deploy something then.
+    """Fail at each step of a deploy in turn, deploy ``then`` afterwards, and return what went wrong.
 
-    Of each release there are two replicas, which is enough for every kind of step.
-
-    Returns:
-        What went wrong.
+    Two replicas of each release are enough for every kind of step.
     """
     before, new, then = ({**one, "app": {**one["app"], "count": 2}} for one in (before, new, then))
     with bench() as on:

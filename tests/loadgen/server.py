@@ -24,7 +24,7 @@ class Request:
         number: How many requests came before it, over all connections.
         method: Its method.
         head: First line and headers.
-        body: Content.
+        body: Its content.
     """
 
     number: int
@@ -98,21 +98,20 @@ def drip(connection: socket.socket, _request: Request) -> None:
 
 
 class Server:
-    """Serves each connection in a thread.
+    """An HTTP server that serves each connection in a thread.
 
     Attributes:
         url: Its address.
         done: How many requests met which behaviour, by the name the test gave it.
-        requests: All requests.
+        requests: All requests, in the order of their arrival.
         connections: How many connections were accepted.
     """
 
     def __init__(self, behaviours: dict[str, Behaviour], idle: float | None) -> None:
         """Listen and accept connections until ``stop``.
 
-        Args:
-            behaviours: Used in turns, one per request.
-            idle: Seconds after which a connection without a request is closed; None for never.
+        The behaviours are used in turns, one per request. A connection without a request is closed after ``idle``
+        seconds, or never if that is None.
         """
         self.done: Counter[str] = Counter()
         self.requests: list[Request] = []
@@ -184,14 +183,11 @@ def _length(head: bytes) -> int:
 
 @contextmanager
 def serving(*, idle: float | None = None, **behaviours: Behaviour) -> Iterator[Server]:
-    """Run a server.
+    """Run a server during a block.
 
     Args:
         idle: Seconds after which a connection without a request is closed; None for never.
-        **behaviours: Used in turns, one per request, under the names that ``done`` counts.
-
-    Yields:
-        The server.
+        **behaviours: Used in turns, one per request, under the names that ``done`` counts; without any all is well.
     """
     server = Server(behaviours or {"ok": answer()}, idle)
     try:

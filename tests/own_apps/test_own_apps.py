@@ -44,12 +44,7 @@ class Site(requests.Session):
     """An app at its host, and how a visitor with cookies asks for its pages."""
 
     def __init__(self, port: int, host: str) -> None:
-        """Begin without cookies.
-
-        Args:
-            port: Of the stack, on this machine.
-            host: What the app's service is known by.
-        """
+        """Begin a session without cookies, at the stack's port on this machine and with the service's host name."""
         super().__init__()
         self.port, self.host = port, host
         self.headers["Host"] = host

@@ -231,11 +231,7 @@ class Inventory:
     """An inventory with a vault beside it."""
 
     def __init__(self, folder: Path) -> None:
-        """Write an inventory of this machine whose service has a secret.
-
-        Args:
-            folder: Where to.
-        """
+        """Write an inventory of this machine whose service has a secret."""
         self.home = folder / "ansible"
         self.vault = folder / "group_vars/all/vault.yml"
         self.vault.parent.mkdir(parents=True)
@@ -246,15 +242,7 @@ class Inventory:
         self.hosts = folder / "hosts.yml"
 
     def write(self, password: str, **variables: str) -> Path:
-        """Encrypt the vault.
-
-        Args:
-            password: Its password.
-            **variables: What is in it.
-
-        Returns:
-            The file with the password.
-        """
+        """Encrypt the vault with these variables in it, and return the file with its password."""
         return self.write_text(password, json.dumps(variables))
 
     def write_text(self, password: str, content: str) -> Path:
@@ -267,14 +255,7 @@ class Inventory:
         return key
 
     def check(self, *arguments: str) -> tuple[int, str]:
-        """Run the preflight playbook.
-
-        Args:
-            *arguments: Further arguments.
-
-        Returns:
-            Exit status, and what it said.
-        """
+        """Run the preflight playbook, and return its exit status and output."""
         arguments = ("playbooks/preflight.yml", "-i", str(self.hosts), *arguments)
         done = tool("ansible-playbook", *arguments, home=self.home)
         return done.returncode, done.stdout + done.stderr

@@ -66,8 +66,7 @@ class Cloud:
     def __init__(self, folder: Path) -> None:
         """Serve the API until the process ends.
 
-        Args:
-            folder: Where the calls are written down, and the home of who runs the playbooks.
+        ``folder`` takes the record of the calls, and the home of whoever runs the playbooks.
         """
         self.faults = Faults()
         self.policy: dict[str, Any] = {}

@@ -111,10 +111,10 @@ def test_repair_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -
 
 
 def test_resize_that_is_refused_is_undone(answering: Cloud) -> None:
-    """Whatever is refused, the instance runs as it was.
+    """Whichever call is refused, the instance runs again as it was.
 
-    With playbooks/resize.yml, which ends there: at a stop moto takes the Elastic IP from the instance, so that nothing
-    can go on from there (rehearsal/patches.py mends it).
+    This uses playbooks/resize.yml, which ends there: at a stop moto takes the Elastic IP from the instance, so that
+    nothing can go on from there (rehearsal/patches.py mends it).
     """
     kept = answering.keep()
     for action in ("StopInstances", "ModifyInstanceAttribute", "StartInstances"):

@@ -1,6 +1,6 @@
 """The application servers: what their configuration says, and that each of them does what the stack relies on.
 
-The servers are real ones, started as in a container but for the container, each with the file that a machine would get.
+The servers are real ones. They are started as in a container, but outside one, each with the file that a machine gets.
 """
 
 import ast

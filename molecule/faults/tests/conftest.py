@@ -19,14 +19,7 @@ STARTED = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
 
 @pytest.fixture
 def lab(stack: Stack) -> Lab:
-    """Give the instance, with the stack as the inventory describes it.
-
-    Args:
-        stack: Its stack.
-
-    Returns:
-        The instance.
-    """
+    """Return the instance, with the stack as the inventory describes it."""
     lab = Lab(stack)
     lab.settle()
     return lab
@@ -34,14 +27,7 @@ def lab(stack: Stack) -> Lab:
 
 @pytest.fixture
 def book(stack: Stack) -> Book:
-    """Give the book that all rows of this run go into: $FAULTS_RESULTS, or a new file in faults-results/.
-
-    Args:
-        stack: The stack under test.
-
-    Returns:
-        The book.
-    """
+    """Open the book that all rows of this run go into: $FAULTS_RESULTS, or a new file in faults-results/."""
     book = Book(Path(os.environ.get("FAULTS_RESULTS", ROOT / f"faults-results/{STARTED}.jsonl")))
     book.begin(machine(stack))
     return book
@@ -49,15 +35,7 @@ def book(stack: Stack) -> Book:
 
 @pytest.fixture
 def faulty(stack: Stack, app: Path) -> Lab:
-    """Give the instance with an app in it that can be told to misbehave; the next test's ``lab`` takes it away.
-
-    Args:
-        stack: The stack on the instance.
-        app: A copy of the sample app.
-
-    Returns:
-        The instance.
-    """
+    """Return the instance with an app in it that can be told to misbehave; the next test's ``lab`` removes the app."""
     break_in(app)
     lab = Lab(stack)
     lab.deploy(app)

@@ -36,16 +36,16 @@ KEYS = ["cap_drop", "memswap_limit", "read_only", "security_opt", "tmpfs", "ulim
 
 @dataclass
 class Side:
-    """One of two that are compared.
+    """One of two ways to serve the app whose costs are compared.
 
     Attributes:
-        name: For the table.
+        name: Its name in the table.
         url: Where it answers.
         containers: Full ids of nginx and the replicas, whose CPU time is counted.
-        authorities: File with the certificates to trust.
-        first: A command on the instance before each round.
-        rates: Requests per second, by round.
-        cpu: CPU time of the containers for a request in microseconds, by round.
+        authorities: File with the certificates to trust with https; those of the system when empty.
+        first: A command that is run on the instance before each round.
+        rates: Requests per second, one for each round.
+        cpu: CPU time of the containers for a request in microseconds, one for each round.
     """
 
     name: str

@@ -68,7 +68,7 @@ def _serves(lab: Lab) -> bool:
 
 
 def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
-    """A disk is full one day; then nothing must be half written.
+    """A deploy on a full disk leaves nothing half written.
 
     The engine's data and the stack's files are moved to a small disk of their own, because the rehearsal's disk is the
     controller's.

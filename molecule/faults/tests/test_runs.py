@@ -36,12 +36,10 @@ class Rerun:
     """A deploy that was interrupted, and the one that comes after it."""
 
     def __init__(self, lab: Lab, folder: Path, change: Callable[[int], list[str]]) -> None:
-        """Note how a machine looks on which nothing was interrupted.
+        """Record how a machine looks on which nothing was interrupted.
 
-        Args:
-            lab: The instance.
-            folder: For logs.
-            change: Makes the version of a number; returns the arguments that deploy it.
+        ``folder`` takes the logs. ``change`` makes the version with the given number and returns the arguments that
+        deploy it.
         """
         self.lab, self.folder, self.change = lab, folder, change
         self.ssh = Ssh(lab.stack.instance_id)
@@ -57,16 +55,10 @@ class Rerun:
         return self.folder / f"{self.number}.log", self.change(self.number)
 
     def interrupt(self, point: Point, way: Interruption) -> list[str]:
-        """Interrupt a deploy, run it again, and look.
+        """Interrupt a deploy, run it again, and return what is wrong afterwards; an empty list is a success.
 
-        A roll-out that was begun goes on to its end. After every other step nobody waits for that before the next run.
-
-        Args:
-            point: Where.
-            way: How.
-
-        Returns:
-            What was not as it should be.
+        After an interruption at an odd step, unless the job itself was killed, it also checks that the roll-out goes on
+        to its end. After any other it runs the deploy again without waiting for that.
         """
         log, arguments = self._new_version()
         with self.ssh.mended():

@@ -1,6 +1,6 @@
 """The CIS Docker Benchmark 1.6, sections 4 (images) and 5 (containers), item by item, for all containers of the stack.
 
-What only a person could judge is checked by what it means here: the comment of the check says how.
+Where an item asks for a person's judgement, a comment in its check says what is tested instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The CIS Docker Benchmark 1.6.0, as far as it is about the engine: sections 1, 2 and 3, each item by its number.
 
-Waived, and why: docs/security.md. Items about Swarm are not here, as there is none; those about files that Debian does
-not have (registry certificates, /etc/sysconfig) would pass without meaning anything.
+docs/security.md lists the items that are waived, with the reasons. Items about Swarm are left out because Swarm is not
+used; those about files that Debian does not have (registry certificates, /etc/sysconfig) would pass without a meaning.
 """
 
 from __future__ import annotations
@@ -16,28 +16,14 @@ from testinfra.host import Host
 
 @pytest.fixture(scope="module")
 def info(host: Host) -> dict[str, Any]:
-    """Ask the engine what it is set to.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        Its answer.
-    """
+    """Ask the engine for its settings (``docker info``)."""
     answer: dict[str, Any] = json.loads(host.check_output("docker info --format json"))
     return answer
 
 
 @pytest.fixture(scope="module")
 def options(host: Host) -> dict[str, Any]:
-    """Read what the engine was told: its file, and that nothing else was said on its command line.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        The content of daemon.json.
-    """
+    """Read the engine's daemon.json, and check that its command line holds no further options."""
     started = host.check_output("ps -o args= -C dockerd").split()
     assert started[1:] in (["-H", "fd://"], ["-H", "fd://", "--containerd=/run/containerd/containerd.sock"])
     content: dict[str, Any] = json.loads(host.file("/etc/docker/daemon.json").content_string)

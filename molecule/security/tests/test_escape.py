@@ -87,7 +87,7 @@ def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
 class Scene:
     """The containers, as the engine inspects them, and an intruder in a replica of each service and elsewhere.
 
-    nginx has no Python, so in its network is a process of the machine.
+    The nginx container has no Python, so a process of the machine in the container's network takes its part.
     """
 
     nginx: dict[str, Any]

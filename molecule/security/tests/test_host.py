@@ -57,12 +57,7 @@ OLD = (
 
 @pytest.fixture(scope="module")
 def key(host: Host, outsider: Outsider) -> Iterator[None]:
-    """Let the outsider's key in, as the login and, if that were possible, as root.
-
-    Args:
-        host: The instance.
-        outsider: Who has the key.
-    """
+    """Authorise the outsider's key for the login and, in case sshd would accept it, for root."""
     files = ["/root/.ssh/authorized_keys", f"/home/{LOGIN}/.ssh/authorized_keys"]
     for file in files:
         host.check_output(f"cp {file} {file}.kept; echo {shlex.quote(outsider.public_key)} > {file}.new")
@@ -74,14 +69,7 @@ def key(host: Host, outsider: Outsider) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def effect(host: Host) -> dict[str, str]:
-    """Ask sshd for what is in force.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        Values by option.
-    """
+    """Ask sshd for the values in force, by option."""
     lines = host.check_output("sshd -T").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 

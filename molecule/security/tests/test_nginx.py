@@ -70,10 +70,10 @@ def talk(address: str, data: bytes, quiet: float = QUIET_S) -> bytes:
 
 
 def responses(said: bytes) -> list[Response]:
-    """Split what a server said into responses.
+    """Split what a server sent into responses.
 
     Raises:
-        AssertionError: It is no sequence of whole responses.
+        AssertionError: It is not a sequence of whole responses.
     """
     found = []
     while said:

@@ -24,11 +24,7 @@ METADATA = "169.254.169.254"
 
 @pytest.fixture(scope="module")
 def public(stack: Stack) -> set[int]:
-    """Tell what is meant to be public: where nginx is published.
-
-    Args:
-        stack: The stack of the instance.
-    """
+    """Return the ports that are meant to be public: those where nginx is published."""
     (nginx,) = stack.inspect("nginx")
     ports = {int(one["HostPort"]) for where in nginx["NetworkSettings"]["Ports"].values() for one in where or []}
     assert ports
@@ -38,12 +34,7 @@ def public(stack: Stack) -> set[int]:
 
 @pytest.fixture(scope="module")
 def by_hand(host: Host, stack: Stack) -> Iterator[None]:
-    """Publish a container as people do it in a hurry.
-
-    Args:
-        host: The instance.
-        stack: Its stack.
-    """
+    """Publish a port with ``docker run -p``, as people do in a hurry."""
     image = stack.inspect("app")[0]["Config"]["Image"]
     server = f"python3 {image} -m http.server {BY_HAND_PORT}"
     host.check_output(f"docker run -d --rm --name {BY_HAND} -p {BY_HAND_PORT}:{BY_HAND_PORT} --entrypoint {server}")

@@ -1,7 +1,7 @@
 """A secret is in its file and nowhere else, and a changed one goes live like any other change.
 
-Two canaries are deployed as loudly as Ansible can: one as a secret and one as a plain environment variable. The search
-that must not find the first finds the second.
+Two canaries are deployed with Ansible's most verbose output: one as a secret and one as a plain environment variable.
+The search that must not find the first has to find the second.
 """
 
 from __future__ import annotations
@@ -56,10 +56,10 @@ class Deployed:
 
     Attributes:
         host: The instance.
-        said: What it printed.
+        said: What the deploy printed.
         secret: The value that nobody may see.
         plain: The value that everybody may see.
-        left: Folder that took all that Ansible left on the controller, its cache of facts included.
+        left: Folder with all that Ansible left on the controller, its cache of facts included.
     """
 
     host: Host
@@ -69,14 +69,7 @@ class Deployed:
     left: Path
 
     def find(self, canary: str) -> dict[str, list[str]]:
-        """Search for a canary everywhere.
-
-        Args:
-            canary: Which of them.
-
-        Returns:
-            What was found, by place.
-        """
+        """Search for a canary everywhere, and return what was found by place; places without a match are left out."""
         places = {
             "output": [line for line in self.said.splitlines() if canary in line],
             "controller": [str(path) for path in self.left.rglob("*") if path.is_file() and contains(path, canary)],
@@ -97,51 +90,26 @@ class Deployed:
         return {place: self.lines(command) for place, command in ({"disk": disk} | commands).items()}
 
     def lines(self, command: str) -> list[str]:
-        """Run a command of the search; grep has 1 when it finds nothing.
-
-        Args:
-            command: For the shell.
-
-        Returns:
-            What it printed.
-        """
+        """Run a shell command of the search, whatever its exit status: grep exits with 1 when it finds nothing."""
         printed: str = self.host.run(command).stdout
         return printed.splitlines()
 
 
 def contains(path: Path, text: str) -> bool:
-    """Tell whether a file has a text in it.
-
-    Args:
-        path: The file.
-        text: What is looked for.
-
-    Returns:
-        Whether it is there.
-    """
+    """Tell whether a file has a text in it."""
     return text.encode() in path.read_bytes()
 
 
 def canary() -> str:
-    """Make a value that occurs nowhere.
-
-    Returns:
-        Letters and digits.
-    """
+    """Make a random value of letters and digits that occurs nowhere else."""
     return f"CANARY{secrets.token_hex(16)}"
 
 
 def deploy(folder: Path, secret: str, plain: str, *arguments: str) -> Outcome:
     """Deploy the sample app with a secret from a real vault.
 
-    Args:
-        folder: For the vault and its password.
-        secret: Value of the secret.
-        plain: Value of an environment variable.
-        *arguments: Further arguments of ansible-playbook.
-
-    Returns:
-        What came of it.
+    ``folder`` takes the vault and its password. ``secret`` is the value of the secret and ``plain`` that of an
+    environment variable; ``arguments`` are further ones of ansible-playbook.
     """
     folder.mkdir(exist_ok=True)
     password, vault = folder / "password", folder / "vault.json"
@@ -157,15 +125,7 @@ def deploy(folder: Path, secret: str, plain: str, *arguments: str) -> Outcome:
 
 @pytest.fixture(scope="module")
 def deployed(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """Deploy two canaries, and watch the instance's processes meanwhile.
-
-    Args:
-        host: The instance.
-        tmp_path_factory: For what Ansible leaves on the controller.
-
-    Yields:
-        The deploy.
-    """
+    """Deploy two canaries, and watch the instance's processes meanwhile."""
     left = tmp_path_factory.mktemp("left")
     (left / "tmp").mkdir()
     secret, plain = canary(), canary()
@@ -195,11 +155,7 @@ def deployed(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 def visits(stack: Stack, cookie: str) -> tuple[str, int, str]:
-    """Open the page.
-
-    Args:
-        stack: The stack.
-        cookie: The visitor's; may be empty.
+    """Open the page with a visitor's cookie, which may be empty.
 
     Returns:
         Which container answered, how many visits it counted, and the new cookie.

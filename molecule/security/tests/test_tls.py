@@ -54,9 +54,9 @@ class Site:
 
     Attributes:
         stack: The stack.
-        authority: Who gave it its certificate.
-        hosts: File that says where the names lead, for this machine.
-        variables: With which it was deployed.
+        authority: The ACME authority that issued its certificate.
+        hosts: File that takes the place of /etc/hosts on this machine for whoever needs the names.
+        variables: The extra variables with which it was deployed.
     """
 
     stack: Stack

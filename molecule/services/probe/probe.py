@@ -19,11 +19,7 @@ probe = Blueprint("probe", __name__)
 
 
 def create_app() -> Flask:
-    """Make the application.
-
-    Returns:
-        The application; its pages are below the path that PREFIX names.
-    """
+    """Make the application, whose pages are below the path that PREFIX names."""
     app = Flask(__name__)
     app.register_blueprint(probe, url_prefix=os.environ.get("PREFIX"))
     return app

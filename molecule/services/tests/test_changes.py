@@ -121,9 +121,9 @@ def test_busy_replicas_are_left_alone(stack: Stack) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROBES)
 def test_replica_that_hangs_is_ended(host: Host, stack: Stack, name: str) -> None:
-    """All its processes are stopped, so nothing in it could tell; the engine starts it anew.
+    """The engine restarts a replica whose processes are all stopped, so that none can report it.
 
-    But for a health check that is just running, for which the engine would wait until it times out.
+    A health check that is just running is not stopped: the engine would wait until it times out.
     """
     victim = stack.containers(name)[0].id
     before = started(stack, name)

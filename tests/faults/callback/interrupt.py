@@ -1,4 +1,4 @@
-"""Ansible callback: at the start of task $FAULTS_AT it runs $FAULTS_DO; the names of all go to $FAULTS_TASKS.
+"""Ansible callback: at the start of task $FAULTS_AT it runs $FAULTS_DO, and writes the names of all to $FAULTS_TASKS.
 
 The command is run in the main process, between two tasks, when no task runs. ``{pid}`` stands for that process.
 """
@@ -30,22 +30,12 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        """Begin to count.
-
-        Args:
-            *arguments: Ansible's.
-            **options: Ansible's.
-        """
+        """Start to count tasks at 0."""
         super().__init__(*arguments, **options)
         self._number = 0
 
     def v2_playbook_on_task_start(self, task: Any, is_conditional: bool) -> None:  # noqa: ARG002
-        """Count a task, and interrupt the run if it is the one, by its number or name.
-
-        Args:
-            task: The task.
-            is_conditional: Unused.
-        """
+        """Count a task, and interrupt the run if $FAULTS_AT has its number or name."""
         self._number += 1
         if "FAULTS_TASKS" in os.environ:
             with Path(os.environ["FAULTS_TASKS"]).open("a", encoding="utf-8") as names:
