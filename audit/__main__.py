@@ -39,17 +39,10 @@ NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 
 
 def tool(program: Path, *arguments: str) -> str:
-    """Run a tool, whose exit status only says whether it found something.
-
-    Args:
-        program: The tool.
-        *arguments: Its arguments.
-
-    Returns:
-        What it printed.
+    """Run a tool and return what it printed; its exit status only says whether it found something.
 
     Raises:
-        RuntimeError: It printed nothing.
+        RuntimeError: The tool printed nothing.
     """
     done = subprocess.run(
         [str(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
@@ -60,23 +53,12 @@ def tool(program: Path, *arguments: str) -> str:
 
 
 def tracked(*patterns: str) -> list[str]:
-    """List files of the repository.
-
-    Args:
-        *patterns: As git understands them.
-
-    Returns:
-        Their names, from the project's folder.
-    """
+    """List files of the repository by git's patterns, with their paths from the project's folder."""
     return tool(Path("git"), "ls-files", "--", *patterns).split()
 
 
 def hadolint() -> Outcome:
-    """Check the Dockerfiles.
-
-    Returns:
-        What it found.
-    """
+    """Check the Dockerfiles with hadolint."""
     files = tracked("*Dockerfile")
     found = json.loads(tool(TOOLS / "hadolint", "--format", "json", *files))
     findings = [Finding(one["code"], one["file"], one["message"], one["line"]) for one in found]
@@ -84,11 +66,7 @@ def hadolint() -> Outcome:
 
 
 def checkov() -> Outcome:
-    """Check Dockerfiles and Ansible against Checkov's own rules; of AWS it knows next to nothing here.
-
-    Returns:
-        What it found.
-    """
+    """Check Dockerfiles and Ansible against Checkov's own rules; of AWS it knows next to nothing here."""
     options = ["--skip-download", "--compact", "--output", "json", "--framework", "dockerfile", "ansible"]
     reports = json.loads(tool(CHECKOV / "checkov", *options, "--directory", "."))
     failed = [one for report in reports for one in report["results"]["failed_checks"]]
@@ -102,11 +80,7 @@ def checkov() -> Outcome:
 
 
 def ansible_lint() -> Outcome:
-    """Check playbooks and roles against the profile `production`.
-
-    Returns:
-        What it found.
-    """
+    """Check playbooks and roles against the profile `production`."""
     program = Path(sys.executable).with_name("ansible-lint")
     found = json.loads(tool(program, "-q", "--format", "codeclimate"))
     findings = [
@@ -123,11 +97,7 @@ def ansible_lint() -> Outcome:
 
 
 def gixy() -> Outcome:
-    """Check nginx.conf as it is rendered.
-
-    Returns:
-        What it found.
-    """
+    """Check each kind of nginx.conf as it is rendered."""
     render = Renderer(ROOT / "roles")
     given = {"stack_images": {"nginx": "nginx:1", "app": "app:1", "api": "api:1"}}
     machine = {"processor_nproc": 1, "memtotal_mb": 950}
@@ -146,11 +116,7 @@ def gixy() -> Outcome:
 
 
 def detect_secrets() -> Outcome:
-    """Look for secrets in the repository; the hashes of locked packages are none.
-
-    Returns:
-        What it found.
-    """
+    """Look for secrets in the repository; the hashes of locked packages are none."""
     found = json.loads(tool(TOOLS / "detect-secrets", "scan", "--no-verify", "--exclude-lines", HASH))
     findings = [
         Finding(one["type"], file, "looks like a secret", one["line_number"])
@@ -161,11 +127,7 @@ def detect_secrets() -> Outcome:
 
 
 def bills() -> Outcome:
-    """Write a bill of materials for each image, and have its schema checked.
-
-    Returns:
-        What was written; one that does not keep to the schema is an error.
-    """
+    """Write a bill of materials for each image, in a process that refuses one that does not keep to the schema."""
     BILLS.mkdir(exist_ok=True)
     for old in BILLS.glob("*.cdx.json"):
         old.unlink()
@@ -174,11 +136,7 @@ def bills() -> Outcome:
 
 
 def floors() -> Outcome:
-    """Compare what the images hold with the least versions.
-
-    Returns:
-        What is too old.
-    """
+    """Compare the packages of the images with the least versions."""
     lists = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(PACKAGES.glob("*.json"))]
     contents = {one["reference"]: one["packages"] for one in lists}
     known = [Floor(**entry) for entry in yaml.safe_load((ROOT / "audit/floors.yml").read_text(encoding="utf-8"))]
@@ -201,11 +159,7 @@ CHECKS: Mapping[str, Callable[[], Outcome]] = {
 
 
 def main() -> int:
-    """Run the checks that were asked for.
-
-    Returns:
-        Exit status: 0 when nothing has to be mended.
-    """
+    """Run the checks that were asked for, and return exit status 0 when nothing has to be mended."""
     parser = argparse.ArgumentParser(prog="python -m audit", description=__doc__)
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; without any: all")
     chosen = parser.parse_args().checks or list(CHECKS)

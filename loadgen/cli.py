@@ -19,11 +19,7 @@ MAX_SHOWN = 20
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line.
-
-    Returns:
-        Its parser.
-    """
+    """Describe the command line."""
     top = argparse.ArgumentParser(
         prog="python -m loadgen",
         description="Send HTTP requests at a constant rate and count what became of each, for --seconds or until "
@@ -70,14 +66,7 @@ def _shares(text: str) -> dict[str, float]:
 
 
 def text(report: Report) -> str:
-    """Write a report for a person.
-
-    Args:
-        report: The report.
-
-    Returns:
-        Some lines.
-    """
+    """Write a report for a person, on several lines."""
     failed, in_flight = _counted(report.failures()), f", in flight {report.in_flight}" if report.in_flight else ""
     lines = [
         f"{report.url}: {report.rate:g} requests/s for {report.elapsed:.1f} s from {report.clients} clients",
@@ -181,10 +170,7 @@ def _deliver(report: Report, file: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one load.
-
-    Args:
-        arguments: Command line; that of the process when None.
+    """Run one load, as the command line says; None stands for that of the process.
 
     Returns:
         Exit code: 0 when every request that was due was sent and ok, 1 when one was not, 2 when no load could be made.

@@ -43,25 +43,20 @@ class Reset(Failure):
 
 
 class TimedOut(Failure):
-    """No complete answer in time."""
+    """No complete answer came in time."""
 
     kind = "timeout"
 
 
 class Malformed(Failure):
-    """An answer began, and is incomplete or not HTTP."""
+    """The answer began, but it is incomplete or not HTTP."""
 
     kind = "malformed"
 
 
 @dataclass(frozen=True)
 class Answer:
-    """A complete answer.
-
-    Attributes:
-        status: HTTP status code.
-        body: Content, with any chunked encoding removed.
-    """
+    """A complete answer, whose body has no chunked encoding any more."""
 
     status: int
     body: bytes
@@ -72,7 +67,6 @@ class Head:
     """First line and headers of an answer.
 
     Attributes:
-        status: HTTP status code.
         headers: Values by lower-case name; repeated headers are joined with a comma.
         keep: Whether the server will keep the connection open.
     """
@@ -83,16 +77,10 @@ class Head:
 
 
 def parse_head(data: bytes) -> Head:
-    """Read the first line and the headers of an answer.
-
-    Args:
-        data: Everything before the empty line.
-
-    Returns:
-        What it says.
+    """Read the first line and the headers of an answer, which is everything before the empty line.
 
     Raises:
-        Malformed: It is not HTTP/1.
+        Malformed: The data is not HTTP/1.
     """
     first, *lines = data.decode("latin-1").split("\r\n")
     version, _, rest = first.partition(" ")
@@ -112,16 +100,10 @@ def parse_head(data: bytes) -> Head:
 
 
 def content_length(value: str) -> int:
-    """Read a Content-Length header.
-
-    Args:
-        value: Its value; several equal ones count as one.
-
-    Returns:
-        Length in bytes.
+    """Read a Content-Length header, in bytes; several equal values count as one.
 
     Raises:
-        Malformed: It is not one number.
+        Malformed: The value is not one number.
     """
     lengths = {length.strip() for length in value.split(",")}
     length = lengths.pop()
@@ -141,12 +123,7 @@ class Connection:
     """
 
     def __init__(self, target: Target, *, keeps: bool = True) -> None:
-        """Prepare the client; nothing is connected yet.
-
-        Args:
-            target: The server.
-            keeps: Whether a connection serves several requests.
-        """
+        """Prepare the client; nothing is connected yet."""
         self.keeps = keeps
         self.opened = 0
         self.idle_closes = 0
@@ -161,16 +138,13 @@ class Connection:
         """Send a request and wait for its answer; never sends it twice.
 
         Args:
-            request: The whole request.
+            request: The whole request, with its body.
             timeout: Seconds for everything from connecting to the last byte of the answer.
             head_only: Whether the answer has no body whatever its headers say (HEAD).
 
-        Returns:
-            The complete answer.
-
         Raises:
-            Failure: There was none; its class tells why, and the connection is closed.
-            LoadError: This machine ran out of something.
+            Failure: There was no complete answer; the class tells why, and the connection is closed.
+            LoadError: This machine ran out of something, such as ports or files.
         """
         self._deadline = time.monotonic() + timeout
         self._answering = False

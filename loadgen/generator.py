@@ -31,9 +31,6 @@ class Generator:
     def __init__(self, plan: Plan) -> None:
         """Check the plan and find the server; nothing is sent yet.
 
-        Args:
-            plan: The load.
-
         Raises:
             LoadError: The plan makes no sense, or its server must not be loaded.
         """
@@ -58,7 +55,7 @@ class Generator:
         self._clients: list[Future[None]] = []
 
     def start(self) -> None:
-        """Begin to send."""
+        """Begin to send requests."""
         pool = ThreadPoolExecutor(self.plan.clients, "client")
         self._clients = [pool.submit(self._run, connection) for connection in self._connections]
         for client in self._clients:
@@ -69,11 +66,7 @@ class Generator:
         self._beginning.set()
 
     def elapsed(self) -> float:
-        """Tell the time of the load.
-
-        Returns:
-            Seconds since the first request was due; negative before.
-        """
+        """Return the seconds since the first request was due; they are negative before."""
         return time.monotonic() - self.started
 
     def stop(self) -> None:
@@ -95,16 +88,12 @@ class Generator:
             connection.interrupt()
 
     def wait(self, timeout: float | None = None) -> bool:
-        """Wait for the end of the load.
+        """Wait for the end of the load and return whether it has ended.
 
-        Args:
-            timeout: Seconds to wait at most; without limit when None.
-
-        Returns:
-            Whether it has ended.
+        The timeout is in seconds; there is no limit when it is None.
 
         Raises:
-            LoadError: It ended because this machine ran out of something.
+            LoadError: The load ended because this machine ran out of something.
         """
         done, running = wait(self._clients, timeout)
         for client in done:
@@ -112,11 +101,7 @@ class Generator:
         return not running
 
     def report(self) -> Report:
-        """Report, at any time.
-
-        Returns:
-            A report that does not change any more.
-        """
+        """Return a report that does not change any more; it may be asked for at any time."""
         with self._lock:
             now = self.elapsed()
             report = self._counts.report
@@ -126,11 +111,7 @@ class Generator:
             return copy.deepcopy(self._counts.finish(now if self._end is None else min(now, self._end)))
 
     def progress(self) -> str:
-        """Tell about the last whole second.
-
-        Returns:
-            One line.
-        """
+        """Describe the last whole second in one line."""
         with self._lock:
             second = max(int(self.elapsed()) - 1, 0)
             ok, report = self._counts.second(second).ok, self._counts.report
@@ -212,12 +193,6 @@ class Generator:
 
 def run(plan: Plan) -> Report:
     """Run a load that has a length, to its end.
-
-    Args:
-        plan: The load.
-
-    Returns:
-        Its report.
 
     Raises:
         LoadError: The plan has no length or makes no sense, or this machine ran out of something.

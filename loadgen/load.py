@@ -49,10 +49,6 @@ class Load:
     def __init__(self, url: str, **options: Unpack[Options]) -> None:
         """Check what is wanted; nothing is sent yet.
 
-        Args:
-            url: Address of the server, such as ``http://127.0.0.1:7151``.
-            **options: Fields of ``Plan``.
-
         Raises:
             LoadError: The plan makes no sense, or its server must not be loaded.
         """
@@ -65,13 +61,10 @@ class Load:
         self._final: Report | None = None
 
     def __enter__(self) -> Self:
-        """Start the load.
-
-        Returns:
-            Itself, once the first request is about to be due.
+        """Start the load, and return when the first request is about to be due.
 
         Raises:
-            LoadError: It could not be started.
+            LoadError: The load could not be started.
         """
         root = str(Path(__file__).parents[1])
         self._process = subprocess.Popen(
@@ -90,13 +83,8 @@ class Load:
     ) -> None:
         """End the load and wait for the requests that are due.
 
-        Args:
-            kind: Class of the exception that ends the block, if one does.
-            error: The exception.
-            trace: Where it was raised.
-
         Raises:
-            LoadError: The load could not be measured.
+            LoadError: The load could not be measured, and the block itself raised nothing.
         """
         process = self._process
         if process is None:
@@ -112,10 +100,7 @@ class Load:
             raise LoadError(complaint.strip() or f"the generator ended with {process.returncode}")
 
     def report(self) -> Report:
-        """Report: of what is known so far inside the block, of the whole load after it.
-
-        Returns:
-            The report.
+        """Report what is known so far inside the block, or the whole load after it.
 
         Raises:
             LoadError: There was no load, or it could not be measured.
@@ -127,10 +112,9 @@ class Load:
         return self._final
 
     def elapsed(self) -> float:
-        """Tell the time of the load, to find in the report what happened when.
+        """Return the seconds since the first request was due, to find in the report what happened when.
 
-        Returns:
-            Seconds since the first request was due; slightly negative at first.
+        They are slightly negative at first.
         """
         return time.monotonic() - self._started
 

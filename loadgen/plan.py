@@ -1,4 +1,4 @@
-"""What load is wanted, and that it is a sensible one."""
+"""What load is wanted, and whether it is a sensible one."""
 
 from __future__ import annotations
 
@@ -23,7 +23,6 @@ class Plan:
         clients: Number of clients, each with one connection at a time.
         seconds: How long; until it is stopped when None.
         methods: Share of each method; only their proportion matters.
-        path: Path of the requests.
         body_bytes: Size of the body of a POST.
         timeout: Seconds for one request, from connecting to the last byte of its answer.
         anywhere: Whether the server may have a public address.
@@ -46,7 +45,7 @@ class Plan:
     reconnecting: int = 0
 
     def check(self) -> None:
-        """Refuse what makes no sense.
+        """Refuse values that make no sense.
 
         Raises:
             LoadError: A value is wrong; the message names it.
@@ -64,16 +63,10 @@ class Plan:
         _check_methods(self.methods)
 
     def method(self, number: int) -> str:
-        """Choose the method of a request.
+        """Choose the method of a request by its number, from 0.
 
         Multiples of the golden ratio spread every method evenly over any stretch of requests, without a period: with
         GET and POST in turns, a balancer in front of two replicas would give all POSTs to one of them.
-
-        Args:
-            number: Number of the request, from 0.
-
-        Returns:
-            Its method.
         """
         place = (number * GOLDEN) % 1.0 * sum(self.methods.values())
         chosen = ""
@@ -86,15 +79,7 @@ class Plan:
         return chosen
 
     def request(self, method: str, host: str) -> bytes:
-        """Write a request.
-
-        Args:
-            method: Its method.
-            host: Value of the Host header.
-
-        Returns:
-            The bytes to be sent.
-        """
+        """Write the bytes of a request; ``host`` is the value of its Host header."""
         lines = [f"{method} {self.path} HTTP/1.1", f"Host: {host}", "User-Agent: loadgen", "Accept: */*"]
         body = b"x" * self.body_bytes if method == "POST" else b""
         if method == "POST":

@@ -18,15 +18,7 @@ PERCENTILES = {"p50": 500, "p90": 900, "p99": 990, "p99_9": 999, "max": 1000}
 
 @dataclass
 class Latency:
-    """Percentiles in seconds; NaN, which is neither below nor above any limit, where nothing was measured.
-
-    Attributes:
-        p50: Half of the answers were at least as quick.
-        p90: 90 % were.
-        p99: 99 % were.
-        p99_9: 99.9 % were.
-        max: The slowest one.
-    """
+    """Percentiles in seconds; NaN, which is neither below nor above any limit, where nothing was measured."""
 
     p50: float = math.nan
     p90: float = math.nan
@@ -69,10 +61,7 @@ class Second:
 class Seen:
     """Answers in which a container or a release named itself, also those with a failure status.
 
-    Attributes:
-        count: Number of answers.
-        first: Seconds from the start to the first one.
-        last: Seconds from the start to the last one.
+    The first and the last one are told in seconds from the start.
     """
 
     count: int
@@ -82,14 +71,7 @@ class Seen:
 
 @dataclass
 class Example:
-    """One of the first failures, in detail.
-
-    Attributes:
-        second: Seconds from the start until it had failed.
-        method: Its method.
-        kind: Its kind.
-        detail: What exactly happened.
-    """
+    """One of the first failures, in detail; it had failed at ``second``, in seconds from the start."""
 
     second: float
     method: str
@@ -122,12 +104,8 @@ class Report:
         latency: Of ok answers, from the time the request was due.
         rejection_latency: Of answers with a failure status, from the time the request was sent.
         statuses: Number of complete answers by status.
-        methods: Outcomes by method.
         new_connections: Outcomes of the requests for which a connection was opened; they are in ``methods`` too.
         seconds: Outcomes by the second in which the request was due.
-        containers: Answers by the container that gave them.
-        releases: Answers by the release that gave them.
-        examples: The first failures in detail.
     """
 
     url: str
@@ -158,13 +136,7 @@ class Report:
     examples: list[Example] = field(default_factory=list)
 
     def failures(self, method: str | None = None) -> dict[str, int]:
-        """Count what was not ok.
-
-        Args:
-            method: Only requests with this method; all when None.
-
-        Returns:
-            Number of failures by kind; empty when there were none.
+        """Count the failures by kind, of all requests or only of those with one method.
 
         Raises:
             KeyError: The load has no such method.
@@ -176,11 +148,7 @@ class Report:
         return dict(total)
 
     def to_json(self) -> str:
-        """Write the report.
-
-        Returns:
-            One line of JSON; a latency that was not measured is null.
-        """
+        """Write the report as one line of JSON, in which a latency that was not measured is null."""
         content = asdict(self)
         for name in ("latency", "rejection_latency"):
             content[name] = {key: None if math.isnan(value) else value for key, value in content[name].items()}
@@ -188,14 +156,7 @@ class Report:
 
     @classmethod
     def from_json(cls, text: str) -> Report:
-        """Read a report that was written with ``to_json``.
-
-        Args:
-            text: The JSON.
-
-        Returns:
-            The same report.
-        """
+        """Read a report that was written with ``to_json``."""
         content: dict[str, Any] = json.loads(text)
         for name in ("latency", "rejection_latency"):
             content[name] = Latency(**{key: value for key, value in content[name].items() if value is not None})
@@ -211,11 +172,7 @@ class Report:
 def percentiles(values: Sequence[float]) -> Latency:
     """Find the percentiles by nearest rank, so that each is a latency that occurred.
 
-    Args:
-        values: Latencies in seconds, in any order.
-
-    Returns:
-        Their percentiles.
+    The values are in seconds, in any order.
     """
     if not values:
         return Latency()
@@ -225,26 +182,15 @@ def percentiles(values: Sequence[float]) -> Latency:
 
 
 def status_failure(status: int) -> str | None:
-    """Judge an answer by its status.
-
-    Args:
-        status: HTTP status code.
-
-    Returns:
-        Kind of the failure, or None when it is ok.
-    """
+    """Name the kind of failure that an HTTP status means; None when the answer is ok."""
     return f"status_{status}" if status >= 500 or status == 429 else None  # noqa: PLR2004 (the rule itself)
 
 
 class Counts:
-    """Counters behind a report; times are in seconds from the start. Not locked: its user does that."""
+    """Counters behind a report, with times in seconds from the start; whoever uses them has to lock them."""
 
     def __init__(self, report: Report) -> None:
-        """Begin with nothing.
-
-        Args:
-            report: The report to keep up to date; its latencies, rows and gap are completed by ``finish``.
-        """
+        """Keep a report up to date, whose latencies, seconds and gap are completed by ``finish``."""
         self.report = report
         self._latencies = array("d")
         self._rejections = array("d")
@@ -256,26 +202,14 @@ class Counts:
         return [self.report.methods[method], *([self.report.new_connections] if new else [])]
 
     def start(self, method: str, *, new: bool) -> None:
-        """Count a request that is being sent.
-
-        Args:
-            method: Its method.
-            new: Whether a connection is opened for it.
-        """
+        """Count a request that is being sent; ``new`` tells that a connection is opened for it."""
         self.report.sent += 1
         self.report.in_flight += 1
         for part in self._parts(method, new=new):
             part.sent += 1
 
     def ok(self, method: str, due: float, now: float, *, new: bool) -> None:
-        """Count an ok answer.
-
-        Args:
-            method: Method of the request.
-            due: When the request was due.
-            now: When the answer was complete.
-            new: Whether a connection was opened for it.
-        """
+        """Count an ok answer, which was due at ``due`` and complete at ``now``."""
         self.report.in_flight -= 1
         self.report.ok += 1
         for part in self._parts(method, new=new):
@@ -286,14 +220,7 @@ class Counts:
         self._last_ok = max(self._last_ok, now)
 
     def failure(self, method: str, due: float, example: Example, *, new: bool) -> None:
-        """Count anything else.
-
-        Args:
-            method: Method of the request.
-            due: When the request was due.
-            example: What happened, and when.
-            new: Whether a connection was opened for it.
-        """
+        """Count a request without an ok answer; ``due`` is when it should have been sent."""
         self.report.in_flight -= 1
         parts = self._parts(method, new=new)
         for failed in (*(part.failed for part in parts), self._row(due).failed):
@@ -302,13 +229,7 @@ class Counts:
             self.report.examples.append(example)
 
     def answer(self, status: int, body: bytes, now: float) -> None:
-        """Count who gave a complete answer.
-
-        Args:
-            status: HTTP status code.
-            body: Content; who answered is read from JSON.
-            now: When the answer was complete.
-        """
+        """Count a complete answer, and who gave it if the body is JSON that says so."""
         self.report.statuses[str(status)] = self.report.statuses.get(str(status), 0) + 1
         try:
             content = json.loads(body)
@@ -319,33 +240,15 @@ class Counts:
             _see(self.report.releases, content.get("release"), now)
 
     def rejection(self, latency: float) -> None:
-        """Note how quickly a failure status came.
-
-        Args:
-            latency: Seconds since the request was sent.
-        """
+        """Note how many seconds after its request a failure status came."""
         self._rejections.append(latency)
 
     def second(self, number: int) -> Second:
-        """Tell about one second.
-
-        Args:
-            number: Its number.
-
-        Returns:
-            What is known by now.
-        """
+        """Return what is known by now about one second."""
         return self._seconds.get(number, Second(number))
 
     def finish(self, now: float) -> Report:
-        """Complete the report; counting may go on afterwards.
-
-        Args:
-            now: End of the load, or the present.
-
-        Returns:
-            The report, still the one that is counted in.
-        """
+        """Complete the report at the end of the load or now; counting goes on in the same report afterwards."""
         self._widen_gap(now)
         self.report.elapsed = max(now, 0.0)
         self.report.latency = percentiles(self._latencies)

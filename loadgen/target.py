@@ -27,7 +27,7 @@ class Target:
     Attributes:
         host: Value of the Host header.
         addresses: IP addresses with ports, to be tried in this order.
-        name: What its certificate has to be for.
+        name: Host name that its certificate has to be for.
         tls: Which certificates are accepted; None for plain HTTP.
     """
 
@@ -40,14 +40,7 @@ class Target:
 def find_target(url: str, *, anywhere: bool, address: str = "", authorities: str = "") -> Target:
     """Resolve the server once, so that the addresses that are checked are the ones that are used.
 
-    Args:
-        url: Address of the server, such as ``http://localhost:7151``.
-        anywhere: Whether public addresses are allowed too.
-        address: Where to connect to, when that is not where the URL's name leads.
-        authorities: File with the certificates to trust with https; those of the system when empty.
-
-    Returns:
-        The server.
+    The arguments are the fields of ``Plan`` with these names.
 
     Raises:
         LoadError: The URL is wrong, its name is unknown, an address is not one's own, or the file has no certificates.

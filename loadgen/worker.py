@@ -19,7 +19,7 @@ def serve() -> None:
     """Run one load.
 
     Raises:
-        LoadError: It cannot be made or measured.
+        LoadError: The load cannot be made or measured.
     """
     generator = Generator(Plan(**json.loads(sys.stdin.readline())))
     generator.start()
@@ -35,11 +35,7 @@ def serve() -> None:
 
 
 def main() -> int:
-    """Run one load, with errors as one line on stderr.
-
-    Returns:
-        Exit code: 0, or 1 when the load could not be made or measured.
-    """
+    """Run one load; an error of it is one line on stderr and exit code 1."""
     # Ctrl-C goes to every process of a terminal; when the load ends is for the other process to say.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
