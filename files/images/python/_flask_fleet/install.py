@@ -63,7 +63,7 @@ def _read(file: Path) -> tuple[str, str]:
 
 
 def stands_alone(folder: Path) -> bool:
-    """Tell whether a requirements.txt or pyproject.toml is all that pip needs; other changes then install nothing again.
+    """Tell whether a requirements.txt or pyproject.toml is all that pip needs; other changes install nothing again.
 
     A folder that has neither of the two does not stand alone.
     """
