@@ -24,7 +24,7 @@ def _mib(size: str) -> float:
 
 
 def test_engine_runs_and_starts_at_boot(host: Host) -> None:
-    """Without it nothing serves, and after a reboot nothing would come back."""
+    """Without the engine nothing serves, and unless it starts at boot nothing comes back after a reboot."""
     assert host.service("docker").is_running
     assert host.service("docker").is_enabled
 
@@ -59,7 +59,7 @@ def test_idle_memory_leaves_room_on_a_small_instance(host: Host) -> None:
 
 
 def test_nginx_has_four_times_the_cpu_weight_of_a_replica(host: Host, stack: Stack) -> None:
-    """As the kernel has it, which has another file and another scale in cgroup v2 than in v1."""
+    """The kernel's own figure counts: cgroup v2 has another file and another scale for it than v1."""
     look = "cat /sys/fs/cgroup/cpu.weight 2> /dev/null || cat /sys/fs/cgroup/cpu/cpu.shares"
     nginx, app = (stack.containers(name)[0].id for name in ("nginx", "app"))
     weights = [int(host.check_output(f"docker exec {one} sh -c '{look}'")) for one in (nginx, app)]
@@ -112,7 +112,7 @@ def test_a_reboot_brings_the_stack_back(host: Host, stack: Stack) -> None:
 
 
 def test_the_boot_was_in_order(host: Host) -> None:
-    """A cycle of units is broken by leaving one out, which only the journal says: /tmp was no tmpfs any more."""
+    """A cycle of units makes systemd leave one out, and only the journal says so: /tmp was no tmpfs once."""
     assert "ordering cycle" not in host.check_output("journalctl --boot --output=cat _PID=1")
     assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
     units = "grep --files-with-matches 'Ansible managed' /etc/systemd/system/*.service /etc/systemd/system/*.timer"
@@ -125,7 +125,7 @@ def test_the_boot_was_in_order(host: Host) -> None:
 
 
 def test_own_networks_are_no_martians(host: Host) -> None:
-    """Six lines a minute in the kernel's log came from ARP in networks where the machine has no address."""
+    """ARP in networks where the machine has no address once wrote six lines a minute into the kernel's log."""
     settings = host.check_output("grep --with-filename . /proc/sys/net/ipv4/conf/*/log_martians").splitlines()
     values = {Path(path).parent.name: value for path, value in (line.split(":") for line in settings)}
     assert values.pop("eth0") == "1"

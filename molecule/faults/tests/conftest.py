@@ -1,4 +1,4 @@
-"""Fixtures of the proof under faults: the instance, versions of the app, and the book of results."""
+"""Fixtures of the tests under faults: the instance, versions of the app, and the book of results."""
 
 from __future__ import annotations
 

@@ -30,7 +30,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 
 
 def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
-    """This is what the project is for."""
+    """A deploy without a lost request is what the project is for."""
     with book.row("rolling deploy of a new version, three in a row") as row:
         with lab.load() as rest:
             pass
@@ -51,7 +51,7 @@ def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
 
 
 def test_scaling_by_playbook(lab: Lab, book: Book) -> None:
-    """Up before a busy hour, down after it."""
+    """People scale up before a busy hour and down after it."""
     with book.row("scale 2 → 5 → 1 → 3 by playbook") as row:
         assert play("scale", *extra(app=2)).status == 0
         with lab.load() as load:
@@ -62,7 +62,7 @@ def test_scaling_by_playbook(lab: Lab, book: Book) -> None:
 
 
 def test_scaling_by_hand(lab: Lab, book: Book) -> None:
-    """On the machine, with nothing but Compose."""
+    """Somebody on the machine scales with nothing but Compose."""
     with book.row("scale 2 → 5 → 1 → 3 by hand, docker compose up -d --scale") as row:
         scale = f"cd {lab.stack.directory} && docker compose up -d --scale app="
         lab.host.check_output(f"{scale}2")
@@ -87,7 +87,7 @@ def test_rollback(lab: Lab, book: Book, app: Path) -> None:
 
 
 def test_stop_of_a_replica(lab: Lab, book: Book) -> None:
-    """A stopped replica announces itself."""
+    """A stopped replica tells nginx beforehand that it will end."""
     with book.row("docker stop of a replica") as row:
         victim = lab.ids()[0]
         with lab.load() as load:
@@ -97,7 +97,7 @@ def test_stop_of_a_replica(lab: Lab, book: Book) -> None:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
-    """People deploy mistakes. The run fails and says why; nobody else notices."""
+    """People deploy mistakes: the run fails and says why, and nobody else notices."""
     with book.row(f"broken version deployed: {how}") as row:
         before, left = lab.ids(), lab.leftovers()
         BROKEN[how](app)
@@ -114,7 +114,7 @@ def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
 
 
 def test_change_of_nginx(lab: Lab, book: Book) -> None:
-    """A reload closes connections of clients, which are asked before to go on over others."""
+    """A reload closes connections, so nginx asks its clients beforehand to open new ones."""
     with book.row("nginx configuration changed and reloaded") as row:
         with lab.load() as load:
             for seconds in (41, 42, 43):
@@ -124,7 +124,7 @@ def test_change_of_nginx(lab: Lab, book: Book) -> None:
 
 
 def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
-    """So it is for another image of nginx, and for whatever else Compose cannot change in a container that runs."""
+    """Another image of nginx, or another setting that Compose cannot change in a running container, loses nothing."""
     with book.row("nginx itself replaced, three in a row") as row:
         runs = []
         with lab.load() as load:
@@ -138,7 +138,7 @@ def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
 
 
 def test_new_base(lab: Lab, book: Book) -> None:
-    """A security update of what the images are made from: of nginx, of Python, and of every app."""
+    """A security update of the base image replaces nginx, Python and every app."""
     with book.row("all images made anew from today's packages") as row:
         before = {one["Image"] for name in ("nginx", "app") for one in lab.stack.inspect(name)}
         with lab.load() as load:

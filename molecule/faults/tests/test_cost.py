@@ -1,4 +1,4 @@
-"""What security costs: the stack beside one as people write it first, and HTTPS beside HTTP."""
+"""What security costs: the hardened stack compared with one as people first write it, and HTTPS with HTTP."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Side:
 
 
 def _compare(lab: Lab, row: Row, side: Side, other: Side) -> float:
-    """Measure both in turn, note what came out, and give the median of the throughput of one ÷ that of the other."""
+    """Measure two sides in turn, note the figures, and return the median ratio of their throughputs."""
     for number in range(ROUNDS):
         for one in (side, other) if number % 2 else (other, side):
             one.measure(lab)
@@ -79,7 +79,7 @@ def _compare(lab: Lab, row: Row, side: Side, other: Side) -> float:
 
 @contextmanager
 def _plain_stack(lab: Lab) -> Iterator[list[str]]:
-    """Run the same images beside the stack, without what hardens it; give the full ids of its containers."""
+    """Run the same images beside the stack without the hardening, and return the full ids of the containers."""
     folder = lab.stack.directory
     stack = json.loads(lab.host.check_output(f"cd {folder} && docker compose config --format json"))
     networks = [network["name"] for network in stack["networks"].values()]
@@ -105,7 +105,7 @@ def _plain_stack(lab: Lab) -> Iterator[list[str]]:
 
 
 def test_hardening(lab: Lab, book: Book) -> None:
-    """What is safe by default must not be a reason to switch it off."""
+    """The cost of the safe defaults must not be a reason to switch them off."""
     with book.row("hardened beside plain: nginx.conf, containers, networks, firewall") as row:
         containers = _ids(lab, "nginx", "app")
         with _plain_stack(lab) as plain_containers:
@@ -129,7 +129,7 @@ def _handshakes(address: str, kind: str) -> float:
 
 
 def test_https(lab: Lab, book: Book, tmp_path: Path) -> None:
-    """The same configuration with a certificate and without."""
+    """The same configuration is measured with a certificate and without."""
     with book.row("HTTPS beside HTTP") as row:
         conf = lab.host.check_output(f"cat {lab.stack.directory}/nginx/nginx.conf")
         deployed = playbook("site.yml", "--extra-vars", "certificate_mode=self_signed")

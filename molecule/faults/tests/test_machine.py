@@ -30,7 +30,7 @@ ENGINE_ENDS = {
 
 @pytest.mark.parametrize("event", ENGINE_ENDS)
 def test_engine_ends(lab: Lab, book: Book, event: str) -> None:
-    """An update of the engine restarts it, a lack of memory ends it; containers live on, and anybody may come in."""
+    """An update restarts the engine and a lack of memory kills it; the containers must live on and serve."""
     with book.row(event) as row:
         before = lab.ids()
         # systemd gives up after three starts in a minute, those of earlier tests included.
@@ -46,7 +46,7 @@ def test_engine_ends(lab: Lab, book: Book, event: str) -> None:
 
 
 def test_instance_rebooted(lab: Lab, book: Book) -> None:
-    """Nobody is there to type a command."""
+    """After a reboot the stack must come back although nobody types a command."""
     with book.row("instance rebooted") as row:
         began = time.monotonic()
         lab.ec2.reboot_instances(InstanceIds=[lab.stack.instance_id])
@@ -108,7 +108,7 @@ def _message(output: str) -> str:
 
 
 def test_memory_of_a_deploy(lab: Lab, book: Book, app: Path) -> None:
-    """The smallest machine has to hold what a deploy needs for a moment."""
+    """The smallest machine has to hold the additional memory that a deploy needs for a moment."""
     with book.row("memory during a deploy") as row:
         watch = lab.beside("memory", STOP_FILE)
         try:

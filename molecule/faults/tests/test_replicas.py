@@ -34,7 +34,7 @@ BOMB_AT_LEAST = 20
 
 
 def test_killed_process(lab: Lab, book: Book) -> None:
-    """A crash, or the kernel's choice when memory ends."""
+    """A server's process ends in a crash, or because the kernel chooses it when memory is short."""
     with book.row("SIGKILL of a replica's process") as row:
         with lab.load() as load:
             time.sleep(CALM_S)
@@ -47,7 +47,7 @@ def test_killed_process(lab: Lab, book: Book) -> None:
 
 @pytest.mark.parametrize("event", SHIMS)
 def test_killed_shim(lab: Lab, book: Book, event: str) -> None:
-    """The process between containerd and a container; without it nobody would notice that the container ends."""
+    """The shim stands between containerd and a container; without it nobody would notice that the container ends."""
     service, held_s = SHIMS[event]
     with book.row(event) as row:
         before = lab.ids()
@@ -72,7 +72,7 @@ def _failed(report: Report) -> int:
 
 
 def test_frozen_replica(lab: Lab, book: Book) -> None:
-    """It accepts connections and never answers: nothing but asking it tells."""
+    """A frozen replica accepts connections and never answers, so only a request can tell that it is ill."""
     with book.row("replica frozen (SIGSTOP), then thawed") as row:
         with lab.load(seconds=FROZEN_S + 15) as load:
             time.sleep(CALM_S)
@@ -84,7 +84,7 @@ def test_frozen_replica(lab: Lab, book: Book) -> None:
 
 
 def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
-    """Nobody looks at night."""
+    """At night nobody is there to restart a frozen replica, so the machine has to do it."""
     with book.row("replica frozen (SIGSTOP) for good") as row:
         victim = lab.ids()[0]
         with lab.load(seconds=45) as load:
@@ -96,7 +96,7 @@ def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
 
 
 def test_all_restarted_at_once(lab: Lab, book: Book) -> None:
-    """There is nobody left to take over; what counts is how soon it is over."""
+    """No replica is left to take over; what counts is how soon the outage is over."""
     with book.row("all replicas restarted at once") as row:
         ids = lab.ids()
         with lab.load(seconds=40) as load:

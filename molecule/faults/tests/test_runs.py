@@ -89,7 +89,7 @@ def _reason(run: Run) -> str:
 
 
 def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
-    """Three runs with $FAULTS_TURN 0, 1 and 2 interrupt at every boundary; more of them, in each of the ways."""
+    """Runs with $FAULTS_TURN 0, 1 and 2 interrupt every boundary once; further turns do it in the other ways."""
     part, shift = TURN % TURNS, TURN // TURNS
 
     def change(number: int) -> list[str]:
@@ -108,7 +108,7 @@ def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path
 
 
 def test_replacement_of_nginx_interrupted(lab: Lab, book: Book, tmp_path: Path) -> None:
-    """After each step of it, in each way; most of all while another one stands in."""
+    """It is interrupted after each step and in each way, above all while another nginx stands in."""
     with book.row("replacement of nginx interrupted after each of its steps, then run again") as row:
         rerun = Rerun(lab, tmp_path, lambda number: extra(stack_nginx_memory=f"{128 + number}m"))
         steps = [point for point in rerun.points if point.step]
@@ -116,7 +116,7 @@ def test_replacement_of_nginx_interrupted(lab: Lab, book: Book, tmp_path: Path) 
 
 
 def _interrupt(row: Row, rerun: Rerun, chosen: Sequence[tuple[Point, Interruption]], *, nginx_ends: bool) -> None:
-    """Interrupt deploys under load, and note what became of it; an nginx that ends may close kept connections."""
+    """Interrupt deploys under load, and record the outcome; an nginx that ends may close kept connections."""
     wrong: list[str] = []
     with rerun.lab.load(rate=RATE) as load:
         lost = 0
@@ -139,7 +139,7 @@ def _interrupt(row: Row, rerun: Rerun, chosen: Sequence[tuple[Point, Interruptio
 
 
 def test_races(lab: Lab, book: Book) -> None:
-    """Both work, one after the other; the second is told who is there and since when."""
+    """Both deploys succeed, one after the other, and the second is told whose the first is and since when it runs."""
     with book.row(f"two deploys at once, {RACES} races") as row:
         names, unclear, met, odd = ("jane", "john"), 0, 0, 0
         with lab.load(rate=RATE) as load, ThreadPoolExecutor(len(names)) as pool:

@@ -54,7 +54,7 @@ def _playbook(name: str, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _version_of(app: Path, **variables: str) -> list[str]:
-    """Deploy another folder in the place of app/."""
+    """Write the arguments that deploy another folder in the place of app/."""
     given = {"stack_services": services(app), "stack_start_seconds": PATIENCE_S}
     return ["--extra-vars", json.dumps(given | variables)]
 
@@ -70,7 +70,7 @@ def _releases(stack: Stack) -> set[str]:
 
 
 def test_two_deploys_in_a_row_lose_no_request(host: Host, stack: Stack, app: Path) -> None:
-    """This is what the project is for; the first has another nginx too, and its port can have only one owner."""
+    """The first replaces nginx as well, although only one container at a time can have its port."""
     seen = {frozenset(_releases(stack))}
     nginxes = [[one.id for one in stack.containers("nginx")]]
     said = ""
@@ -103,7 +103,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_a_broken_version_leaves_the_old_one_serving(host: Host, stack: Stack, app: Path, how: str) -> None:
-    """People deploy mistakes. The run fails and says why; nobody else notices."""
+    """People deploy mistakes: the run fails and says why, and nobody else notices."""
     before = {replica.id for replica in stack.containers("app")}
     BROKEN[how](app)
     with stack.under_load() as load:
@@ -136,7 +136,7 @@ def test_rollback_brings_the_release_before_without_a_lost_request(host: Host, s
 
 
 def test_rollback_refuses_a_release_that_is_not_there() -> None:
-    """A misspelt id must not end in an empty machine; the message lists what there is."""
+    """A misspelt id must not end in an empty machine; the message lists the releases that exist."""
     refused = _playbook("rollback", "--extra-vars", "release=no-such-release")
     assert refused.returncode != 0
     assert "release is no-such-release" in refused.stdout + refused.stderr
@@ -144,7 +144,7 @@ def test_rollback_refuses_a_release_that_is_not_there() -> None:
 
 
 def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
-    """Up before a busy hour, down after it."""
+    """People scale up before a busy hour and down after it."""
     with stack.under_load() as load:
         for number in (5, 1, 3):
             scaled = _playbook("scale", "--extra-vars", f"app={number}")
@@ -154,7 +154,7 @@ def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
 
 
 def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
-    """A stopped replica announces itself: nginx looks away before the server ends."""
+    """A stopped replica tells nginx beforehand, so that nginx sends it no more requests when the server ends."""
     victim = stack.containers("app")[0]
     with stack.under_load() as load:
         host.check_output(f"docker stop {victim.id}")
@@ -165,7 +165,7 @@ def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
 
 @contextmanager
 def _starved(stack: Stack) -> Iterator[None]:
-    """Leave the machine a tenth of its CPUs, as a t2.micro has without credits: a neighbour weighs nine times more."""
+    """Leave the machine a tenth of its CPUs, like a t2.micro without credits: a neighbour weighs nine times more."""
 
     def docker(*words: str) -> str:
         return subprocess.run(["docker", *words], capture_output=True, check=True, text=True).stdout.strip()
@@ -182,7 +182,7 @@ def _starved(stack: Stack) -> Iterator[None]:
 
 
 def test_a_starved_machine_keeps_its_replicas(host: Host, stack: Stack) -> None:
-    """A check that is late for want of CPU must not end a server, whose start would want even more."""
+    """A health check that is late for want of CPU must not end a server, whose restart would need even more CPU."""
 
     def seen() -> list[tuple[str, str, int]]:
         return sorted((one["Id"], one["State"]["StartedAt"], one["RestartCount"]) for one in stack.inspect("app"))
@@ -206,7 +206,7 @@ def _audit(host: Host, stack: Stack) -> list[str]:
 
 @contextmanager
 def _begun(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a playbook while a block runs, and end it if it has not ended by then."""
+    """Run a playbook beside a block, and kill it at the end of the block."""
     words = ["env", "ANSIBLE_FORCE_COLOR=false", *command(f"playbooks/{name}.yml", *arguments)]
     with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
         try:
@@ -216,7 +216,7 @@ def _begun(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def _read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Read what it prints until it has said that."""
+    """Read a playbook's output up to the line with these words."""
     assert process.stdout
     said = ""
     for line in process.stdout:
@@ -228,7 +228,7 @@ def _read_until(process: subprocess.Popen[str], words: str) -> str:
 
 @contextmanager
 def _jane_deploys(host: Host, stack: Stack) -> Iterator[None]:
-    """Have a job of hers under way, until the block or ten minutes have ended."""
+    """Keep a job that jane began under way until the block or ten minutes have ended."""
     # Encoded, because Ansible would take braces in a command for a template.
     script = base64.b64encode(JANES_JOB.encode()).decode()
     job = f'python3 -c "$(echo {script} | base64 -d)" {stack.directory}'
@@ -241,7 +241,7 @@ def _jane_deploys(host: Host, stack: Stack) -> Iterator[None]:
 
 
 def test_second_deploy_waits_for_the_first(host: Host, stack: Stack, app: Path) -> None:
-    """It is told who is there and since when, and builds and replaces nothing before that has ended."""
+    """It is told whose deploy runs and since when, and it builds and replaces nothing before that one has ended."""
     edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
     before, audit = {replica.id for replica in stack.containers("app")}, _audit(host, stack)
     with _jane_deploys(host, stack), _begun("deploy", *_version_of(app)) as deploy:
@@ -263,7 +263,7 @@ def test_second_deploy_waits_for_the_first(host: Host, stack: Stack, app: Path) 
 
 @pytest.mark.parametrize("how", ["SIGKILL", "SSH cut"])
 def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Path, tmp_path: Path, how: str) -> None:
-    """The roll-out is a job of the machine: without another run all is replaced, and the next has nothing to do."""
+    """The roll-out is a job of the machine: it completes without another run, and the next run finds nothing to do."""
     edit(app / "hello/templates/index.html", "from Flask", f"from Flask after {how}")
     before, audit, ssh, log = _releases(stack), _audit(host, stack), Ssh(stack.instance_id), tmp_path / "deploy.log"
     (way,) = (one for one in ways(ssh) if one.name == how)
@@ -285,7 +285,7 @@ def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Pa
 
 
 def test_next_deploy_follows_an_interrupted_one(host: Host, stack: Stack, app: Path, tmp_path: Path) -> None:
-    """It shows all of its steps, and takes its result."""
+    """The next deploy shows all steps of the interrupted one, and takes over its result."""
     edit(app / "hello/templates/index.html", "from Flask", "from Flask, followed")
     (killed,) = (one for one in ways(Ssh(stack.instance_id)) if one.name == "SIGKILL")
     assert killed.run(Point("after its first step", step=1), tmp_path / "deploy.log", _version_of(app)) != 0
@@ -306,7 +306,7 @@ def test_next_deploy_follows_an_interrupted_one(host: Host, stack: Stack, app: P
 
 
 def test_cancelled_deploy_goes_back(host: Host, stack: Stack, app: Path) -> None:
-    """A person on the machine can end what somebody began; the release before serves on."""
+    """A person on the machine can cancel what somebody else began; the release before serves on."""
     edit(app / "hello/templates/index.html", "from Flask", "from Flask, cancelled")
     before, live = {replica.id for replica in stack.containers("app")}, _activated(host, stack)[0]
     with stack.under_load() as load, _begun("deploy", *_version_of(app)) as deploy:
@@ -323,7 +323,7 @@ def test_cancelled_deploy_goes_back(host: Host, stack: Stack, app: Path) -> None
 
 
 def test_deploy_that_does_not_build_begins_no_job(host: Host, stack: Stack, app: Path) -> None:
-    """It replaced nothing, so there is nothing to note either."""
+    """A deploy whose build fails replaces nothing, so neither the audit log nor the job's notes may change."""
     notes = f"cat {stack.directory}/audit.log {stack.directory}/job.jsonl"
     before = host.check_output(notes)
     edit(app / "Dockerfile", "USER 10001", "USER 10001\nRUN false")
@@ -332,7 +332,7 @@ def test_deploy_that_does_not_build_begins_no_job(host: Host, stack: Stack, app:
 
 
 def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
-    """Visitors are told to come back; a monitor that asks for the health is not alarmed."""
+    """Visitors are told to come back, and a monitor that asks for the health raises no alarm."""
     assert _playbook("maintenance", "--extra-vars", "maintenance=true").returncode == 0
     closed, healthy = stack.get("/"), stack.get("/healthz")
     assert _playbook("maintenance", "--extra-vars", "maintenance=false").returncode == 0
@@ -343,7 +343,7 @@ def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
 
 
 def test_deploying_again_changes_nothing_and_repairs_all(stack: Stack) -> None:
-    """Whatever was done by hand, one run brings what the inventory says; the next finds nothing to do."""
+    """One run undoes whatever was done by hand, and the next finds nothing to do."""
     assert _playbook("deploy").returncode == 0
     again = _playbook("deploy")
     assert "changed=0" in again.stdout

@@ -1,4 +1,4 @@
-"""Fixtures of what attackers try."""
+"""Fixtures of the tests that try what attackers try."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class Deployed:
 
     @cached_property
     def on_instance(self) -> dict[str, list[str]]:
-        """Search the instance for both canaries at once; a line ends with the one that it has."""
+        """The lines of the instance, by place, that contain either canary; each ends with the one that it has."""
         grep = f"grep --only-matching --text --fixed-strings --file={CANARIES}/secret --file={CANARIES}/plain"
         # Each file of the machine: the engine's own, logs, temporary ones. What is merged is elsewhere in parts.
         disk = f"{grep} --recursive --devices=skip {EXCLUDED} / 2>/dev/null"
@@ -171,7 +171,7 @@ def visits(stack: Stack, cookie: str) -> tuple[str, int, str]:
 
 
 def test_secret_is_in_its_file_alone(deployed: Deployed, stack: Stack) -> None:
-    """Not in what Ansible said, kept or left, in no image, container, log, journal, process list or other file."""
+    """It is not in Ansible's output or files, nor in an image, container, log, journal, process list or other file."""
     found = deployed.find(deployed.secret)
     assert found.keys() == {"disk"}, found
     (file,) = found["disk"]
@@ -179,18 +179,18 @@ def test_secret_is_in_its_file_alone(deployed: Deployed, stack: Stack) -> None:
 
 
 def test_search_finds_what_is_not_secret(deployed: Deployed) -> None:
-    """An environment variable shows in all these places: a search that finds nothing there would prove nothing."""
+    """An environment variable appears in all these places, which proves that the search works."""
     found = deployed.find(deployed.plain)
     assert found.keys() >= {"output", "disk", "containers", "processes", "processes during the deploy"}
 
 
 def test_ansible_leaves_nothing_on_the_instance(deployed: Deployed) -> None:
-    """What it had to write there could be compressed, and no search would find it."""
+    """Temporary files of Ansible could be compressed, where no search would find the secret."""
     assert deployed.lines(f"find {ANSIBLE_TEMPORARY} -type f -not -path '{OWN_COMMAND}' 2>/dev/null") == []
 
 
 def test_only_the_service_can_read_it(deployed: Deployed, stack: Stack) -> None:
-    """No other user, not even root in the container, which has no capability to go round permissions."""
+    """No other user can read it, not even root in the container, which has no capability to ignore permissions."""
     replica = stack.containers("app")[0].id
     read = f"docker exec {{}} {replica} sha256sum /run/secrets/secret_key"
     digest = hashlib.sha256(deployed.secret.encode()).hexdigest()
@@ -205,7 +205,7 @@ def test_only_the_service_can_read_it(deployed: Deployed, stack: Stack) -> None:
 
 
 def test_changed_secret_goes_live_and_back(deployed: Deployed, stack: Stack, tmp_path: Path) -> None:
-    """Replica by replica: the old key is refused afterwards, a rollback brings it back, and no request is lost."""
+    """Replicas change one by one: the old key is then refused, a rollback brings it back, and no request is lost."""
     _, _, cookie = visits(stack, "")
     answers = [visits(stack, cookie) for _ in range(10 * stack.replicas)]
     assert len({container for container, _, _ in answers}) == stack.replicas

@@ -1,4 +1,4 @@
-"""What is wrong is said in a sentence, and what serves goes on serving."""
+"""Mistakes are explained in a sentence, and the services that run go on serving."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
 @pytest.mark.long
 @pytest.mark.parametrize("name", ["tools", "extra"])
 def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack, tmp_path: Path, name: str) -> None:
-    """The module is there and needs one that is not; the reason is told, of a new service as well."""
+    """Its module imports one that is missing; the run tells the reason, also for a new service."""
     folder = tmp_path / "probe"
     shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     edit(folder / "probe.py", "import socket\n", "import socket\n\nimport nowhere\n")
@@ -78,7 +78,7 @@ def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack,
 
 @pytest.mark.long
 def test_command_before_the_switch_that_fails_stops_the_deploy(stack: Stack) -> None:
-    """A migration that does not work leaves the version that knows the old tables."""
+    """After a migration that fails, the version that knows the old tables serves on."""
     before = {replica.id for replica in stack.containers("api")}
     wrong = {"pre_deploy": ["python3", "-c", "raise SystemExit('no such column')"], "cpus": "0.4"}
     with find(stack, "api").under_load(RATE) as load:
@@ -93,7 +93,7 @@ def test_command_before_the_switch_that_fails_stops_the_deploy(stack: Stack) -> 
 
 @pytest.mark.long
 def test_another_password_than_the_volume_has_is_told(stack: Stack) -> None:
-    """PostgreSQL keeps the password of its first start; the data stays, and what is served from it."""
+    """PostgreSQL keeps the password of its first start; the data stays, and the services go on serving."""
     door = find(stack, "api")
     guests = json.loads(door.get("/guests").text)
     other = "another-password-by-far"

@@ -32,7 +32,7 @@ UNUSED = {
 
 
 def test_the_page_leads_back_to_nothing() -> None:
-    """By the project's tag, and by asking for what costs without one."""
+    """Nothing has the project's tag, and of what costs without a tag nothing is left either."""
     laptop("7. Back to nothing")
     ec2 = client("ec2")
     assert tagged() == []
