@@ -170,7 +170,7 @@ def _deliver(report: Report, file: str | None) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one load, as the command line says; None stands for that of the process.
+    """Run one load; the arguments are those of the process when None.
 
     Returns:
         Exit code: 0 when every request that was due was sent and ok, 1 when one was not, 2 when no load could be made.

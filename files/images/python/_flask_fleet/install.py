@@ -100,9 +100,8 @@ def _is_installed(name: str) -> bool:
 def steps(folder: Path, server: str) -> Iterator[list[str]]:
     """Yield the arguments of each ``pip install`` that is still to run.
 
-    Args:
-        folder: The app's, or one with only its requirements.txt and pyproject.toml.
-        server: Name of the application server; empty in the first of two calls.
+    ``folder`` may have only the app's requirements.txt and pyproject.toml; ``server`` is empty in the first of two
+    calls.
     """
     done = VENV / "installed"
     if not done.exists() and (server or stands_alone(folder)):

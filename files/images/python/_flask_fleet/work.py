@@ -15,7 +15,7 @@ class Work:
     """The requests under way, each with the time at which it is late."""
 
     def __init__(self, request_seconds: float, pause_seconds: float, file: Path) -> None:
-        """Start without any request.
+        """Start with no requests.
 
         Args:
             request_seconds: After how long without a word from the application a request is late.

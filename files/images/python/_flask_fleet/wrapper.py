@@ -29,7 +29,6 @@ class Body:
 
         Args:
             context: Where the application is called.
-            environ: The request.
             work: Where the request is noted.
             seconds: After how long without a part the request is late.
         """
