@@ -1,4 +1,4 @@
-"""Which instance types a region and its zones have: moto knows it, and tells it only to who asks for offerings."""
+"""Which instance types a region and its zones have; moto knows it, but only DescribeInstanceTypeOfferings says it."""
 
 from __future__ import annotations
 
