@@ -1,4 +1,4 @@
-"""What keeps the fast tests fast and away from everything real."""
+"""Keeps the fast tests fast and away from everything real."""
 
 import os
 
@@ -11,12 +11,12 @@ os.environ.update(daemon.moto_environment())
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark of the tests that need an engine."""
+    """Register the mark of the tests that need an engine."""
     config.addinivalue_line("markers", "docker: real instances or containers; only with `pytest -m docker`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs Docker unless it is asked for."""
+    """Leave out the tests that need Docker unless they are asked for."""
     if "docker" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("docker")]
         config.hook.pytest_deselected(items=left_out)

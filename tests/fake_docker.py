@@ -1,4 +1,4 @@
-"""A program called docker that answers what a test says, and notes what it was asked."""
+"""A program called docker that gives the answers of a test and records its calls."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Answer = dict[str, object]
 
 
 class Docker:
-    """What it answers, and what it was asked."""
+    """The answers of the program, and the calls that it got."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Write the program into a new folder, and put that first on the PATH."""

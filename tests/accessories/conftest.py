@@ -66,12 +66,12 @@ class Run:
 
     @property
     def text(self) -> str:
-        """All that it said, on one line."""
+        """All that the run printed, on one line."""
         return " ".join(self.said.split())
 
 
 class Lab:
-    """An inventory with databases, and what tests do with it."""
+    """An inventory with databases, and what tests do with them."""
 
     def __init__(self, folder: Path) -> None:
         """Write the inventory and a playbook into a folder."""
@@ -162,7 +162,7 @@ def _ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Give databases that run, and remove all of them at the end."""
+    """Start the databases for all tests, and remove them at the end."""
     made = Lab(tmp_path_factory.mktemp("accessories"))
     try:
         first = made.start()

@@ -1,1 +1,1 @@
-"""What the proof under faults is made of: rows with goals, the table of them, and what makes the faults."""
+"""The parts of the tests under faults: rows with goals, the table of them, and the code that makes the faults."""

@@ -41,7 +41,7 @@ def bomb() -> str:
 
 
 def be_slow() -> None:
-    """Answer later, if told so."""
+    """Delay the answer by the seconds in the file, if there is one."""
     if SLOW.exists():
         time.sleep(float(SLOW.read_text() or 0))
 

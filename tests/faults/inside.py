@@ -26,7 +26,7 @@ LABEL = "com.docker.compose.service"
 
 
 def docker(*arguments: str) -> str:
-    """Run docker and give what it prints."""
+    """Run docker and return its output."""
     return subprocess.run(["docker", *arguments], check=True, capture_output=True, text=True).stdout
 
 
@@ -42,13 +42,13 @@ def running(service: str) -> list[str]:
 
 
 def address(container: str) -> str:
-    """Give a container's address."""
+    """Return a container's address."""
     networks = inspect(container)[0]["NetworkSettings"]["Networks"]
     return str(next(iter(networks.values()))["IPAddress"])
 
 
 def enter_nginx() -> None:
-    """Look at the network as nginx does: its status page is on its own loopback."""
+    """Enter nginx's network, because its status page is on its own loopback."""
     pid = inspect(running("nginx")[0])[0]["State"]["Pid"]
     with Path(f"/proc/{pid}/ns/net").open() as network:
         os.setns(network.fileno())  # type: ignore[attr-defined, unused-ignore]  # Python 3.12
@@ -75,7 +75,7 @@ def ready() -> set[str]:
 
 
 def until(condition: Callable[[], bool], patience: float, pause: float = POLL_S) -> float:
-    """Wait for a condition; gives the seconds it took, or NEVER_S when it took too long."""
+    """Wait for a condition; return the seconds it took, or NEVER_S when it took too long."""
     began = time.monotonic()
     while not condition():
         if time.monotonic() - began > patience:
@@ -90,7 +90,7 @@ def processes(container: str) -> list[int]:
 
 
 def send(number: signal.Signals, pids: Iterable[int]) -> None:
-    """Send a signal to processes, those that are gone meanwhile left out."""
+    """Send a signal to processes, except to those that have ended meanwhile."""
     for pid in pids:
         try:
             os.kill(pid, number)
@@ -99,7 +99,7 @@ def send(number: signal.Signals, pids: Iterable[int]) -> None:
 
 
 def freeze(container: str, seconds: str) -> dict[str, float]:
-    """Stop all processes of a replica, wait, let them go on; tells when the balancer noticed each."""
+    """Stop all processes of a replica for a while; return when the balancer noticed the stop and the return."""
     pids, where = processes(container), address(container)
     enter_nginx()
     send(signal.SIGSTOP, pids)
@@ -111,7 +111,7 @@ def freeze(container: str, seconds: str) -> dict[str, float]:
 
 
 def freeze_for_good(container: str, patience: str) -> dict[str, float]:
-    """Stop all processes of a replica for good; tells how long until as many replicas as before are ready again."""
+    """Stop all processes of a replica for good; return how long it took until as many replicas as before were ready."""
     pids, where, wanted = processes(container), address(container), len(running("app"))
     enter_nginx()
     send(signal.SIGSTOP, pids)
@@ -124,7 +124,7 @@ def freeze_for_good(container: str, patience: str) -> dict[str, float]:
 
 
 def kill(container: str) -> dict[str, float]:
-    """Kill the processes of a replica; tells when the balancer noticed, and when it was ready again."""
+    """Kill the processes of a replica; return when the balancer noticed, and when it was ready again."""
     pids, where = processes(container), address(container)
     enter_nginx()
     before = len(ready())
@@ -162,7 +162,7 @@ def kill_shim(container: str, held_s: str) -> dict[str, float]:
 
 
 def _hold(seconds: float, *words: str) -> int:
-    """Stop the processes with these words in their command as soon as there is one, for some seconds; counts them."""
+    """Stop the processes with these words in their command, as soon as there is one, for some seconds; count them."""
     held: list[int] = []
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline and not held:
@@ -196,7 +196,7 @@ def killed_for_memory(container: str) -> dict[str, float]:
 
 
 def restart_all() -> dict[str, float]:
-    """Restart all replicas at once; tells when the first of them passed its health check, as Unix time."""
+    """Restart all replicas at once; return when the first of them passed its health check, as Unix time."""
     names = running("app")
     restarts = [subprocess.Popen(["docker", "restart", name], stdout=subprocess.DEVNULL) for name in names]
     for restart in restarts:
@@ -209,13 +209,13 @@ def restart_all() -> dict[str, float]:
 
 
 def _passed(container: dict[str, Any]) -> list[str]:
-    """List when a container passed its health check since its last start."""
+    """List the times at which a container passed its health check since its last start."""
     state = container["State"]
     return [one["End"] for one in state["Health"]["Log"] if one["ExitCode"] == 0 and one["Start"] > state["StartedAt"]]
 
 
 def cpu(*containers: str) -> dict[str, float]:
-    """Add up the CPU time that containers have used, in seconds; their full ids are needed."""
+    """Add up the CPU time, in seconds, of containers that are given by their full ids."""
     return {"seconds": sum(_cpu(one) for one in containers)}
 
 
@@ -228,7 +228,7 @@ def _cpu(container: str) -> float:
 
 
 def counts(directory: str) -> dict[str, float]:
-    """Count what could pile up on the machine; and empty the build cache, which the engine keeps small itself."""
+    """Count what could pile up on the machine, and empty the build cache, whose size the engine limits itself."""
     all_of_it = _disk(directory)
     docker("builder", "prune", "--force")
     engine = int(Path("/var/run/docker.pid").read_text())
@@ -254,25 +254,25 @@ def counts(directory: str) -> dict[str, float]:
 
 
 def _disk(directory: str) -> float:
-    """Give the MiB that the engine and the stack's folder take."""
+    """Return the MiB that the engine and the stack's folder take."""
     return sum(_blocks(path) for path in ("/var/lib/docker", directory)) / 2048
 
 
 def _blocks(folder: str) -> int:
-    """Give the 512-byte blocks that a folder takes, mounted containers left out."""
+    """Return the 512-byte blocks that a folder takes, without mounted containers."""
     # Files of running containers come and go while du looks.
     done = subprocess.run(["du", "-sx", "-B512", folder], capture_output=True, text=True, check=False)
     return int(done.stdout.split()[0])
 
 
 def _resident(pid: int) -> int:
-    """Give the private memory of a process, in KiB."""
+    """Return the private memory of a process, in KiB."""
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Pss:",)))
 
 
 def memory(stop: str) -> dict[str, float]:
-    """Watch the memory of the whole machine until a file appears; MiB. What the kernel can drop is not counted."""
+    """Watch the memory of the whole machine until a file appears, in MiB; what the kernel can drop is not counted."""
     peak, killed = 0, _killed()
     while not Path(stop).exists():
         peak = max(peak, _used())
@@ -292,7 +292,7 @@ def _statistics(name: str) -> dict[str, int]:
 
 
 def _used() -> int:
-    """Give what processes hold: anonymous memory, shared memory included."""
+    """Return the memory that processes hold: anonymous memory, shared memory included."""
     known = _statistics("memory.stat")
     if "total_rss" in known:
         return known["total_rss"] + known.get("total_shmem", 0)
@@ -319,7 +319,7 @@ MOVED = {"docker": "/var/lib/docker", "stack": "/opt/flask-fleet"}
 
 
 def shell(script: str) -> str:
-    """Run a shell script and give what it prints."""
+    """Run a shell script and return its output."""
     return subprocess.run(["sh", "-euc", script], check=True, capture_output=True, text=True).stdout
 
 
@@ -339,14 +339,14 @@ def small_disk() -> dict[str, float]:
 
 
 def whole_disk() -> dict[str, float]:
-    """Put everything back."""
+    """Put everything back on the large disk."""
     shell("cd /opt/flask-fleet && docker compose down; systemctl stop docker.socket docker containerd")
     shell(f"umount {' '.join(MOVED.values())} {SMALL} && rm /small.img && systemctl start docker")
     return {}
 
 
 def fill(leave_mib: str) -> dict[str, float]:
-    """Fill the small disk but for some MiB."""
+    """Fill the small disk until so many MiB are left."""
     (SMALL / "fill").unlink(missing_ok=True)
     size = max(1, _free_mib() - int(leave_mib))
     shell(f"fallocate -l {size}M {SMALL}/fill || true; [ {leave_mib} -gt 0 ] || cat /dev/zero > {SMALL}/rest || true")

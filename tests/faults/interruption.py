@@ -82,7 +82,7 @@ def _steps(log: Path) -> int:
 
 
 class Ssh:
-    """The way of SSH into an instance of the rehearsal, and one that stays open beside it."""
+    """The SSH port of an instance of the rehearsal, which can be closed, and another way in that stays open."""
 
     def __init__(self, instance_id: str) -> None:
         """Find the container that an EC2 instance of the rehearsal is."""
@@ -98,7 +98,7 @@ class Ssh:
         return ["docker", "exec", self.container, "iptables", "--wait", action, *SSH_FILTER]
 
     def cut(self) -> None:
-        """Close the way."""
+        """Close SSH."""
         subprocess.run(self.command("--insert"), check=True, timeout=30)
 
     @contextmanager
@@ -176,5 +176,5 @@ def ways(ssh: Ssh) -> list[Interruption]:
 
 
 def ways_at_a_step(ssh: Ssh) -> list[Interruption]:
-    """List the ways of interrupting a roll-out, which its own process on the machine may be killed in too."""
+    """List the ways of interrupting a roll-out; beside the others its own process on the machine may be killed."""
     return [*ways(ssh), Interruption(JOB_KILLED, "", lambda _: ssh.kill_job())]

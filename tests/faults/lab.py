@@ -1,4 +1,4 @@
-"""The instance under faults: playbooks, versions of the app, and what runs inside."""
+"""The instance under faults: playbooks, versions of the app, and functions that run inside."""
 
 from __future__ import annotations
 
@@ -141,7 +141,7 @@ class Lab:
         return bool(json.loads(runs)["config_sha1"] == file)
 
     def settle(self) -> None:
-        """Bring everything back to what the inventory says, and wait until it serves; what tests begin with."""
+        """Bring everything back to what the inventory says, and wait until it serves; each test begins with this."""
         if Lab._settled != self._state():
             run = play("deploy")
             assert run.status == 0, run.output[-3000:]
@@ -151,7 +151,7 @@ class Lab:
         Lab._settled = self._state()
 
     def _state(self) -> object:
-        """Tell what a deploy would put right."""
+        """Describe what a deploy would put right."""
         return self.live(), len(self.ids())
 
     def deploy(self, app: Path, **variables: Any) -> Run:

@@ -1,4 +1,4 @@
-"""Rows of the proof: what was measured during an event, and whether it meets its goals."""
+"""Rows of the table of faults: what was measured during an event, and whether it meets its goals."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class Row:
 
 
 def _short(measured: float) -> float:
-    """Keep four digits: more would be noise."""
+    """Round a figure to four digits, because more would be noise."""
     if isinstance(measured, int) or not math.isfinite(measured):
         return measured if isinstance(measured, int) else -1.0
     return float(f"{measured:.4g}")

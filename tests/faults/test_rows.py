@@ -1,4 +1,4 @@
-"""The proof itself: a miss fails and is shown, as is a run that ended early, and the page says what the files say."""
+"""A missed goal and a run that ended early fail and are shown, and the page says what the files say."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _report(failed: int, *, planned: int = 100) -> Report:
 
 
 def test_a_row_that_meets_its_goals_passes_and_is_kept(tmp_path: Path) -> None:
-    """What was measured is read again as it was written."""
+    """The row is read again as it was written."""
     book = Book(tmp_path / "new" / "run.jsonl")
     book.begin({"kernel": "6.1"})
     with book.row("stop") as row:
@@ -76,7 +76,7 @@ def test_the_page_shows_all_runs_and_the_worst(tmp_path: Path) -> None:
 
 
 def test_an_event_that_was_measured_again_counts_once(tmp_path: Path) -> None:
-    """Otherwise a row could never be mended."""
+    """A row that missed its goal could never be repaired otherwise."""
     book = Book(tmp_path / "run.jsonl")
     for _ in range(2):
         with book.row("stop") as row:
@@ -86,18 +86,18 @@ def test_an_event_that_was_measured_again_counts_once(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("limit", "expected"), [("0", 3), ("≥ 1.8", 1), ("yes", 1)])
 def test_worst_is_the_farthest_from_the_goal(limit: str, expected: int) -> None:
-    """For some goals that is the smallest."""
+    """For some goals that is the smallest figure."""
     assert worst([1, 3, 2], limit) == expected
 
 
 def test_the_page_in_docs_says_what_was_measured() -> None:
-    """Nothing in it is typed by hand."""
+    """Nothing on the page is typed by hand."""
     runs = sorted((ROOT / "docs/faults").glob("*.jsonl"))
     assert runs
     assert (ROOT / "docs/faults.md").read_text() == page(runs)
 
 
 def test_no_row_is_kept_from_more_than_three_runs() -> None:
-    """The page is read by people; what is older than the three newest of a row is in the history."""
+    """People read the page; runs older than the three newest of a row are in the history."""
     kept = Counter(event for run in (ROOT / "docs/faults").glob("*.jsonl") for event in read(run)[1])
     assert kept.most_common(1)[0][1] == KEPT_RUNS

@@ -10,7 +10,7 @@ import pytest
 
 @pytest.fixture(autouse=True)
 def _sigterm() -> Iterator[None]:
-    """Listen to SIGTERM again, which a job does not after its end."""
+    """Restore the handling of SIGTERM, which a job ignores after its end."""
     before = signal.getsignal(signal.SIGTERM)
     yield
     signal.signal(signal.SIGTERM, before)

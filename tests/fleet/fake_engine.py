@@ -52,19 +52,19 @@ Release = Mapping[str, Config]
 
 
 class KilledError(BaseException):
-    """The process was killed: nothing of it is done after this, whatever catches it."""
+    """The process was killed: it does nothing after this, whatever catches the error."""
 
 
 class Clock:
-    """The module ``time``, of which only as much passes as somebody sleeps."""
+    """A replacement of the module ``time``, in which time passes only when somebody sleeps."""
 
     def __init__(self, look: Callable[[], None]) -> None:
-        """Begin; ``look`` is called whenever time has passed."""
+        """Start the clock; ``look`` is called whenever time has passed."""
         self._look = look
         self._now = 1000.0
 
     def time(self) -> float:
-        """Give the time of the clock."""
+        """Return the time of the clock."""
         return self._now
 
     monotonic = time
@@ -77,7 +77,7 @@ class Clock:
 
 @dataclass
 class Container:
-    """One that was created."""
+    """A container that was created."""
 
     id: str
     name: str
@@ -99,7 +99,7 @@ class Container:
 
 @dataclass
 class Seen:
-    """What was noticed of a service."""
+    """What was observed of a service."""
 
     fewest: int
     """Replicas that requests were sent to, at the worst moment."""
@@ -108,7 +108,7 @@ class Seen:
 
 
 def release(version: str, **app: Any) -> dict[str, Config]:
-    """Write what a release says: of the service ``app``, and of nginx by the names that begin with ``nginx_``."""
+    """Write the settings of a release: those of the service ``app``, and with the prefix ``nginx_`` those of nginx."""
     given = {"image": f"fleet/app:{version}", "count": 3, "network": "inside", "port": "5000", "protocol": "http"}
     of_nginx = {name.removeprefix("nginx_"): value for name, value in app.items() if name.startswith("nginx_")}
     of_app = {name: value for name, value in app.items() if not name.startswith("nginx_")}
@@ -120,7 +120,7 @@ class FakeEngine:
     """The engine of one stack, its nginx, and the kernel between that and its clients."""
 
     def __init__(self, directory: Path) -> None:
-        """Say where the stack is."""
+        """Make an engine without containers for the stack in a folder."""
         self.clock = Clock(self.look)
         self.containers: dict[str, Container] = {}
         self.images: set[str] = set()
@@ -152,7 +152,7 @@ class FakeEngine:
     # What a test does and asks.
 
     def watch(self, fault: Fault | None = None) -> None:
-        """Begin to notice, and to count the steps."""
+        """Begin to observe the stack, and to count the steps."""
         self._is_dead = False
         self.fault, self.steps, self.story, self.wrongs = fault, [], [], []
         self.seen = {name: Seen(self.serving(name), len(self.of(name))) for name in ("app", NGINX)}
@@ -160,7 +160,7 @@ class FakeEngine:
         self.at_first = {name: replace(seen) for name, seen in self.seen.items()}
 
     def step(self, what: str, *, may_fail: bool = True) -> None:
-        """Do what the test wants to happen before this step; what happens after it happens before the next one."""
+        """Record a step, and fail at it if the test wants that; a failure after a step is one before the next."""
         if self._is_dead:
             raise KilledError
         self.steps.append(what)
@@ -173,7 +173,7 @@ class FakeEngine:
             raise error
 
     def look(self) -> None:
-        """Notice what a client would."""
+        """Observe what a client would notice."""
         front = self._front()
         if front:
             front.has_served = True
@@ -193,12 +193,12 @@ class FakeEngine:
                 self._wrong(f"the static files of {one.id} are not there")
 
     def file_changed(self) -> None:
-        """Read files anew, and notice what a client would."""
+        """Read files again, and observe what a client would notice."""
         self._files.clear()
         self.look()
 
     def serving(self, service: str) -> int:
-        """Count the replicas that a client's request may come to; of nginx, whether anybody answers."""
+        """Count the replicas that a client's request may come to; for nginx, whether one answers."""
         if service == NGINX:
             front = self._front()
             return int(front is not None and self._has_booted(front))
@@ -209,7 +209,7 @@ class FakeEngine:
         return [one for one in self.containers.values() if one.service == service and one.name != BESIDE]
 
     def settle(self) -> None:
-        """Let all that was started become ready, and any hold pass."""
+        """Let all that was started become ready, and let any hold expire."""
         self.clock.sleep(proxy.HOLD_S + 1)
 
     # What the roll-out asks of an engine.
@@ -233,7 +233,7 @@ class FakeEngine:
         return [self._replica(one, one.said) for one in chosen]
 
     def start(self, service: str, count: int) -> list[str]:
-        """Start replicas of the live release until there are so many."""
+        """Start replicas of the live release until there are ``count``."""
         before = set(self.containers)
         self._converge(service, {**self._said(None)[service], "count": count}, replace=False)
         return sorted(set(self.containers) - before)
@@ -251,14 +251,14 @@ class FakeEngine:
         self._wait_until_healthy(chosen, seconds)
 
     def scale(self, numbers: Mapping[str, int], seconds: int) -> None:
-        """Start or stop replicas until there are so many of each, and wait until they are healthy."""
+        """Start or stop replicas until each service has its number, and wait until they are healthy."""
         said = self._said(None)
         for name, one in said.items():
             self._converge(name, {**one, "count": numbers.get(name, one["count"])}, replace=False)
         self._wait_until_healthy(list(said), seconds)
 
     def stop(self, ids: Sequence[str]) -> None:
-        """Have containers finish what they have, and remove them."""
+        """Let containers finish their requests, and remove them."""
         if not ids:
             return
         self.step(f"stop {ids}")
@@ -289,7 +289,7 @@ class FakeEngine:
         return "" if all(self._is_healthy(one) for one in self._chosen([container])) else "the health check fails"
 
     def last_words(self, container: str) -> str:
-        """Give the last log lines."""
+        """Return the last log lines."""
         return f"last words of {container}"
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
@@ -323,18 +323,18 @@ class FakeEngine:
         return BESIDE
 
     def start_beside(self, *, reachable: bool) -> None:
-        """Start that container."""
+        """Start the container that is tried beside nginx or stands in for it."""
         self.remove([one.id for one in self._chosen([BESIDE])])
         self.step(f"start beside, reachable: {reachable}")
         self._create(NGINX, self._said(None)[NGINX], BESIDE)
         self.look()
 
     def address_of(self, container: str) -> str:
-        """Give the address at which the machine reaches a container."""
+        """Return the address at which the machine reaches a container."""
         return self._chosen([container])[0].address
 
     def published(self) -> list[Port]:
-        """List what nginx of the live release publishes."""
+        """List the ports that nginx of the live release publishes."""
         return [Port(proxy.EVERY_ADDRESS, "80", "80")]
 
     def forget(self, keep: Collection[str], doomed: Collection[str]) -> None:
@@ -344,7 +344,7 @@ class FakeEngine:
 
     @contextmanager
     def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
-        """Open a folder of an image as a tar archive: a file that every release has, and one of its own."""
+        """Open a folder of an image as a tar archive with a file that every release has, and one of its own."""
         self.step(f"static files of {image}")
         with io.BytesIO() as file:
             with tarfile.open(fileobj=file, mode="w") as archive:
@@ -358,23 +358,23 @@ class FakeEngine:
             yield file
 
     def check(self, compose_file: Path, nginx_conf: Path) -> None:
-        """Find nothing wrong: that is for the real programs."""
+        """Accept all files, because only the real programs can check them."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Say nothing: no decision is taken by it."""
+        """Return no facts, because no decision depends on them."""
         return {}
 
     def openssl(self, image: str) -> str:
-        """Say nothing: no decision is taken by it."""
+        """Return no version, because no decision depends on it."""
         del image
         return ""
 
     def usage(self) -> dict[str, tuple[str, str]]:
-        """Give nothing: no decision is taken by it."""
+        """Return no usage, because no decision depends on it."""
         return {}
 
     def logs(self, replicas: Sequence[Replica], lines: int) -> str:
-        """Give nothing: no decision is taken by it."""
+        """Return no logs, because no decision depends on them."""
         del replicas, lines
         return ""
 
@@ -394,7 +394,7 @@ class FakeEngine:
         return ""
 
     def ask_nft(self, command: Sequence[str]) -> CompletedProcess[str]:
-        """Tell whether connections are diverted."""
+        """Return whether connections are diverted, as the exit status of nft."""
         return CompletedProcess(command, int(not self.diverted), "", "")
 
     def connects(self, port: Port) -> bool:
@@ -434,7 +434,7 @@ class FakeEngine:
         one.running = one.said["fault"] != "dies" and not _is_broken(one.conf)
 
     def _converge(self, service: str, said: Config, *, replace: bool) -> None:
-        """Do as Compose does with one service: what is left over goes, old ones first, the rest is started."""
+        """Do what Compose does with one service: remove surplus replicas, old ones first, and start missing ones."""
         stale = [one for one in self.of(service) if replace and _digest(one.said) != _digest(said)]
         running = sorted(self.of(service), key=stale.__contains__)
         kept, left_over = running[: said["count"]], running[said["count"] :]
@@ -507,7 +507,7 @@ class FakeEngine:
         return self._usable(front, service) if front else []
 
     def _note(self, name: str) -> dict[str, Any]:
-        """Read what a roll-out wrote down for nginx."""
+        """Read a file that a roll-out wrote for nginx."""
         if name not in self._files:
             file = self._directory / name
             self._files[name] = _parsed(file.read_text()) if file.exists() else {}
@@ -569,7 +569,7 @@ def _plan(name: str, said: Config) -> Plan:
 
 
 def _digest(said: Config) -> str:
-    """Name what makes a container another one: not their number, nor what nginx reads from a file."""
+    """Return what a container is replaced for: all settings but the number, and but what nginx reads from a file."""
     return json.dumps({name: value for name, value in said.items() if name not in ("count", "conf")}, sort_keys=True)
 
 
@@ -578,10 +578,10 @@ def _is_broken(conf: str) -> bool:
 
 
 class Bench:
-    """A stack on a fake engine, and those who deploy to it."""
+    """A stack on a fake engine, and the deploys to it."""
 
     def __init__(self, directory: Path, surge: int) -> None:
-        """Say where, and how many replicas more there may be."""
+        """Make a stack that may have ``surge`` replicas more than wanted."""
         self.engine = FakeEngine(directory)
         self.stack = Stack(directory, self.engine)
         self.said: list[str] = []
@@ -591,7 +591,7 @@ class Bench:
         (directory / SETTINGS).write_text(json.dumps(self.settings))
 
     def render(self, of: Release) -> str:
-        """Write a release as the role does; give its id, which is made of its files."""
+        """Write a release as the role does, and return its id, which is made of its files."""
         applications = {service: one for service, one in of.items() if service != NGINX}
         known = {name: {"port": one["port"], "uwsgi": one["protocol"] == "uwsgi"} for name, one in applications.items()}
         networks = sorted({"default", *(one["network"] for one in applications.values())})
@@ -606,7 +606,7 @@ class Bench:
         return name
 
     def has(self, of: Release, *, days_ago: int = 1) -> str:
-        """Have a release run that was deployed some days ago; give its id."""
+        """Run a release that was deployed some days ago, and return its id."""
         name = self.render(of)
         self.stack.bring_static(name)
         self.stack.releases.activate(name)
@@ -618,7 +618,7 @@ class Bench:
         return name
 
     def deploy(self, of: Release, fault: Fault | None = None) -> str:
-        """Render and deploy a release; give how that failed, empty when it did not."""
+        """Render and deploy a release; return how that failed, or an empty text when it did not."""
         name, job = self.render(of), self.job()
         self.said.clear()
         self.engine.watch(fault)
@@ -635,11 +635,11 @@ class Bench:
         return ""
 
     def job(self) -> Job:
-        """Give what a job is told."""
+        """Make a job that records what it is told."""
         return Job("jane", self.said.append, KILLED if self._was_killed else NOTHING_BEFORE)
 
     def runs(self, of: Release) -> bool:
-        """Tell whether a release runs, all of it, and nothing else, and everything of it takes traffic."""
+        """Tell whether a release runs completely and alone, and everything of it takes traffic."""
         self.engine.settle()
         name = self.render(of)
         view = self.stack.look(name)
@@ -648,13 +648,13 @@ class Bench:
 
     @property
     def story(self) -> str:
-        """Tell what happened, for a person."""
+        """What happened, for a person."""
         return "\n".join(["", *self.engine.story, "", *self.said])
 
 
 @contextmanager
 def bench(surge: int = 1) -> Iterator[Bench]:
-    """Give a stack without a release on a machine where no time passes."""
+    """Return a stack without a release on a machine whose time does not pass."""
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         made = Bench(Path(folder), surge)
         engine = made.engine
@@ -670,7 +670,7 @@ def bench(surge: int = 1) -> Iterator[Bench]:
 
 
 def _stepwise(engine: FakeEngine, change: Callable[..., Any]) -> Callable[..., Any]:
-    """Make a change of a file a step of the roll-out, which does not fail but may be the last one."""
+    """Make a change of a file a step of the roll-out that may be the last one, but that does not fail."""
 
     def changed(path: Path, *arguments: Any, **options: Any) -> Any:
         engine.step(f"{change.__name__} {path.name}", may_fail=False)

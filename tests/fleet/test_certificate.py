@@ -1,4 +1,4 @@
-"""The certificate on the machine: when it is renewed, that it is served, and what is left when something fails."""
+"""The certificate on the machine: when it is renewed, that it is served, and what remains when something fails."""
 
 import dataclasses
 import errno
@@ -27,7 +27,7 @@ DAY = 86400
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Make what the role makes."""
+    """Make the folders that the role makes."""
     for name in ("served", "incoming", "webroot/.well-known/acme-challenge"):
         (tmp_path / "certificate" / name).mkdir(parents=True)
     return tmp_path / "certificate"
@@ -53,36 +53,36 @@ def settings() -> Settings:
 
 
 class Clock:
-    """A clock that can be put forward."""
+    """A clock that a test can set forward."""
 
     def __init__(self) -> None:
-        """Begin now."""
+        """Start at the present time."""
         self.ahead = 0.0
 
     def __call__(self) -> float:
-        """Tell the time."""
+        """Return the time."""
         return time.time() + self.ahead
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Give the clock by which certificates are due."""
+    """Return the clock by which certificates are due."""
     return Clock()
 
 
 @pytest.fixture
 def kept(folder: Path, settings: Settings, clock: Clock) -> Certificates:
-    """Give a folder that has no certificate yet, for an nginx that does not run."""
+    """Return a folder without a certificate, for an nginx that does not run."""
     return Certificates(folder, settings, nobody, clock)
 
 
 def nobody() -> None:
-    """Stand for an nginx that nobody may reload."""
+    """Stand for an nginx that must not be reloaded."""
     pytest.fail("nginx was told to reload")
 
 
 def again(kept: Certificates, **changes: object) -> Certificates:
-    """Give what the next run has, with other settings."""
+    """Return the certificates as the next run finds them, with other settings."""
     settings = dataclasses.replace(kept.settings, **changes)  # type: ignore[arg-type]
     return Certificates(kept.served.parent, settings, kept.reload, kept.clock)
 
@@ -93,7 +93,7 @@ def served_text(kept: Certificates) -> str:
 
 
 def pair_of_somebody(folder: Path, kept: Certificates) -> Path:
-    """Make a pair as a person brings it."""
+    """Make a certificate and a key as a person would bring them."""
     other = Certificates(folder.parent / "other", kept.settings, nobody)
     other.served.mkdir(parents=True)
     other.prepare()
@@ -103,7 +103,7 @@ def pair_of_somebody(folder: Path, kept: Certificates) -> Path:
 
 
 def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Certificates) -> None:
-    """Who was given the certificate can check the name, and the address of the closing message too."""
+    """Whoever has the certificate can verify the names, and the address that the closing message shows."""
     kept.prepare()
     made = certificate.read(kept.live / certificate.CERTIFICATE)
     assert made.names == {*NAMES, ADDRESS}
@@ -122,7 +122,7 @@ def test_second_run_changes_nothing(kept: Certificates) -> None:
 
 @pytest.mark.parametrize(("days", "renewed"), [(59, False), (61, True), (91, True)])
 def test_renewed_when_a_third_is_left(kept: Certificates, clock: Clock, days: int, *, renewed: bool) -> None:
-    """Not before, so that it is seldom; not later, so that weeks are left to notice a failure."""
+    """Earlier it would be renewed too often, and later only days would be left to notice a failure."""
     kept.prepare()
     before = served_text(kept)
     clock.ahead = days * DAY
@@ -141,7 +141,7 @@ def test_other_names_make_another_certificate(kept: Certificates) -> None:
 
 
 def test_acme_begins_with_a_placeholder(kept: Certificates, clock: Clock) -> None:
-    """Without any certificate nginx does not start, and without nginx the authority has nobody to ask."""
+    """Without any certificate nginx does not start, and without nginx the authority cannot check the name."""
     waiting = again(kept, mode="acme")
     waiting.prepare()
     assert waiting.changes[0].startswith("placeholder: ")
@@ -153,7 +153,7 @@ def test_acme_begins_with_a_placeholder(kept: Certificates, clock: Clock) -> Non
 
 
 def test_acme_serves_on_what_another_mode_left(kept: Certificates) -> None:
-    """Who changes to acme does not lose a good certificate for the time of asking."""
+    """A change to acme does not take away a good certificate before the new one is there."""
     kept.prepare()
     before = served_text(kept)
     again(kept, mode="acme").prepare()
@@ -161,7 +161,7 @@ def test_acme_serves_on_what_another_mode_left(kept: Certificates) -> None:
 
 
 def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
-    """And once only."""
+    """It is taken once, and the next run changes nothing."""
     pair_of_somebody(folder, kept)
     brought = again(kept, mode="pem")
     brought.prepare()
@@ -172,7 +172,7 @@ def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
 
 
 def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path) -> None:
-    """Nginx would not start with the two."""
+    """Nginx would not start with a pair that does not match."""
     kept.prepare()
     before, pairs = served_text(kept), list(kept.served.iterdir())
     incoming = pair_of_somebody(folder, kept)
@@ -184,7 +184,7 @@ def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificate
 
 
 def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path, clock: Clock) -> None:
-    """No client would take it."""
+    """No client would accept it."""
     kept.prepare()
     before = served_text(kept)
     pair_of_somebody(folder, kept)
@@ -211,7 +211,7 @@ def test_full_disk_leaves_the_pair_that_serves(kept: Certificates, monkeypatch: 
 
 
 class Nginx:
-    """Serves the pair that it read when it was told to, as nginx does."""
+    """Serves the pair that it read at the last reload, as nginx does."""
 
     def __init__(self, kept: Certificates) -> None:
         """Read the live pair."""
@@ -233,7 +233,7 @@ class Nginx:
         return self.context.wrap_socket(connection, server_side=True), place
 
     def reload(self) -> None:
-        """Read the live pair anew, unless the configuration is broken."""
+        """Read the live pair again, unless the configuration is broken."""
         if self.broken:
             raise FleetError(self.broken)
         self.reloads += 1
@@ -257,7 +257,7 @@ def nginx(kept: Certificates) -> Iterator[Nginx]:
 
 
 def test_served_certificate_needs_no_reload(kept: Certificates, nginx: Nginx) -> None:
-    """Twice a day, all year, a reload for nothing would cut kept connections."""
+    """The timer runs twice a day, and a needless reload would cut kept connections each time."""
     later = again(kept)
     later.renew()
     assert later.changes == []
@@ -265,7 +265,7 @@ def test_served_certificate_needs_no_reload(kept: Certificates, nginx: Nginx) ->
 
 
 def test_renewed_certificate_is_the_one_served(kept: Certificates, nginx: Nginx) -> None:
-    """A file on the disk renews nothing; this one ends only when a handshake was with the new certificate."""
+    """A new file renews nothing by itself; the run ends only after a handshake with the new certificate."""
     later = again(kept)
     later.renew(anew=True)
     assert nginx.reloads == 1
@@ -274,7 +274,7 @@ def test_renewed_certificate_is_the_one_served(kept: Certificates, nginx: Nginx)
 
 @pytest.mark.usefixtures("nginx")
 def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Certificates) -> None:
-    """The file says one thing and nginx another, and nothing is due."""
+    """The file has the new certificate and nginx the old one, although nothing is due."""
     again(kept).prepare(anew=True)
     later = again(kept)
     assert later.would_change(renews=True, anew=False)
@@ -285,7 +285,7 @@ def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Certi
 
 
 def test_certificate_that_nginx_refuses_is_taken_back(kept: Certificates, nginx: Nginx) -> None:
-    """It would start with it no more after the next reboot."""
+    """Nginx would not start with it after the next reboot."""
     before = served_text(kept)
     nginx.broken = "emerg: broken"
     with pytest.raises(FleetError, match="emerg: broken"):
@@ -294,7 +294,7 @@ def test_certificate_that_nginx_refuses_is_taken_back(kept: Certificates, nginx:
 
 
 def test_only_the_pair_before_is_kept(folder: Path, settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A key that is of no use any more is a key that can be stolen, also where the folder has a relative path."""
+    """A key that is no longer used can still be stolen; a folder with a relative path is cleaned too."""
     monkeypatch.chdir(folder)
     kept = Certificates(Path(), settings, nobody)
     for _ in range(4):
@@ -314,7 +314,7 @@ def test_only_the_pair_before_is_kept(folder: Path, settings: Settings, monkeypa
 def test_refusal_of_an_authority_says_what_goes_on(
     kept: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
-    """Who reads it wants to know whether the site still answers, and when to try again."""
+    """The reader wants to know whether the site still answers, and when to try again."""
     monkeypatch.setattr(certificate, "obstacle", lambda *_: "")
     client = tmp_path / "bin/certbot"
     client.parent.mkdir()
@@ -329,7 +329,7 @@ def test_refusal_of_an_authority_says_what_goes_on(
 
 
 def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Certificates) -> None:
-    """Five refusals of an hour are all it gives; .test leads nowhere."""
+    """An authority allows only five failures an hour; names in .test lead nowhere."""
     with pytest.raises(FleetError) as error:
         again(kept, mode="acme").renew()
     assert "stack_host_names: " in str(error.value)
@@ -338,7 +338,7 @@ def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Certificates
 
 
 def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
-    """Another server on the same address is found out by what it answers."""
+    """The answer shows whether another server has the same address."""
     (tmp_path / "token").write_text("0123456789")
 
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -353,7 +353,7 @@ def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
 
 
 def test_each_run_says_what_it_did(folder: Path, settings: Settings) -> None:
-    """The role takes from it whether anything changed, and the journal shows it."""
+    """The role learns from it whether anything changed, and the journal shows it."""
     file = folder / "settings.json"
 
     def run(mode: str, *, really: bool = True) -> dict[str, Any]:

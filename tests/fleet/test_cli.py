@@ -1,4 +1,4 @@
-"""The command flask-fleet, as a person types it and as the playbooks do."""
+"""The command flask-fleet, as a person and as the playbooks call it."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def container(name: str, service: str, hashed: str) -> dict[str, Any]:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Give the folder of a stack whose one release is live, and worked."""
+    """Return the folder of a stack whose only release is live, and has worked."""
     stack = tmp_path / "stack"
     (stack / "nginx").mkdir(parents=True)
     for name in ("compose.yml", "nginx/nginx.conf"):
@@ -63,7 +63,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Give an engine that runs the release, all of it."""
+    """Return an engine that runs the whole release."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     fake = Docker(tmp_path / "bin", monkeypatch)
     fake.answer("config --format", says=json.dumps(CONFIG))
@@ -78,7 +78,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 @pytest.fixture
 def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
-    """Give a function that asks as a playbook does."""
+    """Return a function that calls the program as a playbook does."""
 
     def once(verb: str, *words: str) -> dict[str, Any]:
         capsys.readouterr()
@@ -92,7 +92,7 @@ def ask(folder: Path, capsys: pytest.CaptureFixture[str]) -> Any:
 
 
 def test_help_names_what_a_person_can_do(capsys: pytest.CaptureFixture[str]) -> None:
-    """And not what the command does for itself; each has a help of its own."""
+    """It leaves out what the command calls for itself, and each entry has a help of its own."""
     with pytest.raises(SystemExit, match="0"):
         main(["--help"])
     listed = re.findall(r"^    (\w+)", capsys.readouterr().out, re.MULTILINE)
@@ -104,7 +104,7 @@ def test_help_names_what_a_person_can_do(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_release_that_runs_already_is_not_deployed(ask: Any, docker: Docker, folder: Path) -> None:
-    """No job begins for it, unless the one before was killed: it may have left something to remove."""
+    """No job begins for it, unless the job before was killed, which may have left something to remove."""
     assert ask("deploy") == {"changed": False, "failed": False, "msg": "Release da39a3ee5e6b runs already, all of it."}
     assert ask("deploy", "--check", "da39a3ee5e6b")["changed"] is False
     assert not (folder / "job.jsonl").exists()
@@ -126,7 +126,7 @@ def test_release_that_runs_already_is_not_deployed(ask: Any, docker: Docker, fol
     ],
 )
 def test_what_differs_is_deployed(ask: Any, docker: Docker, words: str, answer: str) -> None:
-    """Another configuration of nginx, an old replica, or one that is missing."""
+    """It differs by another configuration of nginx, an old replica, or a missing one."""
     docker.answer("inspect --type container n1 a1", says=json.dumps([container("n1", "nginx", "aaaa")]))
     if answer != "ps --all":
         running = [container("n1", "nginx", "aaaa"), container("a1", "app", "bbbb"), container("a2", "app", "bbbb")]
@@ -137,7 +137,7 @@ def test_what_differs_is_deployed(ask: Any, docker: Docker, words: str, answer: 
 
 @pytest.mark.parametrize("release", ["", "0123456789ab"])
 def test_release_that_is_not_there_is_refused_before_a_job_begins(ask: Any, folder: Path, release: str) -> None:
-    """Also on a machine where nothing was deployed yet."""
+    """This holds on a machine without any deploy, too."""
     if not release:
         (folder / "compose.yml").unlink()
     answer = ask("deploy", *filter(None, [release]))
@@ -168,13 +168,13 @@ def test_rollback_lists_what_can_be_gone_back_to(ask: Any) -> None:
 )
 @pytest.mark.usefixtures("docker")
 def test_scaling_says_beforehand_what_it_would_do(ask: Any, number: str, changed: bool, said: str | None) -> None:
-    """In check mode."""
+    """Check mode shows the change without making it."""
     answer = ask("scale", "--check", number)
     assert (answer["changed"], answer["failed"], answer.get("msg")) == (changed, bool(said), said)
 
 
 def test_job_is_done_by_another_process_and_shown(folder: Path, tmp_path: Path, docker: Docker) -> None:
-    """By the packed program, as on the machine."""
+    """The packed program does it, as on the machine."""
     packed = tmp_path / "flask-fleet"
     packed.write_bytes(program()[1])
     docker.answer(" up ", until=str(tmp_path / "go"))
@@ -209,7 +209,7 @@ def test_job_is_done_by_another_process_and_shown(folder: Path, tmp_path: Path, 
 
 
 def test_lines_of_a_job_are_shown_with_how_it_ended(folder: Path, ask: Any, capsys: pytest.CaptureFixture[str]) -> None:
-    """To a person each, to a program those that it does not know."""
+    """A person sees every line, and a program those that it does not know yet."""
     assert main(["follow", "--directory", str(folder)]) == 0
     assert capsys.readouterr().out == "Nothing was done here yet.\n"
 
@@ -249,7 +249,7 @@ def test_lines_of_a_job_are_shown_with_how_it_ended(folder: Path, ask: Any, caps
     ],
 )
 def test_the_containers_are_those_that_were_asked_for(service: str, replica: str, names: list[str]) -> None:
-    """By service, by id as the page and `status` show it, by name, or by both; or nothing, never somebody else's."""
+    """They are chosen by service, by id as the page and `status` show it, or by name; no other container is taken."""
     there = [
         Replica("0a1b2c3d4e5f", "flask-fleet-app-1", "app"),
         Replica("0a9988776655", "flask-fleet-app-2", "app"),
@@ -260,7 +260,7 @@ def test_the_containers_are_those_that_were_asked_for(service: str, replica: str
 
 
 def test_logs_are_of_what_was_asked_for_or_of_nobody(ask: Any, docker: Docker) -> None:
-    """The message lists what there is."""
+    """The message lists the names that exist."""
     docker.answer("logs --timestamps", says="hello\n")
     assert ask("logs", "--replica", "a1", "--lines", "5", "")["text"] == "fleet-a1  | hello"
     assert [call[-1] for call in docker.asked("logs --timestamps")] == ["a1"]
@@ -273,7 +273,7 @@ def test_logs_are_of_what_was_asked_for_or_of_nobody(ask: Any, docker: Docker) -
 def test_command_in_a_replica_keeps_its_words_and_its_status(
     ask: Any, docker: Docker, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Its options are its own."""
+    """Options after the command belong to the command."""
     docker.answer("exec --no-TTY app", says="Python 3.13\n", status=3)
     assert ask("exec", "app", "python", "--json", "-c", "a b") == {
         "changed": True,
@@ -290,7 +290,7 @@ def test_command_in_a_replica_keeps_its_words_and_its_status(
 
 
 def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> None:
-    """Also where an operator's umask is strict; shown again where it says something else."""
+    """This holds with a strict umask of the operator, too; a page that was changed is shown again."""
     page, shown = folder / "maintenance.html", folder / "nginx/maintenance.html"
     assert ask("maintenance", "--check", "on")["changed"]
     assert ask("maintenance", "on")["msg"] == f"{page}: No such file or directory"
@@ -313,7 +313,7 @@ def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> No
 
 
 def test_down_removes_the_files_too(ask: Any, docker: Docker, folder: Path) -> None:
-    """Once, with the container that lent its files to a deploy which was killed, but under the feet of nobody."""
+    """It also removes the container that a killed deploy left, but refuses while another job is under way."""
     docker.answer("ps --all --quiet --filter label=flask-fleet.static-copy", says="left-behind")
     Jobs(folder).work("", "1", "deploy x", "jane", lambda _: {"msg": ask("down")})
     refused = Jobs(folder).progress().result["msg"]

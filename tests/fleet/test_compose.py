@@ -1,4 +1,4 @@
-"""Compose as the engine: what it is asked, and what is made of its answers."""
+"""Compose as the engine: which commands it gets, and what is made of its answers."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ CONFIG: dict[str, Any] = {
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Give a docker that knows the project."""
+    """Return a docker that knows the project."""
     fake = Docker(tmp_path / "bin", monkeypatch)
     fake.answer("config --format", says=json.dumps(CONFIG))
     fake.answer("config --hash", says="nginx aaaa\napp bbbb\n")
@@ -49,7 +49,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 @pytest.fixture
 def compose(tmp_path: Path) -> Compose:
-    """Give the engine of a stack that has a live release, and another one."""
+    """Return the engine of a stack that has a live release and another one."""
     (tmp_path / "releases/r1").mkdir(parents=True)
     for folder in (tmp_path, tmp_path / "releases/r1"):
         (folder / "compose.yml").write_text(f"# {folder}")
@@ -73,7 +73,7 @@ def container(name: str, service: str, config_hash: str = "bbbb", **state: Any) 
 
 
 def test_plan_is_what_compose_makes_of_the_file(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """It is asked once for as long as the file says the same."""
+    """Compose is asked only once while the file stays the same."""
     plan = compose.plan("r1")
     assert plan["app"] == Plan(
         count=3,
@@ -106,7 +106,7 @@ def test_release_that_is_not_there_is_named(compose: Compose, tmp_path: Path) ->
 
 
 def test_what_runs_is_compared_by_what_compose_would_label_it_with(docker: Docker, compose: Compose) -> None:
-    """Also what is dead, and what the release does not have."""
+    """Dead containers, and those of services that the release does not have, are compared too."""
     docker.answer("ps --all", says="a b c d")
     docker.answer(
         "inspect --type container a b c d",
@@ -137,7 +137,7 @@ def test_what_runs_is_compared_by_what_compose_would_label_it_with(docker: Docke
 
 
 def test_started_are_those_that_were_not_there_before(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """Compose does not say which it made."""
+    """Compose does not say which containers it made."""
     listed = tmp_path / "bin" / "listed"
     listed.write_text("old")
     program = tmp_path / "bin" / "docker"
@@ -167,14 +167,14 @@ def test_started_are_those_that_were_not_there_before(docker: Docker, compose: C
 def test_bringing_up_waits_and_asks_no_registry(
     docker: Docker, compose: Compose, services: list[str], replace: bool, options: str
 ) -> None:
-    """All of it, some of it, or nginx with what it depends on as that is."""
+    """It can be for all services, some of them, or nginx alone with its dependencies as they are."""
     compose.bring_up(services, replace=replace, seconds=7)
     (call,) = docker.asked(" up ")
     assert " ".join(call).endswith(f"up --detach --pull never --wait --wait-timeout 7 {options}")
 
 
 def test_nginx_is_brought_up_beside_as_many_replicas_as_there_are(docker: Docker, compose: Compose) -> None:
-    """Compose would start some that nobody has tried, or stop some that serve, so that there are as many as wanted."""
+    """Compose would otherwise start replicas that nobody has tried, or stop some that serve."""
     docker.answer("service=app", says="one two")
     compose.bring_up(["nginx"], replace=False, seconds=7)
     (call,) = docker.asked(" up ")
@@ -182,7 +182,7 @@ def test_nginx_is_brought_up_beside_as_many_replicas_as_there_are(docker: Docker
 
 
 def test_scaling_leaves_all_others_as_they_are(docker: Docker, compose: Compose) -> None:
-    """Several at once, until they are healthy."""
+    """Several services can change at once, and it waits until they are healthy."""
     compose.scale({"app": 5, "api": 2}, 7)
     (call,) = docker.asked(" up ")
     how = "--detach --no-recreate --pull never --wait --wait-timeout 7"
@@ -190,7 +190,7 @@ def test_scaling_leaves_all_others_as_they_are(docker: Docker, compose: Compose)
 
 
 def test_nobody_is_stopped_or_removed_where_nobody_is_named(docker: Docker, compose: Compose) -> None:
-    """Docker would fail; one that is named finishes what it has first."""
+    """Docker would fail without a name; a container that is named finishes its requests first."""
     compose.stop([])
     compose.remove([])
     assert docker.asked() == []
@@ -210,7 +210,7 @@ def test_nobody_is_stopped_or_removed_where_nobody_is_named(docker: Docker, comp
 def test_health_check_is_the_one_of_the_container(
     docker: Docker, compose: Compose, test: list[str] | None, asked: list[str]
 ) -> None:
-    """It is run now, because the engine may take long to come round to it."""
+    """It is run at once, because the engine may take long until the next one."""
     docker.answer("inspect", says=json.dumps([{"Config": {"Healthcheck": {"Test": test}} if test else {}}]))
     docker.answer("exec 0a1b", says="connection ", complains="refused\n", status=1)
     assert compose.health_failure("0a1b") == ("connection refused" if asked else "")
@@ -224,7 +224,7 @@ def test_health_check_is_the_one_of_the_container(
 def test_last_words_are_those_before_it_was_started_again(
     docker: Docker, compose: Compose, restarts: int, part: list[str]
 ) -> None:
-    """A server that says much at its start would hide why it ended."""
+    """The many lines of a server's next start would hide why it ended."""
     state = {"RestartCount": restarts, "State": {"StartedAt": "2026-11-22T06:19:00.1Z"}}
     docker.answer("inspect", says=json.dumps([state]))
     docker.answer("logs", says="\n".join(map(str, range(50))))
@@ -233,7 +233,7 @@ def test_last_words_are_those_before_it_was_started_again(
 
 
 def test_command_runs_in_a_service_or_in_a_container(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """What it complained about is a part of what it said, and its status is told."""
+    """The output includes stderr, and the exit status is returned."""
     docker.answer(" exec ", says="Python 3.13\n", complains="late\n", status=3)
     answer = compose.execute("app", ["python", "-V"])
     assert (answer.status, sorted(answer.text.splitlines())) == (3, ["Python 3.13", "late"])
@@ -245,7 +245,7 @@ def test_command_runs_in_a_service_or_in_a_container(docker: Docker, compose: Co
 
 
 def test_command_before_a_deploy_runs_in_the_new_release(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """With all that Compose gives a replica: environment, secrets, networks, limits and user."""
+    """It has all that Compose gives a replica: environment, secrets, networks, limits and user."""
     docker.answer("run --rm", says="one\ntwo\n", complains="no such table\n", status=3)
     answer = compose.run_once("r1", "app", COMMAND, 5)
     assert (answer.status, sorted(answer.text.splitlines())) == (3, ["no such table", "one", "two"])
@@ -255,7 +255,7 @@ def test_command_before_a_deploy_runs_in_the_new_release(docker: Docker, compose
 
 
 def test_command_that_does_not_end_is_ended_with_its_container(docker: Docker, compose: Compose) -> None:
-    """Which outlives the program that waits for it; one that a killed run left would keep the name."""
+    """The container outlives the program that waits for it, and one of a killed run would occupy the name."""
     docker.answer("run --rm", says="waiting for a lock\n", takes=30)
     with pytest.raises(LateError, match="did not end within 1 s") as told:
         compose.run_once("r1", "app", COMMAND, 1)
@@ -266,7 +266,7 @@ def test_command_that_does_not_end_is_ended_with_its_container(docker: Docker, c
 
 
 def test_only_an_nginx_that_was_tried_is_found_by_the_services(docker: Docker, compose: Compose) -> None:
-    """The one that stands in has nginx's names in their networks; the one on trial may be broken."""
+    """An nginx that stands in has nginx's names in their networks, and one on trial, which may be broken, does not."""
     docker.answer("inspect", says=json.dumps([container("x", "nginx")]))
     compose.start_beside(reachable=False)
     compose.start_beside(reachable=True)
@@ -280,7 +280,7 @@ def test_only_an_nginx_that_was_tried_is_found_by_the_services(docker: Docker, c
 
 
 def test_machine_reaches_a_container_in_the_network_of_nginx(docker: Docker, compose: Compose) -> None:
-    """In the others the engine lets nothing in."""
+    """In the other networks the engine admits no connection from the machine."""
     found = container("x", "nginx")
     found["NetworkSettings"]["Networks"]["front"]["IPAddress"] = "172.18.0.4"
     docker.answer("inspect", says=json.dumps([found]))
@@ -288,7 +288,7 @@ def test_machine_reaches_a_container_in_the_network_of_nginx(docker: Docker, com
 
 
 def test_images_go_that_no_release_needs(docker: Docker, compose: Compose) -> None:
-    """Not those that somebody may have built a moment ago, nor other people's; one that is in use is no failure."""
+    """Fresh images and those of others stay; an image that is in use is no failure."""
     docker.answer("images --format", says="fleet-app:1 fleet-app:2 fleet-app:old fleet-app:new other:1 fleet-gone:1")
     now = int(time.time())
     docker.answer("image inspect", says=f"{now - FRESH_S - 60}\n{now}\n")
@@ -300,13 +300,13 @@ def test_images_go_that_no_release_needs(docker: Docker, compose: Compose) -> No
 
 
 def test_usage_is_by_name(docker: Docker, compose: Compose) -> None:
-    """As docker shows it."""
+    """The figures are those that docker shows."""
     docker.answer("stats", says="fleet-a 1.50% 30MiB / 128MiB\nfleet-b 0.00% 1MiB / 1GiB\n")
     assert compose.usage() == {"fleet-a": ("1.50%", "30MiB of 128MiB"), "fleet-b": ("0.00%", "1MiB of 1GiB")}
 
 
 def test_logs_say_who_wrote_each_line(docker: Docker, compose: Compose) -> None:
-    """Errors included."""
+    """Lines on stderr are included."""
     docker.answer("ps --all", says="a")
     docker.answer("inspect --type", says=json.dumps([container("a", "app")]))
     docker.answer("logs --timestamps", says="one\n", complains="two\n")

@@ -1,4 +1,4 @@
-"""What is done to databases on their machine: never half, and never to data that nobody spoke of."""
+"""Operations on databases are whole or not done at all, and never touch data that nobody named."""
 
 import json
 import os
@@ -25,7 +25,7 @@ SETTINGS = {
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Give a docker with a database that serves, as compose.yml says."""
+    """Return a docker with a database that serves, as compose.yml says."""
     monkeypatch.setattr(database, "POLL_S", 0.01)
     described(tmp_path)
     (tmp_path / "stack-data/compose.yml").touch()
@@ -36,7 +36,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 def described(folder: Path, **changes: Any) -> Databases:
-    """Write what the role would, and read it."""
+    """Write the settings as the role does, and read them."""
     (folder / "stack-data").mkdir(exist_ok=True)
     (folder / "stack-data/settings.json").write_text(json.dumps(SETTINGS | changes))
     return Databases(folder / "stack")
@@ -55,18 +55,18 @@ def container(name: str, health: str = "healthy", **changes: Any) -> dict[str, A
 
 
 def runs(docker: Docker, *containers: dict[str, Any]) -> None:
-    """Have the engine know these containers."""
+    """Make these the containers that the engine knows."""
     docker.answer("ps --all", says="\n".join(one["Id"] for one in containers))
     docker.answer("inspect", says=json.dumps(containers))
 
 
 def done_inside(docker: Docker) -> list[str]:
-    """List the programs of the image that were run, and restarts."""
+    """List the restarts, and the programs of the image that were run."""
     return [call[0] if call[0] == "restart" else call[-1] for call in docker.asked() if call[0] in ("exec", "restart")]
 
 
 def test_start_brings_up_what_compose_yml_says_and_logs_in(docker: Docker, tmp_path: Path) -> None:
-    """As an app would."""
+    """The login is that of an app."""
     said: list[str] = []
     described(tmp_path).start(said.append)
     where = ["--project-directory", f"{tmp_path}/stack-data", "--file", f"{tmp_path}/stack-data/compose.yml"]
@@ -87,13 +87,13 @@ def test_start_brings_up_what_compose_yml_says_and_logs_in(docker: Docker, tmp_p
 def test_only_what_differs_needs_a_start(
     docker: Docker, tmp_path: Path, found: list[dict[str, Any]], *, current: bool
 ) -> None:
-    """One that still starts, or that nobody wants any more, is nothing that a start could change."""
+    """A database that still starts, or that nobody wants any more, is nothing that a start could change."""
     runs(docker, *found)
     assert described(tmp_path).are_current() is current
 
 
 def test_changed_settings_need_a_start(docker: Docker, tmp_path: Path) -> None:
-    """Compose names what a container was made from; a machine without compose.yml has nothing yet."""
+    """Compose labels a container with the hash of its settings; a machine without compose.yml has no databases yet."""
     docker.answer("config --hash", says="db another-hash\n")
     assert described(tmp_path).are_current() is False
     (tmp_path / "stack-data/compose.yml").unlink()
@@ -104,7 +104,7 @@ def test_changed_settings_need_a_start(docker: Docker, tmp_path: Path) -> None:
 def test_start_that_has_nothing_to_do_is_no_job(
     docker: Docker, tmp_path: Path, capsys: pytest.CaptureFixture[str], check: list[str]
 ) -> None:
-    """It waits for nobody, and nobody has to wait for it; a check only says that another one would change something."""
+    """It waits for no other job, and a check only says that another call would change something."""
     described(tmp_path)
     command = ["databases", "start", "--json", *check, "--directory", str(tmp_path / "stack")]
     main(command)
@@ -119,14 +119,14 @@ def test_start_that_has_nothing_to_do_is_no_job(
 
 @pytest.mark.usefixtures("docker")
 def test_start_says_where_there_is_nothing_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Instead of a job that fails."""
+    """A sentence says so, and no job fails."""
     (tmp_path / "stack-data/settings.json").unlink()
     assert main(["databases", "start", "--directory", str(tmp_path / "stack")]) == 1
     assert capsys.readouterr().err == f"no databases are described in {tmp_path}/stack-data\n"
 
 
 def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: Path) -> None:
-    """Which variable, which volume, and what can be done."""
+    """The message names the variable, the volume, and what can be done."""
     docker.answer("login", status=2, complains='FATAL:  password authentication failed for user "app"\n')
     with pytest.raises(FleetError) as told:
         described(tmp_path).log_in()
@@ -139,14 +139,14 @@ def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: 
 
 
 def test_other_trouble_with_the_login_is_not_taken_for_a_wrong_password(docker: Docker, tmp_path: Path) -> None:
-    """It would send the person to the wrong place."""
+    """The person would look for the mistake in the wrong place."""
     docker.answer("login", status=2, complains="FATAL:  sorry, too many clients already\n")
     with pytest.raises(FleetError, match=r"^accessory_services\[0\] \(db\): logging in failed: FATAL:  sorry"):
         described(tmp_path).log_in()
 
 
 def test_database_that_does_not_serve_in_time_is_told_with_its_last_words(docker: Docker, tmp_path: Path) -> None:
-    """The reason is in its log, and nowhere else."""
+    """Only its log has the reason."""
     runs(docker, container("db", "starting"))
     docker.answer("logs --tail", says="no space left on device")
     with pytest.raises(FleetError, match=r"db did not serve within 0 s(.|\n)*no space left on device"):
@@ -156,7 +156,7 @@ def test_database_that_does_not_serve_in_time_is_told_with_its_last_words(docker
 def test_database_that_ends_again_and_again_is_not_waited_for(
     docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only what it does now counts: one that was restarted last year is not given up for it."""
+    """Only restarts during the wait count, not one of last year."""
     counts = iter([7, 8, 9, 10])
 
     def containers(_: Databases) -> list[dict[str, Any]]:
@@ -169,7 +169,7 @@ def test_database_that_ends_again_and_again_is_not_waited_for(
 
 
 def test_backup_is_whole_checked_and_nobody_elses(docker: Docker, tmp_path: Path) -> None:
-    """All of it is read again before anybody relies on it; whoever owns the folder may take it away."""
+    """The whole file is read again before it counts, and only the owner of the folder may read it."""
     docker.answer("db dump", says="PGDMP and all the rest")
     (tmp_path / "mine").mkdir()
     if os.geteuid() == 0:
@@ -184,7 +184,7 @@ def test_backup_is_whole_checked_and_nobody_elses(docker: Docker, tmp_path: Path
 
 @pytest.mark.parametrize("program", ["dump", "check"])
 def test_backup_that_fails_leaves_nothing(docker: Docker, tmp_path: Path, program: str) -> None:
-    """Half of a backup is worse than none: somebody might trust it."""
+    """Half a backup is worse than none, because somebody might trust it."""
     docker.answer("db dump", says="PGDMP and then")
     docker.answer(f"db {program}", says="PGDMP and then", status=1, complains="connection lost")
     with pytest.raises(FleetError, match="connection lost"):
@@ -194,7 +194,7 @@ def test_backup_that_fails_leaves_nothing(docker: Docker, tmp_path: Path, progra
 
 @pytest.mark.usefixtures("docker")
 def test_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
-    """It may be the only backup that there is."""
+    """It may be the only backup that exists."""
     (tmp_path / "backup").write_text("of yesterday")
     with pytest.raises(FileExistsError):
         described(tmp_path).backup("db", tmp_path / "backup")
@@ -222,7 +222,7 @@ def test_backup_is_checked_before_it_is_restored(docker: Docker, tmp_path: Path)
 
 
 def test_restore_that_fails_says_that_the_old_data_is_there(docker: Docker, tmp_path: Path) -> None:
-    """With the reason, and without a restart."""
+    """The message has the reason, and nothing is restarted."""
     (tmp_path / "backup").write_text("PGDMP")
     docker.answer("db restore", status=1, complains="relation does not exist")
     with pytest.raises(FleetError, match=r"the restore failed, and db has what it had(.|\n)*relation does not exist"):
@@ -231,14 +231,14 @@ def test_restore_that_fails_says_that_the_old_data_is_there(docker: Docker, tmp_
 
 
 def test_restored_data_is_accepted_once_it_serves(docker: Docker, tmp_path: Path) -> None:
-    """Until then the old data is beside it."""
+    """Until then the old data is kept beside it."""
     (tmp_path / "backup").write_text("REDIS")
     described(tmp_path, restarts=["db"]).restore("db", tmp_path / "backup")
     assert done_inside(docker) == ["check", "restore", "restart", "settle"]
 
 
 def test_backup_that_does_not_serve_in_time_is_given_up(docker: Docker, tmp_path: Path) -> None:
-    """With another start, which brings the old data back now, and not when nobody expects it."""
+    """Another start brings the old data back at once, and not when nobody expects it."""
     (tmp_path / "backup").write_text("REDIS")
     runs(docker, container("db", "starting"))
     with pytest.raises(FleetError, match=r"db is started again with what it had: db did not serve within 0 s"):
@@ -247,7 +247,7 @@ def test_backup_that_does_not_serve_in_time_is_given_up(docker: Docker, tmp_path
 
 
 def test_cancelled_restore_goes_back(docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As one that does not serve in time."""
+    """It ends like one that does not serve in time."""
     (tmp_path / "backup").write_text("REDIS")
     databases = described(tmp_path, restarts=["db"])
 
@@ -261,7 +261,7 @@ def test_cancelled_restore_goes_back(docker: Docker, tmp_path: Path, monkeypatch
 
 
 def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: Path) -> None:
-    """The container of a database that is gone, old passwords, old images; its volume stays and is named."""
+    """Container, old passwords and old images of a removed database go; its volume stays, and the message names it."""
     runs(docker, container("db"), container("cache"))
     docker.answer("images --format", says="fleet/db:old\nfleet/db:new\nfleet/app:old\n")
     docker.answer("volume ls", says="fleet-data_db\nfleet-data_cache\n")
@@ -282,7 +282,7 @@ def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: P
 
 
 def test_second_prune_changes_nothing(docker: Docker, tmp_path: Path) -> None:
-    """Nor does one where the role has not written what is wanted."""
+    """Neither does one before the role has written what is wanted."""
     docker.answer("images --format", says="fleet/db:new\nfleet/app:old\n")
     assert described(tmp_path).prune(really=True)["changed"] is False
     (tmp_path / "stack-data/secrets/db-new").mkdir(parents=True)
@@ -293,7 +293,7 @@ def test_second_prune_changes_nothing(docker: Docker, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("deletes", "removed"), [(False, []), (True, [["volume", "rm", "fleet-data_db"]])])
 def test_data_goes_only_when_told(docker: Docker, tmp_path: Path, removed: list[list[str]], *, deletes: bool) -> None:
-    """Also when the containers and the files are gone already."""
+    """It can be removed even when the containers and the files are gone already."""
     docker.answer("volume ls", says="fleet-data_db\n")
     docker.answer("network ls", says="1234\n")
     kept = [] if removed else ["fleet-data_db"]
@@ -317,7 +317,7 @@ def test_data_goes_only_when_told(docker: Docker, tmp_path: Path, removed: list[
 
 
 def test_nothing_is_removed_where_nobody_says_of_what_project(docker: Docker, tmp_path: Path) -> None:
-    """An empty name would be the engine's answer to another question."""
+    """With an empty name the engine would list the containers of every project."""
     (tmp_path / "stack-data/settings.json").unlink()
     assert Databases(tmp_path / "stack").down(deletes_data=True, really=False)["removed"] == []
     assert docker.asked() == []

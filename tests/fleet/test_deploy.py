@@ -1,4 +1,4 @@
-"""What a deploy, a rollback and a scaling are beside the roll-out: refusals, the command before, the audit log."""
+"""Deploy, rollback and scaling apart from the roll-out: refusals, the command before, and the audit log."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ COMMAND = "flask db upgrade"
 
 @pytest.fixture
 def on() -> Iterator[Bench]:
-    """Give a stack that runs a release, with a command to be run before the next one."""
+    """Return a stack that runs a release, with a command to run before the next one."""
     with bench() as made:
         made.has(OLD)
         pre_deploy = {"pre_deploy": {"app": COMMAND.split()}, "pre_deploy_seconds": 7}
@@ -37,7 +37,7 @@ def audit(on: Bench) -> str:
 
 
 def test_what_runs_already_is_left_as_it_is(on: Bench) -> None:
-    """Nothing is done, and nothing is written into the audit log."""
+    """No step is made, and the audit log stays as it is."""
     name = on.render(OLD)
     assert deploy(on.stack, on.job(), name, prepares=True) == {
         "changed": False,
@@ -48,14 +48,14 @@ def test_what_runs_already_is_left_as_it_is(on: Bench) -> None:
 
 
 def test_what_runs_is_not_whole_after_a_kill(on: Bench) -> None:
-    """What was to be removed may still be there."""
+    """Containers that were to be removed may still be there."""
     name = on.render(OLD)
     assert is_deployed(on.stack, name, NOTHING_BEFORE)
     assert not is_deployed(on.stack, name, KILLED)
 
 
 def test_what_runs_is_not_whole_without_one_of_its_replicas(on: Bench) -> None:
-    """Dead, or removed by hand."""
+    """The replica is dead, or was removed by hand."""
     on.engine.of("app")[0].running = False
     assert not is_deployed(on.stack, on.render(OLD), NOTHING_BEFORE)
     on.engine.remove([on.engine.of("app")[0].id])
@@ -65,7 +65,7 @@ def test_what_runs_is_not_whole_without_one_of_its_replicas(on: Bench) -> None:
 
 
 def test_what_runs_is_not_whole_while_nginx_has_another_configuration(on: Bench) -> None:
-    """A deploy before may have been killed just before nginx read it."""
+    """An earlier deploy may have been killed just before nginx read the file."""
     (nginx,) = on.engine.of("nginx")
     nginx.conf = nginx.conf.replace('"1"', '"0"')
     assert not is_deployed(on.stack, on.render(OLD), NOTHING_BEFORE)
@@ -74,7 +74,7 @@ def test_what_runs_is_not_whole_while_nginx_has_another_configuration(on: Bench)
 
 
 def test_each_deploy_is_in_the_audit_log(on: Bench) -> None:
-    """With how it ended and who wanted it; a line of one that was killed cannot be."""
+    """The line says how it ended and who wanted it; a deploy that was killed cannot write one."""
     broken = release("3", fault="dies")
     names = [on.render(one) for one in (NEW, broken)]
     on.deploy(NEW)
@@ -85,13 +85,13 @@ def test_each_deploy_is_in_the_audit_log(on: Bench) -> None:
 
 @pytest.mark.parametrize("fault", ["", "unhealthy"])
 def test_nginx_is_on_its_own_again_after_a_deploy(on: Bench, fault: str) -> None:
-    """Whatever comes to life later gets requests, however the deploy ended."""
+    """However the deploy ended, replicas that start later get requests."""
     on.deploy(release("2", fault=fault))
     assert not (on.stack.directory / ADMITTED).exists()
 
 
 def test_a_release_that_worked_can_be_gone_back_to(on: Bench) -> None:
-    """It is the newest one then, and who deployed it is known."""
+    """It becomes the newest one, and who deployed it is still known."""
     on.deploy(NEW)
     kept = on.stack.releases.kept()
     assert [(one.id, one.by) for one in kept] == [(on.render(NEW), "jane"), (on.render(OLD), "joe")]
@@ -100,7 +100,7 @@ def test_a_release_that_worked_can_be_gone_back_to(on: Bench) -> None:
 
 
 def test_only_so_many_releases_are_kept(on: Bench) -> None:
-    """With all that belongs to them."""
+    """A release goes with all that belongs to it."""
     (on.stack.directory / SETTINGS).write_text(json.dumps(on.settings | {"keep_releases": 1}))
     on.deploy(NEW)
     assert [path.name for path in (on.stack.directory / "releases").iterdir()] == [on.stack.releases.live()]
@@ -109,7 +109,7 @@ def test_only_so_many_releases_are_kept(on: Bench) -> None:
 
 
 def test_releases_that_can_be_gone_back_to_are_listed(on: Bench) -> None:
-    """Where none was found, or one was mistyped."""
+    """The list appears when there is none to go back to, or when an id was mistyped."""
     when = on.stack.releases.kept()[0].activated
     listed = f"no such release can be gone back to. Allowed are:\n{on.render(OLD)}  {when} UTC  by joe (live)"
     for asked, said in {"": "not given", "nonsense": "nonsense"}.items():
@@ -119,7 +119,7 @@ def test_releases_that_can_be_gone_back_to_are_listed(on: Bench) -> None:
 
 
 def test_a_failed_deploy_goes_back_to_the_newest_release_that_worked() -> None:
-    """Neither to an older one nor to the live one, whose deploy was killed."""
+    """An older one is not chosen, nor the live one, whose deploy was killed."""
     oldest, old, killed, broken = (release(str(number)) for number in range(4))
     broken["app"] = {**broken["app"], "fault": "silent"}
     with bench() as on:
@@ -132,7 +132,7 @@ def test_a_failed_deploy_goes_back_to_the_newest_release_that_worked() -> None:
 
 
 def test_a_rollback_leaves_out_the_command_before(on: Bench) -> None:
-    """What it changed in a database is not taken back by an older release."""
+    """An older release does not undo what the command changed in a database."""
     on.deploy(NEW)
     on.engine.watch()
     deploy(on.stack, on.job(), earlier_release(on.stack, ""), prepares=False)
@@ -141,7 +141,7 @@ def test_a_rollback_leaves_out_the_command_before(on: Bench) -> None:
 
 
 def test_the_command_runs_in_the_new_release_before_anything_changes(on: Bench) -> None:
-    """With its time limit; what it printed is told."""
+    """It runs with its time limit, and its output is shown."""
     on.engine.answers["app"] = Answer(0, "one\ntwo\n")
     assert on.deploy(NEW) == ""
     changes = [one for one in on.engine.steps if one != "compare"]
@@ -150,7 +150,7 @@ def test_the_command_runs_in_the_new_release_before_anything_changes(on: Bench) 
 
 
 def test_the_command_does_not_run_where_the_release_is_only_mended(on: Bench) -> None:
-    """It did when the release came."""
+    """It ran when the release was deployed first."""
     on.engine.of("app")[0].running = False
     assert on.deploy(OLD) == ""
     assert not [one for one in on.engine.steps if one.startswith(COMMAND)]
@@ -164,7 +164,7 @@ def test_the_command_does_not_run_where_the_release_is_only_mended(on: Bench) ->
     ],
 )
 def test_nothing_is_replaced_where_the_command_fails(on: Bench, answer: Answer | FleetError, outcome: str) -> None:
-    """The last lines are told, the release goes, and the audit log has it."""
+    """The message has its last lines, the release is removed, and the audit log has an entry."""
     name = on.render(NEW)
     on.engine.answers["app"] = answer
     failure = on.deploy(NEW)
@@ -178,7 +178,7 @@ def test_nothing_is_replaced_where_the_command_fails(on: Bench, answer: Answer |
 
 
 def test_nothing_goes_where_the_live_release_is_of_a_deploy_that_was_killed(on: Bench) -> None:
-    """Its secrets would go with it."""
+    """The removal of that release would take the secrets of its replicas along."""
     on.deploy(NEW, (30, KilledError()))
     on.engine.answers["app"] = Answer(1, "")
     assert "ended with status 1" in on.deploy(release("3"))
@@ -187,7 +187,7 @@ def test_nothing_goes_where_the_live_release_is_of_a_deploy_that_was_killed(on: 
 
 
 def test_a_number_that_is_none_is_refused(on: Bench) -> None:
-    """Neither nginx nor a service that nobody has can be scaled, nor any to nothing; nothing is started."""
+    """Neither nginx nor an unknown service can be scaled, nor any service to zero; nothing is started."""
     for numbers, said in {
         ("web", 2): "web is no service: allowed are app",
         ("nginx", 2): "nginx is no service: allowed are app",
@@ -200,7 +200,7 @@ def test_a_number_that_is_none_is_refused(on: Bench) -> None:
 
 
 def test_a_service_is_scaled_until_the_next_deploy(on: Bench) -> None:
-    """Others' numbers stay, and the audit log has it; the number that there is already is no change."""
+    """Other services keep their numbers, the audit log has an entry, and an equal number is no change."""
     assert scale(on.stack, on.job(), {"app": 3}) == {"changed": False}
     assert scale(on.stack, on.job(), {"app": 5}) == {"msg": "app=5 until the next deploy."}
     assert len(on.engine.of("app")) == 5
@@ -210,7 +210,7 @@ def test_a_service_is_scaled_until_the_next_deploy(on: Bench) -> None:
 
 
 def test_a_scaling_that_fails_is_in_the_audit_log_as_well(on: Bench) -> None:
-    """Some of it may have been done."""
+    """It may have changed something before it failed."""
     on.engine.images.clear()
     with pytest.raises(FleetError, match="there is no image"):
         scale(on.stack, on.job(), {"app": 5})

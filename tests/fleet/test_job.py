@@ -1,4 +1,4 @@
-"""Jobs of the machine, with real processes: one at a time, noted, and independent of whoever starts them."""
+"""Jobs of the machine with real processes: one at a time, recorded, and independent of whoever starts them."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def _without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Start jobs as where no systemd runs, wherever the tests do."""
+    """Start jobs as on a machine without systemd, wherever the tests run."""
     monkeypatch.setattr(job, "SYSTEMD", tmp_path / "no-systemd")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("LINES", str(LINES))
@@ -116,12 +116,12 @@ def _without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Name the folder of a stack that is not there yet."""
+    """Name a folder for a stack, which does not exist yet."""
     return tmp_path / "stack"
 
 
 def command(folder: Path, kind: str) -> list[str]:
-    """Give the command of a job."""
+    """Return the command of a job."""
     return [sys.executable, "-c", WORKER, str(folder), kind]
 
 
@@ -150,12 +150,12 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def listed(folder: Path, name: str) -> list[str]:
-    """Read which jobs came to an end of their own."""
+    """Read which jobs came to their own end."""
     return (folder / name).read_text().splitlines() if (folder / name).exists() else []
 
 
 def test_nothing_is_created_where_there_is_no_stack(folder: Path) -> None:
-    """In check mode, and where somebody only looks."""
+    """Check mode and a mere look must not make files."""
     assert Jobs(folder).progress() == Progress()
     assert Jobs(folder).follow(0, PATIENCE_S).ended
     with pytest.raises(FleetError, match="Nothing is under way here"):
@@ -194,7 +194,7 @@ def test_second_is_told_who_is_there_and_since_when(folder: Path) -> None:
 
 
 def at_once(folder: Path, kind: str) -> list[str]:
-    """Have many start a job together; give the ids of those that began."""
+    """Start a job from many processes at once, and return the ids of those that began."""
     together = Barrier(MANY)
 
     def one_of_them(_: int) -> str:
@@ -209,7 +209,7 @@ def at_once(folder: Path, kind: str) -> list[str]:
 
 
 def test_of_many_at_once_exactly_one_runs(folder: Path) -> None:
-    """Two pipelines start in the same second sooner or later."""
+    """Sooner or later two pipelines start in the same second."""
     ran: list[str] = []
     for _ in range(RACES):
         (begun,) = at_once(folder, "wait")
@@ -222,7 +222,7 @@ def test_of_many_at_once_exactly_one_runs(folder: Path) -> None:
 
 
 def test_who_is_refused_never_runs_later(folder: Path) -> None:
-    """Not even when the one that was first has ended before the others looked."""
+    """A refused job does not start even if the first one ends before the others look."""
     for _ in range(RACES):
         begun = at_once(folder, "fail")
         assert begun
@@ -232,13 +232,13 @@ def test_who_is_refused_never_runs_later(folder: Path) -> None:
 
 
 def _workers(folder: Path) -> list[str]:
-    """List the processes of jobs that are there yet."""
+    """List the processes of jobs that still exist."""
     lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if str(folder) in line and not line.startswith("Z")]
 
 
 def test_killed_job_keeps_nobody_out(folder: Path) -> None:
-    """The kernel lets go of the lock, and the next job knows that there is something to mend."""
+    """The kernel releases the lock, and the next job learns that there may be something to repair."""
     first = start(folder, "wait")
     os.kill(first.pid, signal.SIGKILL)
     wait_for(lambda: Jobs(folder).progress().ended)
@@ -252,7 +252,7 @@ def test_killed_job_keeps_nobody_out(folder: Path) -> None:
 
 
 def test_each_line_comes_once_and_in_order(folder: Path) -> None:
-    """Whatever is in it."""
+    """This holds whatever characters a line has."""
     start(folder, "count")
     found = ended(folder)
     assert list(found.lines) == [f"{number}: \u2028 \u00e4\nits second line" for number in range(LINES)]
@@ -260,7 +260,7 @@ def test_each_line_comes_once_and_in_order(folder: Path) -> None:
 
 
 def test_line_that_is_half_written_comes_when_it_is_whole(folder: Path) -> None:
-    """Whoever follows reads while the job writes; of one that was killed it never comes."""
+    """A follower reads while the job writes; half a line of a killed job is never shown."""
     begun, notes = start(folder, "wait"), folder / "job.jsonl"
     whole = Jobs(folder).follow(0, PATIENCE_S).lines
     assert whole == ("after none, killed: False",)
@@ -275,7 +275,7 @@ def test_line_that_is_half_written_comes_when_it_is_whole(folder: Path) -> None:
 
 
 def test_cancelled_job_goes_back_and_says_so(folder: Path) -> None:
-    """A second request is not heard, and the commands that it runs then can be ended as ever."""
+    """A second request is ignored, and the commands that it runs while it goes back can still be ended."""
     begun = start(folder, "go_back")
     Jobs(folder).follow(0, PATIENCE_S)
     assert Jobs(folder).cancel().id == begun.id
@@ -290,7 +290,7 @@ def test_cancelled_job_goes_back_and_says_so(folder: Path) -> None:
 
 
 def test_job_that_is_cancelled_before_it_begins_notes_it(folder: Path) -> None:
-    """Its id is known a moment before."""
+    """Its id is known a moment before it begins."""
     start(folder, "be_cancelled_early")
     assert ended(folder).result["msg"] == "It was cancelled."
 
@@ -313,7 +313,7 @@ def test_failure_is_noted_whatever_it_is(folder: Path, kind: str, message: str) 
 
 
 def test_full_disk_does_not_stop_a_job_half_way(folder: Path) -> None:
-    """What it says is less than what it does."""
+    """The work of a job matters more than its messages."""
     start(folder, "fill_the_disk")
     found = ended(folder)
     assert found.result["failed"] is False
@@ -333,7 +333,7 @@ def test_job_before_is_still_known_by_its_id(folder: Path) -> None:
 
 
 def test_job_that_does_not_begin_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With where its reason is."""
+    """The message says where the reason is."""
     monkeypatch.setattr(job, "START_S", 0.2)
     with pytest.raises(
         FleetError, match=r"the job \(deploy x\) does not begin; see: journalctl -u flask-fleet-[0-9a-f]+"
@@ -342,7 +342,7 @@ def test_job_that_does_not_begin_is_told(folder: Path, monkeypatch: pytest.Monke
 
 
 def test_job_of_systemd_is_a_unit_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It gets what the engine's client reads, and nothing else of whoever starts it; systemd changes no word of it."""
+    """It gets only the variables that the engine's client reads, and systemd changes no word of the command."""
     folder = tmp_path / "costs $5 ${HOME}"
     programs = tmp_path / "bin"
     programs.mkdir()

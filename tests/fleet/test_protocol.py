@@ -1,4 +1,4 @@
-"""What nginx speaks to a replica is written on it, also by releases of earlier versions of this project."""
+"""A label of each replica names the protocol that nginx uses, also in releases of earlier versions of this project."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ from tests.fake_docker import Docker
     ],
 )
 def test_label_says_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, labels: dict[str, str], protocol: str) -> None:
-    """Both may run beside each other in a roll-out, and nginx must speak what all of them understand."""
+    """During a roll-out both may run beside each other, and nginx must speak what all of them understand."""
     state = {"Running": True, "Restarting": False, "ExitCode": 0, "OOMKilled": False, "StartedAt": ""}
     container = {
         "Id": "id-of-app",

@@ -1,4 +1,4 @@
-"""What nginx is told: whom it may send requests to, where they listen, and who stands in for it."""
+"""What nginx is told: which replicas get requests, where they listen, and which container stands in for it."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from tests.fake_docker import Docker
 
 
 class Engine(Compose):
-    """An engine that has what a test says."""
+    """An engine with the state that a test sets."""
 
     def __init__(self, directory: Path) -> None:
-        """Have nothing."""
+        """Make an engine that has nothing."""
         super().__init__(Releases(directory))
         self.running: dict[str, Replica] = {}
         self.answers: dict[str, Answer] = {}
@@ -34,15 +34,15 @@ class Engine(Compose):
         return [one for name, one in self.running.items() if ids is None or name in ids]
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
-        """Give the answer that was said."""
+        """Return the answer that the test set."""
         return self.answers.get(f"{container} {command[0]}", Answer(1, "no such command"))
 
     def stop(self, ids: Sequence[str]) -> None:
-        """Note it."""
+        """Record the call."""
         self.stopped += ids
 
     def beside(self) -> str:
-        """Name it."""
+        """Name the container that stands in."""
         return "beside"
 
     def published(self) -> list[Port]:
@@ -50,20 +50,20 @@ class Engine(Compose):
         return [self.port]
 
     def address_of(self, container: str) -> str:
-        """Give an address."""
+        """Return an address."""
         return {"beside": "172.19.0.9"}[container]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """Give an engine that runs nothing."""
+    """Return an engine that runs nothing."""
     (tmp_path / "nginx").mkdir()
     return Engine(tmp_path)
 
 
 @pytest.fixture
 def ours(engine: Engine, tmp_path: Path) -> Proxy:
-    """Give nginx of that engine."""
+    """Return the nginx of that engine."""
     return Proxy(engine, tmp_path)
 
 
@@ -73,13 +73,13 @@ def replica(name: str, *addresses: str, service: str = "app", port: str = "5000"
 
 
 def state(services: Mapping[str, tuple[str, Sequence[Replica]]], *strangers: Replica) -> State:
-    """Describe what runs by services, with the port that each is to have."""
+    """Describe what runs by service, with the port that each service will have."""
     known = {name: Service(Plan(1, "image", port=port), tuple(those)) for name, (port, those) in services.items()}
     return State(known, tuple(strangers))
 
 
 def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy, tmp_path: Path) -> None:
-    """Also of a release that runs a service no more, and of one that is new."""
+    """This includes a release that no longer has a service, and one that adds a service."""
     services = {
         "nginx": ("", [replica("nginx", service="nginx", port="")]),
         "app": ("5000", [replica("app", port="28255")]),
@@ -95,7 +95,7 @@ def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy
 
 
 def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy, tmp_path: Path) -> None:
-    """Those on trial, also one that has no address because it keeps crashing; none when nobody rolls out."""
+    """Those on trial are kept out, even one without an address because it crashes; otherwise nobody is."""
     engine.running = {
         "old": replica("old", "172.18.0.2"),
         "new": replica("new", "172.18.0.3", "172.19.0.3"),
@@ -114,7 +114,7 @@ def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy
 
 @pytest.mark.parametrize("answer", [Answer(1, '{"services": {}}'), Answer(0, "an error page"), None])
 def test_nginx_that_does_not_answer_knows_nothing(engine: Engine, ours: Proxy, answer: Answer | None) -> None:
-    """It may not run, or start in this moment."""
+    """It may not run, or may be starting at this moment."""
     if answer:
         engine.answers["nginx balancer-status"] = answer
     assert ours.status() == {}
@@ -123,7 +123,7 @@ def test_nginx_that_does_not_answer_knows_nothing(engine: Engine, ours: Proxy, a
 
 
 def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Proxy) -> None:
-    """It goes on with the one before."""
+    """Nginx goes on with the configuration before."""
     engine.answers["nginx reload"] = Answer(1, "[emerg] unknown directive\n")
     with pytest.raises(FleetError, match=r"does not reload its configuration: \[emerg\] unknown directive$"):
         ours.reload()
@@ -132,14 +132,14 @@ def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Pr
 
 
 def test_nginx_of_an_older_release_is_stopped_though_it_cannot_let_go(engine: Engine, ours: Proxy) -> None:
-    """Its clients are closed by it then."""
+    """It then closes the connections of its clients."""
     ours.retire(["old"])
     assert engine.stopped == ["old"]
 
 
 @pytest.fixture
 def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Give a program called nft that notes what it is asked."""
+    """Return a program called nft that records its calls."""
     program = Docker(tmp_path / "bin", monkeypatch)
     (tmp_path / "bin" / "docker").rename(tmp_path / "bin" / "nft")
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -163,7 +163,7 @@ def test_only_what_is_published_is_led_to_who_stands_in(
 
 
 def test_it_serves_where_the_machine_gets_a_connection(engine: Engine, ours: Proxy, nft: Docker) -> None:
-    """On an engine with the userland proxy the kernel has no way there."""
+    """With the engine's userland proxy the kernel cannot divert the machine's own connections."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         engine.port = Port("0.0.0.0", str(server.getsockname()[1]), "80")  # noqa: S104
         assert ours.divert()
@@ -174,7 +174,7 @@ def test_it_serves_where_the_machine_gets_a_connection(engine: Engine, ours: Pro
 def test_rules_go_before_who_stands_in(
     engine: Engine, ours: Proxy, nft: Docker, monkeypatch: pytest.MonkeyPatch, is_root: bool
 ) -> None:
-    """Connections would be led nowhere otherwise; who is not root has no rules."""
+    """Connections would lead nowhere otherwise; without root there are no rules."""
     monkeypatch.setattr("os.geteuid", lambda: 0 if is_root else 1000)
     asked_at_the_stop: list[Sequence[str]] = []
     monkeypatch.setattr(engine, "stop", lambda _: asked_at_the_stop.extend(nft.asked()))

@@ -1,4 +1,4 @@
-"""The releases of a stack on its disk: which is live, which can be gone back to, and what goes with one that goes."""
+"""The releases of a stack on its disk: which is live, which can be gone back to, and what is removed with one."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from fleet.system import FleetError, write
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Releases:
-    """Give a folder with two rendered releases, neither of them live."""
+    """Return a folder with two rendered releases, neither of which is live."""
     for release in ("one", "two"):
         folder = tmp_path / "releases" / release
         folder.mkdir(parents=True)
@@ -27,7 +27,7 @@ def releases(tmp_path: Path) -> Releases:
 
 
 def test_activating_puts_both_files_in_place(releases: Releases) -> None:
-    """The live release is named by what its files say, as the role does it, and nginx.conf as nginx does it."""
+    """The role and nginx compute the same hashes: the live release's of both files, and that of nginx.conf."""
     releases.activate("two")
     assert (releases.directory / "compose.yml").read_text() == "name: two\n"
     assert (releases.directory / "nginx" / "nginx.conf").read_text() == "# two\n"
@@ -39,7 +39,7 @@ def test_activating_puts_both_files_in_place(releases: Releases) -> None:
 
 
 def test_full_disk_leaves_both_files_of_the_release_before(releases: Releases, monkeypatch: pytest.MonkeyPatch) -> None:
-    """One file of each release would be a release that nobody made."""
+    """One file of each release would be a mixture that nobody deployed."""
     releases.activate("one")
     before = releases.live()
 
@@ -55,7 +55,7 @@ def test_full_disk_leaves_both_files_of_the_release_before(releases: Releases, m
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """What a full disk cut in half could be read by nobody."""
+    """Nobody could read a file that a full disk cut in half."""
     note = tmp_path / "note"
     write(note, "before")
     (tmp_path / "note.new").symlink_to("/dev/full")
@@ -66,7 +66,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_only_what_once_worked_can_be_gone_back_to(releases: Releases) -> None:
-    """A release that was rendered, or that failed, is no way back; the newest comes first."""
+    """A release that was only rendered, or that failed, does not count; the newest comes first."""
     releases.activate("one")
     assert releases.kept() == []
     assert releases.last_that_worked() == ""
@@ -87,7 +87,7 @@ def test_a_folder_without_a_stack_has_no_release(tmp_path: Path) -> None:
 
 
 def test_a_release_that_was_rendered_a_moment_ago_waits_for_its_deploy(releases: Releases) -> None:
-    """Somebody else's roll-out may end in between; after an hour nobody comes for it."""
+    """Another deploy may end in between and must not remove it; after an hour nobody will deploy it any more."""
     releases.note_that_it_works("two", "jane")
     assert releases.about_to_be_deployed() == ["one"]
     long_ago = time.time() - FRESH_S - 1
@@ -96,14 +96,14 @@ def test_a_release_that_was_rendered_a_moment_ago_waits_for_its_deploy(releases:
 
 
 def test_only_the_folders_of_kept_releases_stay(releases: Releases) -> None:
-    """A stack that is deployed every day for years has some."""
+    """A stack that is deployed every day for years would fill the disk otherwise."""
     releases.forget(["two", "three"])
     assert [path.name for path in (releases.directory / "releases").iterdir()] == ["two"]
 
 
 @pytest.mark.parametrize(("folder", "target"), [("secrets", "/run/secrets"), ("servers", "/etc/fleet")])
 def test_what_is_mounted_stays_as_long_as_a_release_that_needs_it(tmp_path: Path, folder: str, target: str) -> None:
-    """A rollback without its secrets would start nothing; what nobody needs must not lie about."""
+    """A rollback could not start without its secrets, and secrets that nobody needs must not stay."""
     for name in ("app-old", "app-kept", "app-live"):
         (tmp_path / folder / name).mkdir(parents=True)
         (tmp_path / folder / name / "key").write_text("value")

@@ -1,4 +1,4 @@
-"""The roll-out: what it decides, and that no failure and no kill at any of its steps costs a client an answer."""
+"""The roll-out: its decisions, and that no failure and no kill at any step costs a client an answer."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from tests.fleet.fake_engine import Bench, KilledError, Release, bench, release
 
 
 def replica(number: int, **other: Any) -> Replica:
-    """Describe a container: an old one that serves, unless said otherwise."""
+    """Describe a container, which is an old one that serves unless the arguments say otherwise."""
     serving = Replica(f"c{number}", f"c{number}", "app", port="5000", protocol="http", ready=True, fresh=False)
     return changed(serving, since=f"{number:04}", **other)
 
@@ -41,7 +41,7 @@ def replicas(old: int, fresh: int = 0) -> list[Replica]:
 @pytest.mark.parametrize("old", [1, 3, 7])
 @pytest.mark.parametrize("fresh", [0, 1, 3])
 def test_the_change_ends_within_its_bounds(wanted: int, surge: int, old: int, fresh: int) -> None:
-    """Fewer than wanted are lost requests; more than the surge may not fit into a small machine's memory."""
+    """Fewer replicas than wanted lose requests; more than the surge may not fit into a small machine's memory."""
     running, numbers = replicas(old, fresh), count(100)
     least, most = min(wanted, len(running)), max(wanted + surge, len(running))
     for _ in range(100):
@@ -60,19 +60,19 @@ def test_the_change_ends_within_its_bounds(wanted: int, surge: int, old: int, fr
 
 
 def test_only_numbers_differ_is_nothing_to_roll_out() -> None:
-    """The engine adds and drains replicas by itself; only replacing is ours."""
+    """The engine adds and drains replicas by itself; the roll-out only replaces."""
     assert next_step(5, 1, replicas(0, 2)) is None
     assert next_step(1, 1, replicas(0, 2)) is None
 
 
 def test_dead_ones_go_first() -> None:
-    """What an interrupted run left behind takes the place of a replica that could serve."""
+    """A replica that an interrupted run left dead occupies the place of one that could serve."""
     dead = replica(7, running=False)
     assert next_step(2, 1, [*replicas(2), dead]) == Step("remove", replicas=("c7",))
 
 
 def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
-    """Nobody misses it; the next to go is the oldest."""
+    """Nobody misses it; after it the oldest goes first."""
     hung = replica(2, ready=False)
     assert next_step(2, 1, [*replicas(2), hung]) == Step("retire", replicas=("c2",))
     assert next_step(2, 1, replicas(3)) == Step("retire", replicas=("c0",))
@@ -82,7 +82,7 @@ def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
 
 
 def service(networks: str, *running: str, **plan: Any) -> Service:
-    """Describe a service: the networks that it shall be in, and those of each container that runs."""
+    """Describe a service: the networks that it will have, and those of each container that runs."""
     found = [replica(number, networks=frozenset(one.split())) for number, one in enumerate(running)]
     given = {"port": "5000", "protocol": "http"} | plan
     return Service(Plan(1, "image", frozenset(networks.split()), **given), tuple(found))
@@ -111,7 +111,7 @@ def service(networks: str, *running: str, **plan: Any) -> Service:
 def test_nginx_reaches_the_replicas_all_the_time(
     app: Service, nginx: Service, *, running_is_blind: bool, new_is_blind: bool
 ) -> None:
-    """A service that moves to another network is followed by an nginx that is in both."""
+    """When a service moves to another network, an nginx that is in both networks serves meanwhile."""
     state = State({"app": app, NGINX: nginx})
     assert running_nginx_is_blind(state) is running_is_blind
     assert new_nginx_is_blind(state) is new_is_blind
@@ -130,7 +130,7 @@ def test_nginx_reaches_the_replicas_all_the_time(
 def test_nginx_finds_the_replicas_at_both_ports(
     old: str, new: str, *, running_finds: bool, new_finds: bool, blind: tuple[bool, bool]
 ) -> None:
-    """While a service moves to another port, an nginx serves that looks at both."""
+    """While a service moves to another port, an nginx that looks at both ports serves."""
     inside = frozenset({"inside"})
     app = Service(Plan(1, "image", inside, new), (replica(1, networks=inside, port=old),))
     running = replica(2, networks=inside, port="", finds_ports=running_finds)
@@ -149,7 +149,7 @@ def test_nginx_finds_the_replicas_at_both_ports(
     ],
 )
 def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, *, last: bool, first: bool) -> None:
-    """While one server takes the other's place, that is HTTP; a service that nothing runs of needs neither."""
+    """While another server replaces the first, they share HTTP; a service without replicas needs no such step."""
     nginx = Service(Plan(1, "image"), (replica(0, protocol=""),))
     app = Service(Plan(2, "image", protocol=new), (replica(1, protocol=old), replica(2, protocol=new)))
     state = State({"app": app, NGINX: nginx})
@@ -196,7 +196,7 @@ def wanted(of: Release) -> int:
 
 
 def has_lost_nothing(on: Bench, *of: Release) -> None:
-    """Check that the last deploy left never fewer or more replicas than any of these releases allows."""
+    """Check that during the last deploy the number of replicas stayed within what these releases allow."""
     at_first, seen = on.engine.at_first, on.engine.seen
     assert on.engine.wrongs == [], on.story
     assert seen["app"].fewest >= min(at_first["app"].fewest, *map(wanted, of)), on.story
@@ -208,7 +208,7 @@ def has_lost_nothing(on: Bench, *of: Release) -> None:
 @pytest.mark.parametrize("surge", [1, 3])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_release_takes_over_and_nobody_notices(change: str, surge: int) -> None:
-    """Whatever changes, and as many at a time as may be."""
+    """This holds whatever changes, and with each surge."""
     before, new = CHANGES[change]
     with bench(surge) as on:
         on.has(before)
@@ -219,7 +219,7 @@ def test_a_release_takes_over_and_nobody_notices(change: str, surge: int) -> Non
 
 @pytest.mark.parametrize("can_divert", [True, False])
 def test_the_first_release_takes_traffic(*, can_divert: bool) -> None:
-    """There is nothing to replace; on a machine where nobody can stand in for nginx it is the same."""
+    """Nothing has to be replaced; a machine where no second nginx can stand in makes no difference."""
     with bench() as on:
         on.engine.can_divert = can_divert
         assert on.deploy(OLD) == "", on.story
@@ -230,7 +230,7 @@ def test_the_first_release_takes_traffic(*, can_divert: bool) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
-    """There is none to go back to; the next one takes its place."""
+    """There is none to go back to, and the next one takes its place."""
     with bench() as on:
         failure = on.deploy(release("1", fault=fault))
         assert "There was no release before it." in failure
@@ -243,7 +243,7 @@ def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
 @pytest.mark.parametrize("change", ["code", "code and fewer", *ALL])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_that_does_not_work_goes_and_nobody_notices(change: str, fault: str) -> None:
-    """What served serves on, from the release before it, and nothing is left of the new one."""
+    """The release before serves on, and nothing of the new one is left."""
     before, new = CHANGES[change]
     new = {**new, "app": {**new["app"], "fault": fault}}
     with bench() as on:
@@ -261,7 +261,7 @@ def test_a_release_that_does_not_work_goes_and_nobody_notices(change: str, fault
 
 @pytest.mark.parametrize("change", IMPOSSIBLE)
 def test_what_no_nginx_can_do_leaves_what_serves(change: str) -> None:
-    """It is tried before the first replica is replaced."""
+    """A trial finds it out before the first replica is replaced."""
     before, new = IMPOSSIBLE[change]
     with bench() as on:
         on.has(before)
@@ -273,7 +273,7 @@ def test_what_no_nginx_can_do_leaves_what_serves(change: str) -> None:
 
 
 def test_static_files_that_cannot_be_brought_leave_those_that_serve() -> None:
-    """Some are written by then, in the place of files of the same name."""
+    """Some have been written by then, and have replaced files of the same name."""
     with bench() as on:
         name = on.has(OLD)
         on.engine.unreadable.add("fleet/app:2")
@@ -284,7 +284,7 @@ def test_static_files_that_cannot_be_brought_leave_those_that_serve() -> None:
 
 
 def test_a_replica_that_a_kill_left_on_trial_gets_no_requests() -> None:
-    """Not even when the next nginx has passed its own trial."""
+    """It gets none even when the next nginx has passed its own trial."""
     broken, new = release("2", fault="unhealthy"), release("3", nginx_image="fleet/nginx:3")
     with bench() as on:
         on.has(OLD)
@@ -296,7 +296,7 @@ def test_a_replica_that_a_kill_left_on_trial_gets_no_requests() -> None:
 
 
 def test_nginx_comes_first_where_none_runs() -> None:
-    """A kill left it so, on a machine where no other one can serve meanwhile."""
+    """A kill left the machine so, and no other nginx can serve meanwhile."""
     with bench() as on:
         on.has(OLD)
         on.engine.remove([one.id for one in on.engine.of(NGINX)])
@@ -306,7 +306,7 @@ def test_nginx_comes_first_where_none_runs() -> None:
 
 
 def test_dead_replicas_are_replaced_together_with_nginx() -> None:
-    """A trial of nginx beside them would find none that is ready, and there is nothing to lose."""
+    """A trial of nginx beside them would find no ready replica, and there are no requests to lose."""
     new = release("2", nginx_image="fleet/nginx:2")
     with bench() as on:
         on.has(OLD)
@@ -317,7 +317,7 @@ def test_dead_replicas_are_replaced_together_with_nginx() -> None:
 
 
 def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
-    """It goes on with the one that it has."""
+    """Nginx goes on with the one that it runs."""
     new = release("2", nginx_conf="broken")
     with bench() as on:
         on.has(OLD)
@@ -365,14 +365,14 @@ def after_each_step(before: Release, new: Release, then: Release, error: Callabl
 
 @pytest.mark.parametrize("change", ALL)
 def test_a_kill_at_any_step_is_mended_by_the_next_deploy(change: str) -> None:
-    """Nobody notices either; killed after a step is the same as before the next one."""
+    """No client notices either deploy; a kill after a step is the same as one before the next."""
     before, new = CHANGES[change]
     assert after_each_step(before, new, new, KilledError) == []
 
 
 @pytest.mark.parametrize("error", [KilledError, lambda: FleetError("no answer")], ids=["kill", "failure"])
 def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException]) -> None:
-    """At once, or after a kill by the next deploy, also when that is of a third release."""
+    """It is repaired at once, or after a kill by the next deploy, even if that is of a third release."""
     before, new = CHANGES["network and port"]
     broken = {**new, "app": {**new["app"], "fault": "silent"}}
     then = {**new, "app": {**new["app"], "image": "fleet/app:3"}}
@@ -388,7 +388,7 @@ def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException])
     ],
 )
 def test_a_failure_at_any_step_ends_in_one_release(change: str, error: Callable[[], BaseException]) -> None:
-    """In the new one or in the one before, and the next deploy brings the new one."""
+    """The new release runs or the one before, and the next deploy brings the new one."""
     before, new = CHANGES[change]
     assert after_each_step(before, new, new, error) == []
 
@@ -413,7 +413,7 @@ def releases(version: str, faults: st.SearchStrategy[str]) -> st.SearchStrategy[
 
 @dataclass(frozen=True)
 class Case:
-    """What a stack is like, what is deployed to it, and what goes wrong meanwhile."""
+    """The state of a stack, what is deployed to it, and what goes wrong meanwhile."""
 
     surge: int
     can_divert: bool
@@ -451,7 +451,7 @@ cases = st.builds(
 )
 @given(cases)
 def test_whatever_happens_it_ends_in_one_release_and_nobody_notices(case: Case) -> None:
-    """From any state that a stack may be in: scaled by hand, with replicas that hang or are dead, left by a kill."""
+    """The stack may be in any state: scaled by hand, with dead or hanging replicas, or left by a kill."""
     with bench(case.surge) as on:
         on.engine.can_divert = case.can_divert
         on.has(case.before)

@@ -1,4 +1,4 @@
-"""Static files on their way from the image to nginx, which must never see half a file or somebody else's."""
+"""Static files on their way from the image to nginx, which must never see half a file or a file of somebody else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ OLD, NEW = 1_700_000_000, 1_700_000_100
 
 
 def archive(*members: tuple[str, bytes | None, dict[str, Any]]) -> io.BytesIO:
-    """Make an archive of a folder as `docker cp` does; None for a folder, and what else is to be set."""
+    """Make an archive as `docker cp` does; a member without content is a folder, and the rest are its attributes."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w") as tar:
         for name, content, more in members:
@@ -40,34 +40,34 @@ def archive(*members: tuple[str, bytes | None, dict[str, Any]]) -> io.BytesIO:
 
 
 def files(**contents: bytes) -> list[tuple[str, bytes | None, dict[str, Any]]]:
-    """Describe files; one underscore in a name is the point before its extension."""
+    """Describe files; a single underscore in a name stands for the point before its extension."""
     return [("static", None, {}), *((f"static/{name.replace('_', '.')}", text, {}) for name, text in contents.items())]
 
 
 class Lender(Compose):
-    """An engine whose images all have one folder."""
+    """An engine whose images all contain the same folder."""
 
     def __init__(self, archive: IO[bytes]) -> None:
-        """Say what is in it."""
+        """Set the content of the folder."""
         super().__init__(Releases(Path("/nowhere")))
         self._archive = archive
 
     @contextmanager
     def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
-        """Give it."""
+        """Open the folder."""
         assert (image[:4], folder) == ("app:", "static")
         yield self._archive
 
 
 def brought(root: Path, image: str, *members: tuple[str, bytes | None, dict[str, Any]]) -> set[str]:
-    """Bring what an image has; give the names of the files whose content or time changed, but for compressed ones."""
+    """Copy the files of an image; return the names of those whose content or time changed, without compressed ones."""
     before = states(root)
     bring(Lender(archive(*members)), root, "app", image, "static")
     return {name for name, state in states(root).items() if before.get(name) != state and not name.endswith(".gz")}
 
 
 def states(root: Path) -> dict[str, tuple[bytes, float]]:
-    """Return what nginx can serve, with its times."""
+    """Return what nginx can serve, with the files' times."""
     return {name: (content, (root / "app" / name).stat().st_mtime) for name, content in served(root).items()}
 
 
@@ -77,7 +77,7 @@ def served(root: Path) -> dict[str, bytes]:
 
 
 def test_files_arrive_with_their_times(tmp_path: Path) -> None:
-    """The ETag is made of time and size: the same on every machine that has this image."""
+    """The ETag is made of time and size, so it is the same on every machine that has this image."""
     css: tuple[str, bytes, dict[str, Any]] = ("static/css/site.css", b"a {}", {})
     assert brought(tmp_path, "app:1", ("static", None, {}), ("static/css", None, {}), css) == {"css/site.css"}
     assert served(tmp_path) == {"css/site.css": b"a {}"}
@@ -87,7 +87,7 @@ def test_files_arrive_with_their_times(tmp_path: Path) -> None:
 
 
 def test_old_and_new_files_are_there_together(tmp_path: Path) -> None:
-    """While replicas are replaced, pages of both versions ask for what they were made with."""
+    """While replicas are replaced, pages of both versions ask for the files of their version."""
     brought(tmp_path, "app:1", *files(a_11111111_js=b"1", plain_js=b"1"))
     assert brought(tmp_path, "app:2", *files(a_22222222_js=b"2", plain_js=b"2")) == {"a.22222222.js", "plain.js"}
     assert served(tmp_path) == {"a.11111111.js": b"1", "a.22222222.js": b"2", "plain.js": b"2"}
@@ -97,14 +97,14 @@ def test_old_and_new_files_are_there_together(tmp_path: Path) -> None:
 
 
 def test_another_content_is_another_etag(tmp_path: Path) -> None:
-    """An image whose files all have one time, and a change that keeps the size: browsers must notice."""
+    """Browsers must notice a change that keeps the size, in an image whose files all have the same time."""
     brought(tmp_path, "app:1", *files(plain_js=b"1"))
     brought(tmp_path, "app:2", *files(plain_js=b"2"))
     assert (tmp_path / "app/plain.js").stat().st_mtime > OLD
 
 
 def test_the_same_content_keeps_its_etag(tmp_path: Path) -> None:
-    """A new checkout has new times; nobody has to load the file again for that."""
+    """A new checkout has new times, but nobody should have to load the file again for that."""
     brought(tmp_path, "app:1", *files(plain_js=b"1"))
     changed = brought(tmp_path, "app:2", ("static", None, {}), ("static/plain.js", b"1", {"mtime": NEW}))
     assert changed == set()
@@ -112,7 +112,7 @@ def test_the_same_content_keeps_its_etag(tmp_path: Path) -> None:
 
 
 def test_what_gets_smaller_is_there_compressed(tmp_path: Path) -> None:
-    """For gzip_static: with the same time, and never of what another release said."""
+    """The compressed file for gzip_static has the same time, and is never that of another release."""
     brought(tmp_path, "app:1", *files(site_css=LONG, photo_jpg=LONG, short_css=b"a {}"))
     assert set(served(tmp_path)) == {"site.css", "site.css.gz", "photo.jpg", "short.css"}
     assert gzip.decompress(served(tmp_path)["site.css.gz"]) == LONG
@@ -124,7 +124,7 @@ def test_what_gets_smaller_is_there_compressed(tmp_path: Path) -> None:
 
 
 def test_an_image_may_bring_its_own_compressed_files(tmp_path: Path) -> None:
-    """Whoever made them may have taken more time for it."""
+    """Its build may have spent more time on the compression."""
     own = gzip.compress(LONG)
     brought(tmp_path, "app:1", *files(site_css=LONG, site_css_gz=own))
     assert served(tmp_path) == {"site.css": LONG, "site.css.gz": own}
@@ -139,7 +139,7 @@ def test_a_compressed_file_that_is_lost_comes_back(tmp_path: Path) -> None:
 
 
 def test_nginx_compresses_what_is_compressed_here() -> None:
-    """The least size is the same, so that an answer does not depend on who gives it."""
+    """The least size is the same for both, so that it does not matter which of them compresses a file."""
     conf = (ROOT / "roles/stack/templates/nginx/nginx.conf.j2").read_text(encoding="utf-8")
     assert f"gzip_min_length {LEAST_COMPRESSED};" in conf
     assert {".css", ".js", ".svg"} < COMPRESSIBLE
@@ -160,7 +160,7 @@ def test_nginx_compresses_what_is_compressed_here() -> None:
     ],
 )
 def test_nothing_leads_out_of_the_folder(tmp_path: Path, member: tuple[str, bytes, dict[str, Any]]) -> None:
-    """The image is the app's: what it links to would be read on the machine, by nginx, for everybody."""
+    """A link in the app's image would make nginx serve a file of the machine to everybody."""
     with pytest.raises(FleetError):
         brought(tmp_path / "root", "app:1", member)
     assert [path for path in tmp_path.rglob("*") if path.is_file() or path.is_symlink()] == []
@@ -174,14 +174,14 @@ def test_two_names_of_one_file_are_two_files(tmp_path: Path) -> None:
 
 
 def test_a_file_may_become_a_folder(tmp_path: Path) -> None:
-    """And the other way round; the file of the release before is then only in its image."""
+    """The reverse works too; only its image then has the file of the release before."""
     brought(tmp_path, "app:1", ("static/a", b"1", {}), ("static/b/c", b"1", {}))
     brought(tmp_path, "app:2", ("static/a/c", b"2", {}), ("static/b", b"2", {}))
     assert served(tmp_path) == {"a/c": b"2", "b": b"2"}
 
 
 def test_only_what_no_kept_image_has_is_forgotten(tmp_path: Path) -> None:
-    """After a rollback the old files have to be there; after many deploys not those of all of them."""
+    """A rollback needs the old files, but after many deploys not all of them can stay."""
     for number in (b"1", b"2", b"3"):
         name = f"a_{number.decode() * 8}_css"
         brought(tmp_path, f"app:{number.decode()}", *files(**{name: LONG + number, "plain_js": number}))
@@ -192,7 +192,7 @@ def test_only_what_no_kept_image_has_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_empty_go_too(tmp_path: Path) -> None:
-    """Also one in another, and what nobody noted down."""
+    """This includes a folder in another one, and one that was never recorded."""
     brought(tmp_path, "app:1", ("static/x/y/a.js", b"1", {}))
     brought(tmp_path, "app:2", ("static/b.js", b"2", {}))
     (tmp_path / "app/stray").write_text("of a run that was killed")
@@ -201,7 +201,7 @@ def test_folders_that_are_empty_go_too(tmp_path: Path) -> None:
 
 
 def test_a_service_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
-    """Nor one that has no static files any more; a machine that never had any has nothing to forget."""
+    """Neither does one that has no static files any more; a machine that never had any has nothing to remove."""
     brought(tmp_path, "app:1", *files(a_js=b"1"))
     forget(tmp_path, {})
     assert list(tmp_path.iterdir()) == []
@@ -221,7 +221,7 @@ esac
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a docker client in the way that answers as an engine would; what it was asked is in its file `calls`."""
+    """Put a docker client on the PATH that answers as an engine would, and writes its calls to the file `calls`."""
     here = tmp_path / "docker"
     here.mkdir()
     (here / "docker").write_text(DOCKER)
@@ -232,12 +232,12 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def calls(docker: Path) -> list[str]:
-    """Return what the client was asked."""
+    """Return the commands that the client got."""
     return (docker / "calls").read_text().splitlines()
 
 
 def test_files_are_copied_from_a_container_that_never_runs(tmp_path: Path, docker: Path) -> None:
-    """And that is gone afterwards, with one that a killed run left behind."""
+    """The container is removed afterwards, together with one that a killed run left."""
     (docker / "archive").write_bytes(archive(*files(site_css=LONG)).getvalue())
     bring(Compose(Releases(tmp_path)), tmp_path / "static", "app", "mine/app:1", "hello/static")
     assert set(served(tmp_path / "static")) == {"site.css", "site.css.gz"}
@@ -265,7 +265,7 @@ def test_files_are_copied_from_a_container_that_never_runs(tmp_path: Path, docke
 def test_what_cannot_be_copied_is_told_and_leaves_no_container(
     tmp_path: Path, docker: Path, content: bytes | None, why: str
 ) -> None:
-    """The deploy ends there, before a replica is replaced; the message names the service, the folder and the image."""
+    """The deploy ends before a replica is replaced, and the message names the service, the folder and the image."""
     if content is not None:
         (docker / "archive").write_bytes(content)
     with pytest.raises(FleetError, match=rf"static files of app \(hello/static in mine/app:1\): .*{why}"):
@@ -275,7 +275,7 @@ def test_what_cannot_be_copied_is_told_and_leaves_no_container(
 
 
 def test_full_disk_is_told_and_leaves_no_half_of_a_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The deploy ends there as well; the file of the release before is still whole."""
+    """The deploy ends there as well, and the file of the release before is still whole."""
     brought(tmp_path, "app:1", *files(site_css=LONG))
 
     def copy_until_full(content: IO[bytes], file: IO[bytes]) -> None:
