@@ -56,7 +56,7 @@ class Authority:
         self.own.write_text(self._sudo(f"cat {FOLDER}/cert.pem"))
 
     def start(self) -> None:
-        """Start it, with a new root certificate."""
+        """Start pebble with a new root certificate."""
         # Without the pauses before each check that make clients wait.
         settings = "--setenv PEBBLE_VA_NOSLEEP=1"
         # One of a run that was killed has another key.
@@ -66,7 +66,7 @@ class Authority:
         self.root.write_text(self._sudo(f"{ask} https://localhost:{MANAGEMENT_PORT}/roots/0"))
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop pebble."""
         self._sudo(f"systemctl stop {UNIT}")
 
     def point(self, places: Mapping[str, str]) -> None:

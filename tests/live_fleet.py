@@ -1,4 +1,4 @@
-"""The instances of the project as the account knows them, and from inside."""
+"""The instances of the project as the account describes them, and their insides."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Somebody outside: a network of its own, joined to the machine by one cable, so that no security group is between."""
+"""An outsider: a network of its own, joined to the machine by one virtual cable, with no security group in between."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ KEY = "/run/outside-key"
 
 
 def _ranges(ports: Sequence[int]) -> list[tuple[int, int]]:
-    """Shorten what would be too long for a command line."""
+    """Write ports as ranges, because a long list would not fit on a command line."""
     return [(ports[0], ports[-1])] if isinstance(ports, range) else [(port, port) for port in ports]
 
 
@@ -72,7 +72,7 @@ def scan(address: str, ports: Sequence[int], source: str = "") -> str:
 
 
 class Outsider:
-    """A network namespace on the machine with two addresses, which the machine can only take for somebody else's."""
+    """A network namespace on the machine with two addresses, whose packets look to the machine like somebody else's."""
 
     def __init__(self, host: Host) -> None:
         """Make the network namespace on the machine, in the place of one that an earlier run left."""
@@ -111,5 +111,5 @@ class Outsider:
         return self.run(f"{program} {fixed} {options} {login} {command} || exit 1")
 
     def leave(self) -> None:
-        """Remove it; its end of the cable goes with it."""
+        """Remove the namespace; its end of the cable goes with it."""
         self.host.run(f"ip netns delete {NETWORK}; rm -f {KEY} {KEY}.pub")

@@ -1,4 +1,4 @@
-"""Playbooks as a user runs them, and what they said."""
+"""Playbooks as a user runs them, and their output."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class Outcome:
 
 
 def variables_file() -> Path:
-    """Find the variables of the scenario that is running."""
+    """Return the file with the variables of the scenario that is running."""
     # By hand there is no scenario, and what the inventory says is all.
     return Path(os.environ.get("MOLECULE_SCENARIO_DIRECTORY", "")) / "vars/inventory.yml"
 

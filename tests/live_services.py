@@ -1,4 +1,4 @@
-"""The services of the scenario `services`, each as people outside find it."""
+"""The services of the scenario `services`, each as clients outside find it."""
 
 from __future__ import annotations
 

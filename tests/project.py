@@ -1,4 +1,4 @@
-"""What the project consists of, as the policy tests see it."""
+"""The files of the project, as the policy tests read them."""
 
 import json
 import secrets
@@ -44,14 +44,14 @@ def machine(version: str = "26.1.5+dfsg1", cgroup: str = "1", **facts: Any) -> d
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as Ansible writes it: a tag such as !vault is no error, its value is not needed here."""
+    """Reads YAML as Ansible writes it: a tag such as !vault is no error, and its value is not read."""
 
 
 _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 
 def load_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, tags ignored."""
+    """Return the content of a YAML file, without its tags."""
     return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
 
 
@@ -70,7 +70,7 @@ def relative(path: Path) -> str:
 
 
 def files(*patterns: str) -> list[Path]:
-    """Return the files that match, without what Python leaves behind."""
+    """Return the files that match, without those that Python generates."""
     found = {path for pattern in patterns for path in ROOT.glob(pattern)}
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 

@@ -1,4 +1,4 @@
-"""A deliberately misbehaving server: what it does with each request is decided by the test, and counted here too."""
+"""A server that misbehaves as the test decides for each request, and that counts the requests itself."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Request:
 
 
 class Hangup(Exception):  # noqa: N818 (what a behaviour does, not an error)
-    """The connection is to be closed."""
+    """The connection has to be closed."""
 
 
 Behaviour = Callable[[socket.socket, Request], None]
@@ -51,7 +51,7 @@ def answer(status: int = 200, body: bytes = BODY, headers: str = "") -> Behaviou
 
 
 def then_close(behaviour: Behaviour) -> Behaviour:
-    """Do something, then close the connection cleanly."""
+    """Return a behaviour that closes the connection cleanly after another one."""
 
     def closing(connection: socket.socket, request: Request) -> None:
         behaviour(connection, request)
@@ -72,13 +72,13 @@ def reset(connection: socket.socket, _request: Request) -> None:
 
 
 def never(connection: socket.socket, _request: Request) -> None:
-    """Say nothing until the client has gone."""
+    """Send nothing until the client has gone."""
     connection.recv(1)
     raise Hangup
 
 
 def slowly(seconds: float, behaviour: Behaviour) -> Behaviour:
-    """Do something after a while."""
+    """Return a behaviour that begins some seconds late."""
 
     def late(connection: socket.socket, request: Request) -> None:
         time.sleep(seconds)

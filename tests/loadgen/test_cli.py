@@ -1,4 +1,4 @@
-"""The command line, as a person and a script use it."""
+"""The command line of the load generator, as a person and a script use it."""
 
 import contextlib
 import signal
@@ -33,7 +33,7 @@ def command(server: Server, *options: str) -> Iterator["subprocess.Popen[str]"]:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_ends_the_load_and_still_reports(number: signal.Signals) -> None:
-    """Everything that was due is in the report."""
+    """The report has every request that was due."""
     with serving() as server, command(server, "--rate", "50", "--json", "-") as process:
         process.send_signal(number)
         output, complaints = process.communicate(timeout=20)
@@ -46,7 +46,7 @@ def test_signal_ends_the_load_and_still_reports(number: signal.Signals) -> None:
 
 
 def test_second_signal_does_not_wait() -> None:
-    """A person who presses Ctrl-C twice has waited long enough; what is unknown is told."""
+    """A person who presses Ctrl-C twice has waited long enough; the report says how much is unknown."""
     with serving(silent=rogue.never) as server, command(server, "--timeout", "60") as process:
         process.send_signal(signal.SIGINT)
         time.sleep(0.5)
@@ -58,7 +58,7 @@ def test_second_signal_does_not_wait() -> None:
 
 
 def test_report_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """Sums, methods, latencies, gap and who answered; the same as JSON in a file."""
+    """It has sums, methods, latencies, the gap and who answered; the same is in a file as JSON."""
     file = tmp_path / "report.json"
     options = ["--rate", "100", "--seconds", "0.2", "--method", "GET:0.5,POST:0.5", "--json", str(file)]
     options += ["--clients", "2", "--reconnecting", "2"]
@@ -77,14 +77,14 @@ def test_report_for_a_person(tmp_path: Path, capsys: pytest.CaptureFixture[str])
 
 
 def test_all_ok_is_exit_code_0(capsys: pytest.CaptureFixture[str]) -> None:
-    """So that a script can rely on it."""
+    """A script can rely on it."""
     with serving() as server:
         assert cli.main([server.url, "--seconds", "0.1"]) == 0
     assert "failed none" in capsys.readouterr().out
 
 
 def test_progress_is_one_line_per_second(capsys: pytest.CaptureFixture[str]) -> None:
-    """On stderr, so that the report on stdout stays JSON."""
+    """It goes to stderr, so that the report on stdout stays JSON."""
     with serving(ok=answer(), busy=answer(503)) as server:
         cli.main([server.url, "--rate", "20", "--seconds", "2.5", "--progress", "--json", "-"])
     shown = capsys.readouterr()
@@ -115,7 +115,7 @@ def test_load_that_cannot_be_made_is_exit_code_2(
 
 @pytest.mark.parametrize("mix", ["PUT:1", "GET:x", "GET,GET", "get", ""])
 def test_wrong_mix_of_methods_is_explained(mix: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Before anything is sent."""
+    """The message comes before anything is sent."""
     with pytest.raises(SystemExit, match="2"):
         cli.main(["http://127.0.0.1", "--method", mix])
     assert "--method" in capsys.readouterr().err

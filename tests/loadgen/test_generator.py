@@ -30,12 +30,12 @@ def freezing(number: int, seconds: float) -> Behaviour:
 
 
 def wait_for(condition: threading.Event) -> None:
-    """Wait for something that is bound to happen."""
+    """Wait for a condition that is bound to come true."""
     assert condition.wait(10)
 
 
 def test_frozen_server_shows_in_the_percentiles() -> None:
-    """Half of all requests were due while it was frozen; a closed loop would have noticed eight slow ones."""
+    """Half of all requests were due while it was frozen; a closed loop would have measured only eight slow ones."""
     with serving(ok=freezing(50, 1.0)) as server:
         report = run(Plan(server.url, rate=100, clients=8, seconds=2))
     check_sums(report)
@@ -104,7 +104,7 @@ def test_stop_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_backlog_that_does_not_fit_is_told() -> None:
-    """What could not even be sent is neither ok nor forgotten."""
+    """A request that could not even be sent is not ok, and the report must not leave it out."""
     with serving(silent=rogue.never) as server:
         report = run(Plan(server.url, rate=100, clients=1, seconds=0.1, timeout=0.2))
     check_sums(report)
@@ -114,7 +114,7 @@ def test_backlog_that_does_not_fit_is_told() -> None:
 
 
 def test_abort_does_not_wait_for_answers() -> None:
-    """The requests in flight have no outcome, and are told as such."""
+    """The requests in flight have no outcome, and the report says so."""
     asked = threading.Event()
 
     def silent(connection: socket.socket, request: Request) -> None:
@@ -133,7 +133,7 @@ def test_abort_does_not_wait_for_answers() -> None:
 
 
 def test_report_in_between_does_not_change() -> None:
-    """A test compares two moments of one load."""
+    """A test compares reports of two moments of one load."""
     with serving() as server:
         generator = Generator(Plan(server.url, rate=100))
         generator.start()
@@ -150,14 +150,14 @@ def test_report_in_between_does_not_change() -> None:
 
 
 def test_report_survives_json() -> None:
-    """What is saved today can be compared tomorrow."""
+    """A report that is saved today can be compared tomorrow."""
     with serving(ok=answer(), busy=answer(503)) as server:
         report = run(Plan(server.url, rate=100, seconds=0.1, reconnecting=4))
     assert Report.from_json(report.to_json()) == report
 
 
 def test_latency_that_was_not_measured_passes_no_limit() -> None:
-    """A limit on a load without one ok answer must not look kept."""
+    """Without one ok answer, a limit on the latency must not look kept."""
     with serving(busy=answer(503)) as server:
         report = run(Plan(server.url, rate=100, seconds=0.1))
     again = Report.from_json(report.to_json())
@@ -167,7 +167,7 @@ def test_latency_that_was_not_measured_passes_no_limit() -> None:
 
 
 def test_percentiles_are_latencies_that_occurred() -> None:
-    """Nearest rank: an average of a quick and a slow answer would be one that nobody waited for."""
+    """They are the nearest rank: nobody waited for the average of a quick and a slow answer."""
     found = percentiles([float(value) for value in range(1000, 0, -1)])
     assert (found.p50, found.p90, found.p99, found.p99_9, found.max) == (500, 900, 990, 999, 1000)
     assert percentiles([3.0]).p50 == percentiles([3.0]).max == 3.0
@@ -178,7 +178,7 @@ def test_percentiles_are_latencies_that_occurred() -> None:
     [({"GET": 1.0}, {"GET": 1000}), ({"GET": 3, "POST": 1}, {"GET": 750, "POST": 250})],
 )
 def test_methods_are_spread_evenly(shares: dict[str, float], expected: dict[str, int]) -> None:
-    """Each stretch has its share, also every second request: that is what one of two replicas gets."""
+    """Each stretch has its share, and so has every second request, which is what one of two replicas gets."""
     plan = Plan("http://127.0.0.1", methods=shares)
     for step in (1, 2, 3):
         chosen = [plan.method(number) for number in range(0, 1000 * step, step)]
@@ -204,12 +204,12 @@ def test_methods_are_spread_evenly(shares: dict[str, float], expected: dict[str,
     ],
 )
 def test_plan_that_makes_no_sense_is_refused(plan: Plan, complaint: str) -> None:
-    """Before anything is sent."""
+    """It is refused before anything is sent."""
     with pytest.raises(LoadError, match=complaint):
         Generator(plan)
 
 
 def test_load_without_an_end_is_not_waited_for() -> None:
-    """It would wait for ever."""
+    """The wait would never end."""
     with pytest.raises(LoadError, match="never end"):
         run(Plan("http://127.0.0.1"))

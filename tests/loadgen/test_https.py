@@ -36,7 +36,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.wfile.write(BODY)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def port(certificate: Path) -> Iterator[int]:
 
 
 def target(port: int, name: str, certificate: Path) -> Target:
-    """Find the server as what the name says."""
+    """Return the server at 127.0.0.1 as the target with this name."""
     return find_target(f"https://{name}:{port}", anywhere=False, address="127.0.0.1", authorities=str(certificate))
 
 
 def test_connection_is_kept(port: int, certificate: Path) -> None:
-    """The tickets that come unasked are no answer, and no sign of a closed connection."""
+    """TLS session tickets, which come unasked, are neither an answer nor the end of a connection."""
     client = Connection(target(port, NAME, certificate))
     assert [client.exchange(REQUEST, 5).body for _ in range(3)] == [BODY] * 3
     assert (client.opened, client.idle_closes) == (1, 0)
@@ -72,7 +72,7 @@ def test_certificate_for_another_name_is_refused(port: int, certificate: Path) -
 
 
 def test_load_checks_and_counts(port: int, certificate: Path) -> None:
-    """Through the process that makes the load."""
+    """The check holds in the process that makes the load, too."""
     url = f"https://{NAME}:{port}"
     with Load(url, rate=50, clients=2, address="127.0.0.1", authorities=str(certificate)) as load:
         while load.report().ok < 10:
@@ -81,6 +81,6 @@ def test_load_checks_and_counts(port: int, certificate: Path) -> None:
 
 
 def test_file_without_certificates_is_explained(tmp_path: Path) -> None:
-    """Before any load is made."""
+    """The message comes before any load is made."""
     with pytest.raises(LoadError, match="cannot be read as certificates"):
         find_target(f"https://{NAME}", anywhere=False, address="127.0.0.1", authorities=str(tmp_path / "none"))

@@ -1,4 +1,4 @@
-"""The API for tests, with the generator in a process of its own."""
+"""The API for tests, which runs the generator in a process of its own."""
 
 import signal
 import subprocess
@@ -17,7 +17,7 @@ from tests.project import ROOT
 
 
 def eventually(condition: Callable[[], bool]) -> None:
-    """Wait for something that is bound to happen."""
+    """Wait for a condition that is bound to come true."""
     deadline = time.monotonic() + 20
     while not condition():
         assert time.monotonic() < deadline
@@ -25,7 +25,7 @@ def eventually(condition: Callable[[], bool]) -> None:
 
 
 def test_load_lasts_as_long_as_its_block() -> None:
-    """Reports are there in the middle and at the end, and the sums are right."""
+    """There are reports in the middle and at the end, and their sums are right."""
     with serving(ok=answer(), busy=answer(503)) as server:
         with Load(server.url, rate=100, clients=4, methods={"GET": 0.5, "POST": 0.5}, body_bytes=7) as load:
             eventually(lambda: load.report().ok > 10)
@@ -133,7 +133,7 @@ def is_running(process: int) -> bool:
 
 
 def test_fault_of_this_machine_reaches_the_test() -> None:
-    """With the reason, not only with an exit code."""
+    """The test gets the reason, not only an exit code."""
     plan = '{"url": "http://127.0.0.1", "rate": 0}\n'
     ended = subprocess.run(
         [sys.executable, "-m", worker.__name__], input=plan, capture_output=True, text=True, check=False, cwd=ROOT

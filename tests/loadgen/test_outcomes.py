@@ -57,7 +57,7 @@ def load(server: Server, requests: int = 12, clients: int = 2, timeout: float = 
 
 
 def check_sums(report: Report) -> None:
-    """Every request that was sent has one outcome, however they are added up."""
+    """Check that every request that was sent has one outcome, however the outcomes are added up."""
     assert report.in_flight == 0
     assert report.sent == report.ok + sum(report.failures().values())
     assert report.sent == sum(second.ok + sum(second.failed.values()) for second in report.seconds)
@@ -97,7 +97,7 @@ def test_failing_statuses_are_counted_by_code() -> None:
 
 @pytest.mark.parametrize("behaviour", [rogue.close, rogue.reset])
 def test_connection_that_ends_without_an_answer_is_a_reset(behaviour: Behaviour) -> None:
-    """It is never tried again: what a client would see is what is counted."""
+    """The request is never repeated, because a client would see the failure."""
     with serving(ok=answer(), gone=behaviour) as server:
         report = load(server, clients=1)
     assert report.failures() == {"reset": 6}
@@ -138,7 +138,7 @@ def test_reconnecting_client_opens_a_connection_for_each_request() -> None:
 
 
 def test_other_clients_keep_their_connections() -> None:
-    """Both kinds are there at a time, and each request over a new connection is counted apart."""
+    """Both kinds of clients run at a time, and each request over a new connection is counted apart."""
     with serving(slow=slowly(0.05, answer())) as server:
         report = run(Plan(server.url, rate=100, clients=8, seconds=0.5, reconnecting=4))
     check_sums(report)
@@ -186,7 +186,7 @@ def test_other_addresses_of_a_name_are_tried() -> None:
 
 
 def test_fault_of_this_machine_is_not_counted_against_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """When file handles run out here, a report would accuse the wrong one."""
+    """When file handles run out here, the server must not be blamed."""
 
     def exhausted(*_arguments: object) -> None:
         raise OSError(24, "Too many open files")

@@ -1,4 +1,4 @@
-"""Load goes to one's own machines, unless a person insists."""
+"""Load may go to one's own machines only, unless a person insists."""
 
 import socket
 from typing import Any
@@ -38,21 +38,21 @@ def test_loopback_and_private_addresses_are_allowed(host: str) -> None:
     ],
 )
 def test_other_addresses_are_refused(host: str) -> None:
-    """Also those that Python calls private although they are somebody else's."""
+    """This includes addresses that Python calls private although they are somebody else's."""
     with pytest.raises(LoadError, match=r"attack; if the server is yours, add --anywhere"):
         find_target(f"http://{host}", anywhere=False)
     assert find_target(f"http://{host}", anywhere=True).addresses == ((host.strip("[]"), 80),)
 
 
 def test_name_with_one_public_address_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which of its addresses is used is not foreseeable."""
+    """Nobody can tell beforehand which of its addresses will be used."""
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "8.8.8.8"))
     with pytest.raises(LoadError, match=r"8\.8\.8\.8 is not"):
         find_target("http://mixed.test", anywhere=False)
 
 
 def test_addresses_that_were_checked_are_the_ones_that_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A name could lead elsewhere the next time it is asked."""
+    """A name could lead elsewhere when it is asked again."""
     monkeypatch.setattr(socket, "getaddrinfo", resolving_to("127.0.0.1", "127.0.0.1", "10.0.0.1"))
     target = find_target("http://mine.test:81", anywhere=False)
     assert target.host == "mine.test:81"
@@ -60,7 +60,7 @@ def test_addresses_that_were_checked_are_the_ones_that_are_used(monkeypatch: pyt
 
 
 def test_load_for_tests_refuses_too() -> None:
-    """Before it starts a process."""
+    """It refuses before it starts a process."""
     with pytest.raises(LoadError, match="attack"):
         Load("http://8.8.8.8")
 
@@ -79,7 +79,7 @@ def test_load_for_tests_refuses_too() -> None:
     ],
 )
 def test_wrong_url_is_explained(url: str, complaint: str) -> None:
-    """Rather than sent to somewhere unexpected."""
+    """A load must not go to somewhere unexpected."""
     with pytest.raises(LoadError, match=complaint):
         find_target(url, anywhere=False)
 

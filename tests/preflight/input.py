@@ -1,4 +1,4 @@
-"""Input that is in order, to be spoilt by the tests."""
+"""Valid input, in which each test makes its mistake."""
 
 import socket
 from typing import Any
@@ -13,12 +13,12 @@ IMAGE = AMIS[0]["ami_id"]
 
 
 def service(**changes: Any) -> dict[str, Any]:
-    """Describe a service that is in order, but for the changes."""
+    """Describe a service that is valid except for the changes."""
     return SERVICE | changes
 
 
 def stack(**changes: Any) -> dict[str, Any]:
-    """Give the variables that the checks of a machine read."""
+    """Return the variables that the checks of a machine read."""
     return {
         "accessory_services": [],
         "ec2_ami_name": "debian-13-amd64-*",
@@ -39,6 +39,6 @@ def stack(**changes: Any) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
+    """Find a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -1,4 +1,4 @@
-"""Databases: described in full, with a password that is one, and not one on each of several machines."""
+"""Databases are described in full, with a real password, and not once on each of several machines."""
 
 import json
 import secrets
@@ -24,7 +24,7 @@ FROM_NOWHERE = "{{ nowhere }}"
 
 
 def accessory(**changes: Any) -> dict[str, Any]:
-    """Describe an accessory that is in order, but for the changes."""
+    """Describe an accessory that is valid except for the changes."""
     return ACCESSORY | changes
 
 
@@ -41,14 +41,14 @@ def problems(*accessories: dict[str, Any], services: object = ()) -> list[str]:
     ],
 )
 def test_bad_value_is_refused(key: str, value: object, allowed: str) -> None:
-    """The sentence says which entry, which key, what it is and what it may be; and it is the only one."""
+    """The only sentence says which entry, which key, what the value is and what it may be."""
     assert problems(accessory(**{key: value})) == [
         f"accessory_services[0] (db): {key} is {value!r}: allowed is {allowed}"
     ]
 
 
 def test_good_ones_are_allowed() -> None:
-    """Also one that no service uses, and one that is called like its kind."""
+    """This includes one that no service uses, and one that has the name of its kind."""
     cache = accessory(name="redis", kind="redis", memory="16m")
     assert problems(accessory(), cache, services=[service(accessories=["db"])]) == []
     assert problems() == []
@@ -56,13 +56,13 @@ def test_good_ones_are_allowed() -> None:
 
 @pytest.mark.parametrize("name", ["DB", "my_db", "", "1db", "d" * 32, None, "localhost", "nginx"])
 def test_name_has_to_serve_as_host_name(name: str | None) -> None:
-    """Services reach it by that name."""
+    """Services reach the database by that name."""
     (problem,) = problems(accessory(name=name))
     assert problem.startswith(f"accessory_services[0] ({name}): name is {str(name)!r}: allowed are small letters")
 
 
 def test_name_of_a_service_is_taken() -> None:
-    """One name would lead to two containers, now to this one and now to that one."""
+    """The same name would lead now to the one container and now to the other."""
     assert problems(accessory(name="app"), services=[service()]) == [
         (
             "accessory_services[0] (app): a service has the name app too: choose another one, "
@@ -72,12 +72,12 @@ def test_name_of_a_service_is_taken() -> None:
 
 
 def test_two_of_one_name_are_refused() -> None:
-    """Compose would take the last."""
+    """Compose would use only the last one."""
     assert problems(accessory(), accessory(kind="redis")) == ["accessory_services: two accessories have the name db"]
 
 
 def test_misspelt_key_is_refused() -> None:
-    """It would change nothing without a word."""
+    """It would have no effect and give no message."""
     assert problems(accessory(memmory="1g")) == [
         "accessory_services[0] (db): memmory is no key of an accessory; did you mean memory?"
     ]
@@ -87,28 +87,28 @@ def test_misspelt_key_is_refused() -> None:
     "value", [None, "", "changeme", "x9Q-3fk", 1234567890, "two words of it", "line\nbreak-here", "é" * 9]
 )
 def test_password_that_is_none_is_refused_and_not_shown(value: object) -> None:
-    """Missing, a placeholder, too short, no text, or read in two ways by two programs."""
+    """It is missing, a placeholder, too short, no text, or read in two ways by two programs."""
     (problem,) = problems(accessory(password=value))
     assert problem.startswith("accessory_services[0] (db): the secret password ")
     assert not value or str(value) not in problem
 
 
 def test_missing_keys_are_named() -> None:
-    """All of them at once, without a traceback."""
+    """The message names all of them at once, without a traceback."""
     said = problems({"name": "db"})
     assert [text.split(": ", 1)[1][:20] for text in said] == ["kind is None: allowe", "the secret password "]
 
 
 @pytest.mark.parametrize("value", ["db", {"name": "db"}, ["db"], None])
 def test_accessories_have_to_be_a_list_of_mappings(value: object) -> None:
-    """Badly indented, it has no keys to talk about."""
+    """A list that is badly indented has no keys that a message could name."""
     assert list(bad_accessories(value, [], OPTION)) == [
         "accessory_services has to be a list of accessories; [] for none"
     ]
 
 
 def test_service_that_names_an_unknown_one_is_refused() -> None:
-    """It would start without a network to it."""
+    """The service would start without a network to it."""
     assert problems(accessory(), services=[service(accessories=["dbb"])]) == [
         (
             "stack_services[0] (app): accessories has 'dbb', which accessory_services does not describe: allowed are "
@@ -125,7 +125,7 @@ def test_service_that_names_one_twice_is_refused() -> None:
 
 
 def test_password_of_an_accessory_has_one_source() -> None:
-    """Of two values for one file only one arrives."""
+    """Of two values for one file only one would arrive."""
     assert problems(accessory(), services=[service(accessories=["db"], secrets={"db_password": STRONG})]) == [
         (
             "stack_services[0] (app): secrets has db_password, which is the password of the accessory db: "
@@ -136,12 +136,12 @@ def test_password_of_an_accessory_has_one_source() -> None:
 
 @pytest.mark.parametrize("services", [None, "app", [None], [{"accessories": 3}]])
 def test_services_that_are_wrong_are_for_others_to_refuse(services: object) -> None:
-    """This check must not fall over them."""
+    """This check must not fail because of them."""
     assert problems(accessory(), services=services) == []
 
 
 def test_password_that_stands_in_the_inventory_is_refused() -> None:
-    """Written as a variable it is hidden; the value itself is not shown again."""
+    """The value itself is not shown again; written as a variable it is hidden."""
     written = [accessory(password=FROM_VAULT), accessory(name="cache", password=STRONG)]
     (problem,) = readable_secrets(as_secrets(written), lambda value: "{{" in str(value), "accessory_services")
     assert problem == (
@@ -151,7 +151,7 @@ def test_password_that_stands_in_the_inventory_is_refused() -> None:
 
 
 def test_memory_of_accessories_counts() -> None:
-    """They fit exactly, and not with one MiB less; the sentence names them."""
+    """They fit exactly, and not with one MiB less, and the sentence names them."""
     needed = 3 * 128 + 64 + 256 + SYSTEM_MIB
     variables = stack(accessory_services=[accessory()])
     assert list(no_room(variables, "this machine", 2, needed)) == []
@@ -160,7 +160,7 @@ def test_memory_of_accessories_counts() -> None:
 
 
 def test_each_instance_with_a_database_of_its_own_is_refused() -> None:
-    """Visitors would see other data on each, and nobody would notice at first."""
+    """Visitors would see other data on each instance, which nobody would notice at first."""
     assert list(scattered_data(stack(accessory_services=[accessory()]))) == []
     assert list(scattered_data(stack(ec2_count=2))) == []
     (problem,) = scattered_data(stack(accessory_services=[accessory()], ec2_count="2"))
@@ -171,7 +171,7 @@ def test_each_instance_with_a_database_of_its_own_is_refused() -> None:
 
 
 def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
-    """With everything else in one message, and no password in it."""
+    """One message has it beside all other problems, and shows no password."""
     run = run_playbook(
         tmp_path,
         stack_port=free_port(),
@@ -195,7 +195,7 @@ def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
 
 
 def test_playbook_accepts_a_database(tmp_path: Path) -> None:
-    """A password from a variable; the rest as one writes it."""
+    """The password comes from a variable, and the rest is what people usually write."""
     hidden = accessory(password=FROM_VAULT)
     run = run_playbook(
         tmp_path,

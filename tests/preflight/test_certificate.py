@@ -1,4 +1,4 @@
-"""What is refused of a certificate before anything is touched."""
+"""What preflight refuses about certificates before anything is touched."""
 
 from __future__ import annotations
 
@@ -44,13 +44,13 @@ Pair = Callable[..., dict[str, Any]]
 
 
 def problems(**changes: Any) -> list[str]:
-    """Check the defaults with some changes."""
+    """Check the default variables with some changes."""
     return list(certificate.bad_certificate(DEFAULTS | changes))
 
 
 @pytest.fixture
 def pair(tmp_path: Path) -> Pair:
-    """Write a certificate for www.example.com and its key, and say so to certificate_mode pem."""
+    """Return a function that writes a certificate for www.example.com with its key, and gives its variables."""
 
     def make(
         *,
@@ -98,7 +98,7 @@ def test_what_is_in_order_is_accepted(given: dict[str, Any]) -> None:
 
 
 def test_good_pair_is_accepted(pair: Pair) -> None:
-    """By name, by the wildcard that covers it, and by address."""
+    """It matches by name, by the wildcard that covers the name, or by address."""
     given = pair()
     assert problems(**given) == []
     assert problems(**given | {"stack_host_names": ["www.example.com", "any.example.org", "192.0.2.7"]}) == []
@@ -112,7 +112,7 @@ def test_good_pair_is_accepted(pair: Pair) -> None:
     ],
 )
 def test_name_that_no_authority_knows_is_refused(name: str, allowed: str) -> None:
-    """The authority would find it out, and counts what fails."""
+    """The authority would find it out itself, and count the failure."""
     (problem,) = problems(**ACME | {"stack_host_names": [name]})
     assert problem.startswith(f"stack_host_names[0] is {name!r}: ")
     assert allowed in problem
@@ -120,7 +120,7 @@ def test_name_that_no_authority_knows_is_refused(name: str, allowed: str) -> Non
 
 @pytest.mark.parametrize("needed", ["stack_host_names", "certificate_email"])
 def test_acme_needs_names_and_an_address_to_write_to(needed: str) -> None:
-    """One message, not an answer of the authority half-way through."""
+    """One message says so, instead of an authority's answer half-way through."""
     assert problems(**ACME | {needed: [] if needed == "stack_host_names" else ""}) == [
         f"{needed} is empty; certificate_mode acme needs it"
     ]
@@ -128,21 +128,21 @@ def test_acme_needs_names_and_an_address_to_write_to(needed: str) -> None:
 
 @pytest.mark.parametrize("email", ["jane", "jane@", "jane@example", "jane doe@example.com", "--agree-tos@example.com "])
 def test_email_that_is_none_is_refused(email: str) -> None:
-    """Nobody would be told when the renewal fails."""
+    """Nobody would learn that a renewal fails."""
     (problem,) = problems(**ACME | {"certificate_email": email})
     assert problem == f"certificate_email is {email!r}: allowed is an address such as jane@example.com"
 
 
 @pytest.mark.parametrize("url", ["http://acme.example.com/directory", "acme.example.com", "https://"])
 def test_directory_is_asked_over_https(url: str) -> None:
-    """Over plain HTTP somebody on the way could answer for the authority."""
+    """Over plain HTTP somebody in between could answer for the authority."""
     assert problems(**ACME | {"certificate_acme_directory": url}) == [
         f"certificate_acme_directory is {url!r}: allowed is an https URL"
     ]
 
 
 def test_authorities_of_a_directory_are_read(pair: Pair, tmp_path: Path) -> None:
-    """A missing file would stop the role when the instances exist."""
+    """A missing file would stop the role when the instances exist already."""
     file = pair()["certificate_pem"]
     assert problems(**ACME | {"certificate_acme_authorities": file}) == []
     assert problems(**ACME | {"certificate_acme_authorities": f"{tmp_path}/none"}) == [
@@ -151,7 +151,7 @@ def test_authorities_of_a_directory_are_read(pair: Pair, tmp_path: Path) -> None
 
 
 def test_several_instances_cannot_ask_an_authority() -> None:
-    """It asks the name, and which instance answers is chance."""
+    """The authority connects to the name, and chance decides which instance answers."""
     (problem,) = problems(**ACME | {"ec2_count": 2})
     assert problem.startswith("ec2_count is 2, but with certificate_mode acme")
 
@@ -164,7 +164,7 @@ def test_one_port_cannot_be_both() -> None:
 
 
 def test_files_of_mode_pem_have_to_be_there(tmp_path: Path) -> None:
-    """Named each."""
+    """The message names each missing file."""
     given = {"certificate_mode": "pem", "stack_host_names": ["www.example.com"]}
     assert problems(**given) == [
         "certificate_pem is empty; certificate_mode pem needs it",
@@ -184,19 +184,19 @@ def refused(given: dict[str, Any]) -> str:
 
 
 def test_key_of_another_certificate_is_refused(pair: Pair) -> None:
-    """Nginx would not start with the two."""
+    """Nginx would not start with a pair that does not match."""
     problem = refused(pair(other_key=ec.generate_private_key(ec.SECP256R1())))
     assert "it is not the key of the first certificate in" in problem
 
 
 def test_expired_certificate_is_refused(pair: Pair) -> None:
-    """And one that is not valid yet."""
+    """So is one that is not valid yet."""
     assert f"it expired on {NOW - DAY:%Y-%m-%d %H:%M} UTC" in refused(pair(lives=(NOW - 9 * DAY, NOW - DAY)))
     assert f"it is valid from {NOW + DAY:%Y-%m-%d %H:%M} UTC only" in refused(pair(lives=(NOW + DAY, NOW + 2 * DAY)))
 
 
 def test_certificate_for_other_names_is_refused(pair: Pair) -> None:
-    """The wildcard covers one level, and not the name above it."""
+    """A wildcard covers one level, and not the name above it."""
     for name in ("example.com", "example.org", "a.b.example.org", "192.0.2.8"):
         problem = refused(pair() | {"stack_host_names": [name]})
         assert f"it is not for {name}, which stack_host_names has, but for *.example.org, 192.0.2.7" in problem
@@ -204,7 +204,7 @@ def test_certificate_for_other_names_is_refused(pair: Pair) -> None:
 
 
 def test_weak_key_is_refused(pair: Pair) -> None:
-    """No authority signs it any more, and no browser should take it."""
+    """No authority signs it any more, and no browser should accept it."""
     assert "its RSA key has 1024 bits: allowed are 2048 or more" in refused(
         pair(key=rsa.generate_private_key(65537, 1024))  # noqa: S505 - the case under test
     )
@@ -212,17 +212,17 @@ def test_weak_key_is_refused(pair: Pair) -> None:
 
 
 def test_encrypted_key_is_refused(pair: Pair) -> None:
-    """Nginx would wait for somebody who types the password."""
+    """Nginx would wait for somebody to type the password."""
     assert "it is encrypted" in refused(pair(password=b"secret"))
 
 
 def strange(found: set[str], ours: list[str], **changes: Any) -> list[str]:
-    """Check where the names lead, when each leads to some addresses."""
+    """Check the names when each of them leads to some addresses."""
     return list(certificate.strange_names(DEFAULTS | ACME | changes, ours, lambda _: found))
 
 
 def test_name_has_to_lead_here() -> None:
-    """The authority asks where the name leads, and counts what it does not find."""
+    """The authority connects to where the name leads, and counts a failure."""
     assert strange(set(), []) == [
         "stack_host_names has www.example.com, which does not resolve: allowed is a name that leads to this stack"
     ]
@@ -235,13 +235,13 @@ def test_name_has_to_lead_here() -> None:
 
 
 def test_record_that_the_run_itself_makes_need_not_be_there() -> None:
-    """It would have to run twice."""
+    """A first run could not succeed otherwise."""
     assert strange(set(), [], ec2_dns_zone="example.com", ec2_dns_name="www.example.com") == []
     assert strange(set(), [], ec2_dns_zone="www.example.com", ec2_dns_name="") == []
     assert strange(set(), [], ec2_dns_zone="example.com", ec2_dns_name="other.example.com") != []
 
 
 def test_resolver_is_asked() -> None:
-    """The real one, for the one name that every machine knows and for one that no machine may know."""
+    """The real one is asked for a name that every machine knows and for one that none may know."""
     assert "127.0.0.1" in certificate.resolve("localhost")
     assert certificate.resolve("no-such-host.invalid") == set()

@@ -1,4 +1,4 @@
-"""What AWS is asked before anything is made."""
+"""What preflight asks AWS before anything is made."""
 
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from tests.preflight.input import REGION, free_port
 
 @pytest.mark.usefixtures("aws")
 def test_account_in_order_is_allowed() -> None:
-    """Nothing runs yet, nothing is missing; t2 and t3 alike."""
+    """Nothing runs yet and nothing is missing, with t2 and with t3."""
     assert problems() == []
     assert problems(ec2_instance_type="t3.micro") == []
 
 
 @pytest.mark.usefixtures("aws")
 def test_region_without_default_vpc_is_refused() -> None:
-    """People delete it, and organisations do."""
+    """People delete it, and organisations do so too."""
     client = boto3.client("ec2", region_name=REGION)
     (vpc,) = client.describe_vpcs()["Vpcs"]
     for subnet in client.describe_subnets()["Subnets"]:
@@ -37,7 +37,7 @@ def test_region_without_default_vpc_is_refused() -> None:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    """Write a private key, and import its public half as AWS is given it."""
+    """Write a private key, and import its public half in the form that AWS gets."""
     made = Ed25519PrivateKey.generate()
     file = tmp_path / "key"
     file.write_bytes(made.private_bytes(Encoding.PEM, PrivateFormat.OpenSSH, NoEncryption()))
@@ -48,7 +48,7 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("aws")
 def test_key_that_opens_the_instances_is_allowed(key: Path) -> None:
-    """And before there are instances none is needed: the role makes it."""
+    """Before there are instances no key is needed, because the role makes it."""
     assert problems(ec2_private_key_file=str(key.parent / "none")) == []
     launch(key="pair", Project="flask-fleet", Role="app")
     assert problems(ec2_private_key_file=str(key)) == []
@@ -57,7 +57,7 @@ def test_key_that_opens_the_instances_is_allowed(key: Path) -> None:
 @pytest.mark.usefixtures("aws")
 @pytest.mark.parametrize("why", ["there is no such file", "it is another key", "it is no readable private key"])
 def test_key_whose_private_half_is_missing_is_refused(key: Path, why: str) -> None:
-    """A new key would be made, and nobody could log in to what runs; five minutes later Ansible would say so."""
+    """The role would make a new key, with which nobody can log in to what runs; Ansible says so five minutes later."""
     (instance,) = launch(key="pair", Project="flask-fleet", Role="app")
     match why:
         case "there is no such file":
@@ -77,7 +77,7 @@ def test_key_whose_private_half_is_missing_is_refused(key: Path, why: str) -> No
 
 @pytest.mark.usefixtures("aws")
 def test_instances_of_others_may_have_other_keys(key: Path) -> None:
-    """Only what the project counts as its own has to be opened."""
+    """The key has to open only what the project counts as its own."""
     launch(key="pair", Project="another", Role="app")
     launch(key="pair")
     key.unlink()
@@ -100,7 +100,7 @@ def test_missing_zone_of_names_is_refused() -> None:
 
 @pytest.mark.usefixtures("aws")
 def test_missing_permission_is_named_once() -> None:
-    """A missing permission must not be reported as a misspelt type, and the next check may have its own."""
+    """It must not be reported as a misspelt type, and the next check may lack another permission."""
     checked = cloud()
     with plan(checked, PAID), Stubber(checked.ec2) as stubber:
         # By the checks of the type, the plan, the image and the vCPUs.

@@ -1,4 +1,4 @@
-"""What exists is said with what it costs."""
+"""Things that exist already are listed with their cost."""
 
 from typing import Any
 
@@ -23,7 +23,7 @@ def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
 
 
 def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
-    """A person decides by it whether to leave them."""
+    """A person decides from it whether to keep them."""
     pieces = {
         "instance": [instance("running")],
         "volume": [piece("vol-1", Size=10)],
@@ -57,7 +57,7 @@ def test_public_address_costs_whether_elastic_or_not() -> None:
 
 @pytest.mark.parametrize("state", ["stopping", "stopped", "shutting-down"])
 def test_instance_that_does_not_run_is_free(state: str) -> None:
-    """Its disk and its address are not, and have lines of their own."""
+    """Its disk and its address cost, and have lines of their own."""
     assert next(described({"instance": [instance(state)]}, REGION, PRICES)).endswith(": free")
 
 

@@ -1,4 +1,4 @@
-"""The type has to be one that the region has, where instances are to be, and large enough."""
+"""The type has to exist in the region, be offered in the zones of the instances, and be large enough."""
 
 from typing import Any
 
@@ -35,7 +35,7 @@ def without(*families: str, name: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["t2.micro", "t2.medium", "t3.micro", "t3a.small", "m7i.large"])
 def test_type_of_the_region_is_allowed(name: str) -> None:
-    """Not only those that are compared with each other."""
+    """A type need not be one of those that the project compares with each other."""
     assert problems(ec2_instance_type=name) == []
 
 
@@ -59,14 +59,14 @@ def test_region_without_t2_is_told_of_t3(name: str, nearest: str) -> None:
 
 
 def test_word_that_is_near_to_no_type_is_refused_with_all() -> None:
-    """Whoever writes a size alone has to see what a type looks like."""
+    """Whoever writes a size alone has to see the form of a type."""
     assert problems(ec2_instance_type="1GB") == [
         (f"ec2_instance_type is '1GB': eu-central-1 has no such type; allowed are for example {T2}, {T3}, {T3A}")
     ]
 
 
 def test_region_with_none_of_the_families() -> None:
-    """There is nothing to name then."""
+    """The message then has no type to suggest."""
     (problem,) = without("t2", "t3", "t3a", name="t2.micro")
     assert problem.endswith("has no such type; allowed is an x86_64 type that it has, or another region")
 
@@ -100,7 +100,7 @@ def test_instance_type_has_to_have_the_cpus() -> None:
 
 
 def zones(letters: str, *, subnets: str = "abc", **changes: Any) -> list[str]:
-    """Check the zones where the type is offered in some only."""
+    """Check the zones when only some of them offer the type."""
     checked = cloud(**changes)
     with Stubber(checked.ec2) as stubber:
         there = [{"ZoneName": f"{REGION}{letter}"} for letter in "cab"]
@@ -115,7 +115,7 @@ def zones(letters: str, *, subnets: str = "abc", **changes: Any) -> list[str]:
 
 
 def test_chosen_zones_have_to_exist_and_to_offer_the_type() -> None:
-    """AWS offers t2 in old zones only; the subnet of a zone that does not exist cannot be made."""
+    """AWS offers t2 in old zones only, and the subnet of an unknown zone cannot be made."""
     assert zones("ca", ec2_zones="eu-central-1a, eu-central-1c") == []
     assert zones("ca", ec2_zones=["eu-central-1a", "eu-central-1b", "eu-central-1x"]) == [
         (
@@ -127,7 +127,7 @@ def test_chosen_zones_have_to_exist_and_to_offer_the_type() -> None:
 
 
 def test_default_zones_are_those_that_offer_the_type() -> None:
-    """They used to be the first of the region, whether the type was there or not."""
+    """They used to be the first zones of the region, whether they offered the type or not."""
     assert zones("bc", ec2_count=2) == []
     assert zones("") == [
         (
@@ -149,7 +149,7 @@ def test_zone_needs_a_subnet_of_the_default_network() -> None:
 
 
 def test_running_instance_cannot_become_what_its_zone_does_not_offer(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It would be stopped, and could not be started again."""
+    """It would be stopped for the resize, and could not be started again."""
     (there,) = launch(Project="flask-fleet", Role="app")
     offering = offering_zones(cloud().ec2, "t3.micro") - {f"{REGION}a"}
     monkeypatch.setattr(instance_types, "offering_zones", lambda *_: offering)
@@ -163,7 +163,7 @@ def test_running_instance_cannot_become_what_its_zone_does_not_offer(monkeypatch
 
 
 def test_zones_are_asked_as_the_role_asks() -> None:
-    """Local zones are left out, and the order does not change from run to run."""
+    """Local zones are left out, and the order is the same in each run."""
     client = boto3.client("ec2", region_name=REGION)
     assert region_zones(client) == [f"{REGION}{letter}" for letter in "abc"]
     assert offering_zones(client, "t2.micro") == {f"{REGION}{letter}" for letter in "abc"}

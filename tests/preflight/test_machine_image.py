@@ -1,4 +1,4 @@
-"""New instances need an image that is there and that their type can boot."""
+"""New instances need an image that exists and that their type can boot."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ def problems(**changes: Any) -> list[str]:
 
 @pytest.mark.parametrize("ami", ["ami-0123456789abcdef0", "debian"])
 def test_image_that_is_not_there_is_refused(ami: str) -> None:
-    """It used to be noticed after security group and key pair were made."""
+    """It used to be noticed only after security group and key pair were made."""
     assert problems(ec2_ami_id=ami) == [
         f"ec2_ami_id is {ami!r}: eu-central-1 has no such image; allowed is another one with ec2_ami_id"
     ]
 
 
 def test_name_without_an_image_is_refused() -> None:
-    """Regions that are new have Debian's image later than others."""
+    """New regions get Debian's image later than others."""
     assert problems(ec2_ami_name="debian-99-*") == [
         (
             "ec2_ami_name is 'debian-99-*', ec2_ami_owner '136693071363': eu-central-1 has no such image; allowed is "
@@ -36,7 +36,7 @@ def test_name_without_an_image_is_refused() -> None:
 
 
 def test_image_of_another_architecture_is_refused() -> None:
-    """AWS refuses to launch it, in these words: the architecture does not match."""
+    """AWS refuses the launch because the architecture does not match."""
     (problem,) = problems(ec2_ami_name="debian-13-arm64-*")
     assert problem.startswith("ec2_ami_name is 'debian-13-arm64-*', ec2_ami_owner '136693071363': debian-13-arm64-2026")
     assert problem.endswith(
@@ -46,7 +46,7 @@ def test_image_of_another_architecture_is_refused() -> None:
 
 
 def test_instances_that_are_there_need_no_image() -> None:
-    """Until one more is wanted, which boots what the oldest one boots."""
+    """Only a further instance needs one, and boots what the oldest one boots."""
     launch(Project="flask-fleet", Role="app")
     assert problems(ec2_ami_name="debian-99-*") == []
     assert problems(ec2_ami_name="debian-99-*", ec2_count=2) == []

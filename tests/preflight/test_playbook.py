@@ -16,7 +16,7 @@ from tests.project import ROOT
 def run_playbook(
     tmp_path: Path, inventory: str = "inventories/local", **variables: Any
 ) -> "subprocess.CompletedProcess[str]":
-    """Run the real playbook, without whatever the shell says about Ansible."""
+    """Run the real playbook, without the shell's variables for Ansible."""
     command = [
         str(Path(sys.executable).with_name("ansible-playbook")),
         "playbooks/preflight.yml",
@@ -29,7 +29,7 @@ def run_playbook(
 
 
 def test_playbook_refuses_bad_input(tmp_path: Path) -> None:
-    """All kinds of problems in one message, the run failed, nothing changed."""
+    """One message has all kinds of problems, the run fails, and nothing changes."""
     run = run_playbook(
         tmp_path,
         stack_servces=[],
@@ -70,7 +70,7 @@ def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:
 
 
 def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None:
-    """With the defaults of the role filled in, and before an authority or nginx finds out."""
+    """The role's defaults are filled in, and neither an authority nor nginx has to find it out."""
     run = run_playbook(tmp_path, stack_port=free_port(), certificate_mode="acme", certificate_email="jane")
     said = run.stdout + run.stderr
     assert run.returncode != 0, said
@@ -83,7 +83,7 @@ def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None
 
 
 def own(tmp_path: Path, hosts: str) -> str:
-    """Make an inventory as docs/machines.md describes it, of other hosts than the example's."""
+    """Make an inventory as docs/machines.md describes it, with other hosts than the example's."""
     folder = tmp_path / "own"
     shutil.copytree(ROOT / "inventories/own/group_vars", folder / "group_vars")
     (folder / "hosts.yml").write_text(f"all: {{children: {{app: {{hosts: {hosts}}}, provisioner: {{}}}}}}\n")
@@ -91,7 +91,7 @@ def own(tmp_path: Path, hosts: str) -> str:
 
 
 def test_machines_of_ones_own_are_asked_themselves(tmp_path: Path) -> None:
-    """It was this machine's port and memory that were looked at, whichever machine was meant."""
+    """Preflight once looked at the port and the memory of this machine, whichever machine was meant."""
     hosts = f"{{one: {{ansible_connection: local, ansible_python_interpreter: {sys.executable}}}}}"
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
@@ -103,7 +103,7 @@ def test_machines_of_ones_own_are_asked_themselves(tmp_path: Path) -> None:
 
 
 def test_nothing_is_looked_at_here_when_the_stack_runs_elsewhere(tmp_path: Path) -> None:
-    """A port that is taken here and a machine that is too small here say nothing about the one that is meant."""
+    """A port or a memory of this machine says nothing about the machine that is meant."""
     inventory = own(tmp_path, "{one: {ansible_host: 192.0.2.10, ansible_timeout: 1}}")
     services = [service(replicas=50, memory="100g")]
     run = run_playbook(tmp_path, inventory, stack_port=22, stack_services=services)
@@ -113,7 +113,7 @@ def test_nothing_is_looked_at_here_when_the_stack_runs_elsewhere(tmp_path: Path)
 
 
 def test_inventory_without_a_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    """It ended as: Task failed: 'inventory_dir'."""
+    """The run used to end with "Task failed: 'inventory_dir'"."""
     run = run_playbook(tmp_path, "one.example.com,")
     assert run.returncode != 0, run.stdout
     assert "- The inventory (-i) is no folder with variables: allowed is inventories/aws, " in run.stdout + run.stderr

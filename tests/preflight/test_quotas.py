@@ -1,4 +1,4 @@
-"""What an account may have in a region, asked before the first thing is made."""
+"""An account's quotas in a region are checked before the first thing is made."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def vcpu_problems(quota: float, **changes: Any) -> list[str]:
 
 
 def test_too_many_vcpus_are_refused() -> None:
-    """New accounts may run five; AWS refuses the rest when some already exist."""
+    """New accounts may run five vCPUs; AWS refuses further instances when the first exist already."""
     launch("t2.medium", 2)
     launch("t2.micro", 4, Project="flask-fleet", Role="app")
     assert vcpu_problems(8, ec2_count=2, ec2_instance_type="t2.medium") == []
@@ -42,7 +42,7 @@ def test_quota_of_one_vcpu_has_no_room_for_two() -> None:
 
 
 def test_stopped_instances_of_others_do_not_count() -> None:
-    """The quota is of running instances."""
+    """The quota counts running instances."""
     (other,) = launch("t2.medium")
     boto3.client("ec2", region_name=REGION).stop_instances(InstanceIds=[other])
     assert vcpu_problems(1) == []
@@ -57,7 +57,7 @@ def test_other_families_have_other_quotas() -> None:
 
 @pytest.mark.parametrize(("name", "standard"), [("t2.micro", True), ("i4i.large", True), ("im4gn.large", True)])
 def test_standard_families(name: str, standard: bool) -> None:
-    """Families of two letters are others, but for storage."""
+    """Families with names of two letters count against other quotas, except for storage families."""
     assert bool(quotas.STANDARD_FAMILIES.match(name)) is standard
 
 
@@ -82,7 +82,7 @@ def allocate(count: int, **values: str) -> None:
 
 
 def test_elastic_ips_beyond_the_quota_are_refused() -> None:
-    """Six instances used to run, and cost, before the sixth address was refused."""
+    """Six instances used to run, and cost, before AWS refused the sixth address."""
     assert address_problems(5, ec2_count=5) == []
     assert address_problems(5, ec2_count=6) == [
         (
@@ -94,7 +94,7 @@ def test_elastic_ips_beyond_the_quota_are_refused() -> None:
 
 
 def test_addresses_of_others_leave_less_room_and_own_ones_are_used_again() -> None:
-    """The quota is the account's, and a second run needs nothing more."""
+    """The quota is the account's, and a second run needs no further address."""
     allocate(4)
     (problem,) = address_problems(5, ec2_count=2)
     assert "that is 2 Elastic IPs beside 4 others" in problem
@@ -105,7 +105,7 @@ def test_addresses_of_others_leave_less_room_and_own_ones_are_used_again() -> No
 
 
 def test_full_account_can_do_without_elastic_ips() -> None:
-    """The count is not what helps then."""
+    """With no address left a smaller count would not help, but instances without Elastic IPs do."""
     allocate(5)
     (problem,) = address_problems(5)
     assert "allowed is ec2_elastic_ip: false, or a higher quota" in problem
@@ -157,5 +157,5 @@ def test_security_group_needs_room() -> None:
 
 
 def test_quota_without_a_value_refuses_nothing() -> None:
-    """The imitation keeps no quota of EC2, and AWS tells no value of some."""
+    """The rehearsal keeps no quota of EC2, and for some quotas AWS tells no value."""
     assert list(quotas.vcpu_problems(cloud(ec2_count=20))) == []

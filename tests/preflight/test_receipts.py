@@ -1,4 +1,4 @@
-"""A receipt is left by what passed, and covers exactly the code that it was run with."""
+"""Tests that passed leave a receipt, which covers exactly the code that they ran with."""
 
 import json
 import os
@@ -57,18 +57,18 @@ def project(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Keep receipts away from the person's own."""
+    """Keep the receipts apart from the person's own."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     return tmp_path / "state/flask-fleet/receipts"
 
 
 def prove(project: Path, file: Path, passed: str = "make test") -> Path:
-    """Leave a receipt of a project as it is."""
+    """Leave a receipt of a project in its present state."""
     return receipts.write(file, passed, receipts.code_of(project))
 
 
 def append(name: str) -> Callable[[Path], None]:
-    """Change a file by a comment."""
+    """Return a change that adds a comment to a file."""
 
     def change(project: Path) -> None:
         with (project / name).open("a") as file:
@@ -78,7 +78,7 @@ def append(name: str) -> Callable[[Path], None]:
 
 
 def within(name: str) -> Callable[[Path], None]:
-    """Add a file."""
+    """Return a change that adds a file."""
 
     def change(project: Path) -> None:
         (project / name).parent.mkdir(parents=True, exist_ok=True)
@@ -101,7 +101,7 @@ CHANGES: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", CHANGES)
 def test_changed_code_is_unproven_and_named(project: Path, what: str) -> None:
-    """Whatever decides what happens on AWS has to be proved again; the release's receipt is then stale."""
+    """Code that decides what happens on AWS has to be proved again, and the release's receipt is stale."""
     prove(project, project / "receipt.json")
     CHANGES[what](project)
     said, go_ahead = receipts.proof(project, unproven=False)
@@ -126,27 +126,27 @@ UNIMPORTANT: dict[str, Callable[[Path], object]] = {
 
 @pytest.mark.parametrize("what", UNIMPORTANT)
 def test_what_is_no_code_changes_nothing(project: Path, what: str) -> None:
-    """The receipt of a release is for people who change the app and the values, and nothing else."""
+    """The release's receipt is for people who change only the app and the values."""
     prove(project, project / "receipt.json")
     UNIMPORTANT[what](project)
     assert receipts.proof(project, unproven=False)[1]
 
 
 def test_place_of_the_project_does_not_matter(project: Path, tmp_path: Path) -> None:
-    """A release is proved wherever it is copied to, also without git."""
+    """A receipt holds wherever the release is copied to, also without git."""
     prove(project, project / "receipt.json")
     assert receipts.proof(Path(shutil.copytree(project, tmp_path / "else where")), unproven=False)[1]
 
 
 def test_all_that_git_tracks_is_code_or_is_known_not_to_be() -> None:
-    """A new folder would silently not be covered, and one that was renamed neither."""
+    """Otherwise a new or renamed folder would not be covered, and nobody would notice."""
     listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True)
     tops = {name.partition("/")[0] for name in listed.stdout.splitlines()}
     assert {name for name in tops - NO_CODE if not name.startswith(".")} == set(receipts.CODE)
 
 
 def test_the_receipt_that_is_committed_holds_or_says_what_changed() -> None:
-    """Developers change code every day, which makes it stale and nothing red; it must only never be damaged."""
+    """Daily changes of code make it stale, which is no failure; it must only never be damaged."""
     if (ROOT / receipts.RELEASE).exists():
         assert receipts.read(ROOT / receipts.RELEASE)
     said, go_ahead = receipts.proof(ROOT, unproven=False)
@@ -163,12 +163,12 @@ def test_the_receipt_that_is_committed_holds_or_says_what_changed() -> None:
     ],
 )
 def test_only_a_complete_pass_proves(outcomes: dict[str, list[int]], passed: int) -> None:
-    """A test that was skipped or left out with -k is one that proved nothing."""
+    """A test that was skipped or left out with -k proved nothing."""
     assert receipts.complete(outcomes) == passed
 
 
 def test_receipt_of_ones_own_test_lets_go_ahead(project: Path, state: Path) -> None:
-    """Also when the one that came with the release is stale."""
+    """This holds even when the receipt that came with the release is stale."""
     prove(project, project / "receipt.json")
     append("site.yml")(project)
     prove(project, state / "default.json", "scenario default, 10 tests")
@@ -178,7 +178,7 @@ def test_receipt_of_ones_own_test_lets_go_ahead(project: Path, state: Path) -> N
 
 
 def test_without_a_receipt_it_stops_and_names_the_ways_on(project: Path) -> None:
-    """Nobody who cannot run the tests is left with nothing but ec2_unproven."""
+    """Whoever cannot run the tests has another way than ec2_unproven."""
     said, go_ahead = receipts.proof(project, unproven=False)
     assert not go_ahead
     assert said.startswith("No passed test has proved this code, and no receipt came with it. Allowed is the code of a")
@@ -186,7 +186,7 @@ def test_without_a_receipt_it_stops_and_names_the_ways_on(project: Path) -> None
 
 
 def test_unproven_goes_ahead_and_says_so(project: Path) -> None:
-    """Once, aloud, with what is unproven; what is proved is told all the same."""
+    """The message names once what is unproven, and also what is proved."""
     prove(project, project / "receipt.json")
     assert receipts.proof(project, unproven=True)[0].startswith("Proved:")
     for number in range(7):
@@ -199,14 +199,14 @@ def test_unproven_goes_ahead_and_says_so(project: Path) -> None:
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"passed": "x"}', '{"passed": "x", "time": "x", "code": {}}'])
 def test_damaged_receipt_is_none(project: Path, content: str) -> None:
-    """A half-written file must not stop or prove anything."""
+    """A half-written file must neither stop a run nor prove anything."""
     (project / "receipt.json").write_text(content)
     assert receipts.read(project / "receipt.json") is None
     assert not receipts.proof(project, unproven=False)[1]
 
 
 def terminate(endpoint: str) -> None:
-    """Leave no instance to the next test: moto's memory is the process's."""
+    """Leave no instance to the next test, because moto's memory lasts as long as the process."""
     ec2 = boto3.client("ec2", region_name="eu-central-1", endpoint_url=endpoint)
     groups = ec2.describe_instances()["Reservations"]
     ec2.terminate_instances(InstanceIds=[one["InstanceId"] for group in groups for one in group["Instances"]])
@@ -214,7 +214,7 @@ def terminate(endpoint: str) -> None:
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Answer as the rehearsal does after a scenario made its instance."""
+    """Answer as the rehearsal does after a scenario has made its instance."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
@@ -249,7 +249,7 @@ PASSES = "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"
 
 
 def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
-    """From end to end: what the scenario leaves is what preflight finds."""
+    """Preflight finds the receipt that the scenario left."""
     (left,) = run_scenario(tmp_path, PASSES, MOLECULE_SCENARIO_NAME="default", AWS_ENDPOINT_URL=endpoint)
     assert json.loads(left.read_text())["passed"] == "scenario default, 2 tests"
     assert receipts.proof(ROOT, unproven=False)[1]
@@ -269,20 +269,20 @@ def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
 def test_anything_less_leaves_none(
     tmp_path: Path, endpoint: str, text: str, arguments: list[str], scenario: str
 ) -> None:
-    """No receipt without proof."""
+    """A scenario that did not pass completely is no proof."""
     environment = {"MOLECULE_SCENARIO_NAME": scenario, "AWS_ENDPOINT_URL": endpoint}
     assert run_scenario(tmp_path, text, *arguments, **environment) == []
 
 
 def test_scenario_without_an_instance_leaves_none(tmp_path: Path, endpoint: str) -> None:
-    """What was changed after the instance was made was never run, and without an instance nothing was."""
+    """Code that changed after the instance was made was never run; without an instance nothing was."""
     terminate(endpoint)
     environment = {"MOLECULE_SCENARIO_NAME": "default", "AWS_ENDPOINT_URL": endpoint}
     assert run_scenario(tmp_path, PASSES, **environment) == []
 
 
 def test_last_change_is_the_latest(project: Path) -> None:
-    """Of code; the app and documentation are none."""
+    """Only code counts, not the app and the documentation."""
     for file in project.rglob("*"):
         os.utime(file, (1000, 1000))
     os.utime(project / "files/images/nginx/Dockerfile", (2000, 2000))
@@ -310,7 +310,7 @@ def books(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str
 
 
 def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
-    """The whole way: make test, make release, commit; on another machine the code is then proved."""
+    """After make test, make release and a commit, the code is proved on another machine."""
     refused = books(repository, "release")
     assert (refused.returncode, refused.stderr) == (1, "make test has not passed with this code: run it first\n")
     assert books(repository, "passed", "9999999999").stdout.startswith("receipt: ")
@@ -331,6 +331,6 @@ def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
 
 
 def test_code_that_changed_under_the_tests_is_not_proved(repository: Path) -> None:
-    """Nobody knows then which of the two passed."""
+    """Nobody knows which of the two versions passed."""
     assert books(repository, "passed", "1").stdout == "no receipt: code was changed while the tests ran\n"
     assert not receipts.folder().exists()

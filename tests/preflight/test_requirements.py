@@ -1,4 +1,4 @@
-"""What a folder without a Dockerfile says for pip, in the ways in which Flask projects do."""
+"""How a folder without a Dockerfile lists its requirements for pip, in the forms that Flask projects use."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ POETRY = "[build-system]\nrequires = ['poetry-core']\n[tool.poetry]\npackage-mod
 
 
 def problems(folder: Path, **files: bytes | str) -> list[str]:
-    """Write files, with _ for what a keyword cannot have, and check the folder."""
+    """Write files, whose names have _ for what a keyword cannot have, and check the folder."""
     for name, content in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def problems(folder: Path, **files: bytes | str) -> list[str]:
     ],
 )
 def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) -> None:
-    """A requirements.txt counts before a lock, because somebody wrote it for pip."""
+    """A requirements.txt counts before a lock file, because somebody wrote it for pip."""
     assert problems(tmp_path, **files) == []
 
 
@@ -60,6 +60,6 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
 def test_form_that_pip_does_not_read_is_refused_with_the_way_out(
     tmp_path: Path, files: dict[str, bytes | str], way_out: str
 ) -> None:
-    """The build would fail after minutes, or install other versions than those that were tested."""
+    """The build would fail after minutes, or install other versions than the tested ones."""
     (problem,) = problems(tmp_path, **files)
     assert way_out in problem

@@ -1,4 +1,4 @@
-"""Routes: a request has to have one service, whatever its host and path."""
+"""Every request has exactly one service, whatever its host and path."""
 
 from typing import Any
 
@@ -37,7 +37,7 @@ def test_a_service_without_a_path_has_the_root() -> None:
 
 
 def test_specification_tells_the_defaults() -> None:
-    """It is what people read; nginx.conf goes by the other."""
+    """People read the specification, while nginx.conf is made with ``DEFAULTS``."""
     options = known_variables(ROOT / "roles")["stack"]["stack_services"]["options"]
     assert {name: option["default"] for name, option in options.items() if "default" in option} == DEFAULTS
 
@@ -46,7 +46,7 @@ def test_specification_tells_the_defaults() -> None:
     "path", ["api", "", None, "http://example.org/", "/a b", "/a//b", "/;", "/a {", "/\u00e4", "/a\n"]
 )
 def test_path_has_to_begin_with_a_slash(path: str | None) -> None:
-    """Nginx compares with the beginning of what was asked for, and that is a slash."""
+    """Nginx compares it with the beginning of the requested path, which is a slash."""
     assert problems(service(), api(path=path)) == [f"stack_services[1] (api): path is {path!r}: {PATHS}"]
 
 
@@ -63,7 +63,7 @@ def test_two_services_on_one_path_are_refused(first: str, second: str, host: str
 
 
 def test_static_files_take_the_path_of_no_service() -> None:
-    """The files would win, and the service would get nothing."""
+    """The files would win, and the service would get no request."""
     assert problems(service(static=FILES), api(path="/static")) == [
         "stack_services: the static files of app and api both have the path /static"
     ]
@@ -82,7 +82,7 @@ def test_somebody_has_to_have_the_root() -> None:
 
 
 def test_host_has_to_be_one_of_ours() -> None:
-    """Any other is answered with 421 before a service is looked for."""
+    """Any other host is answered with 421 before nginx looks for a service."""
     expected = "stack_services[1] (api): host is 'a.example': allowed is one of stack_host_names, which "
     assert problems(service(), api(host="a.example")) == [f"{expected}are {', '.join(HOSTS)}"]
     assert list(bad_routes([service(), api(host="a.example")], [])) == [f"{expected}is empty"]
@@ -101,7 +101,7 @@ def test_host_has_to_be_a_name(host: object) -> None:
 
 @pytest.mark.parametrize("static", ["hello/static", None, {}, {"path": "/static/"}, FILES | {"cache": 1}])
 def test_static_files_have_a_path_and_a_folder(static: object) -> None:
-    """One without the other says nothing."""
+    """One of them is of no use without the other."""
     assert problems(service(static=static)) == [
         (
             f"stack_services[0] (app): static is {static!r}: allowed is a mapping such as "
@@ -112,7 +112,7 @@ def test_static_files_have_a_path_and_a_folder(static: object) -> None:
 
 @pytest.mark.parametrize("path", ["static", "/", "//", "/a b", None])
 def test_static_files_have_a_path_of_their_own(path: object) -> None:
-    """At / they would be asked for every page."""
+    """At / every page would be looked for among the files."""
     assert problems(service(static=FILES | {"path": path})) == [
         f"stack_services[0] (app): static.path is {path!r}: {PATHS}, but not / itself"
     ]
@@ -120,12 +120,12 @@ def test_static_files_have_a_path_of_their_own(path: object) -> None:
 
 @pytest.mark.parametrize("folder", ["", "/srv/app/static", "../static", "a/../../b", ".", "a b", "-x", None])
 def test_static_files_are_in_a_folder_of_the_image(folder: object) -> None:
-    """Whatever else is in the image would be on the web."""
+    """Otherwise all other files of the image would be public."""
     (problem,) = problems(service(static=FILES | {"folder": folder}))
     assert problem.startswith(f"stack_services[0] (app): static.folder is {folder!r}: allowed is a folder in the image")
 
 
 @pytest.mark.parametrize("services", [None, "app", ["app"]])
 def test_what_is_no_list_of_services_is_named_elsewhere(services: object) -> None:
-    """Twice the same problem is no help."""
+    """A second message about the same problem does not help."""
     assert list(bad_routes(services, HOSTS)) == []

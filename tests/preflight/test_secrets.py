@@ -1,4 +1,4 @@
-"""Secrets: there, encrypted, no placeholders; and no message shows one."""
+"""Secrets have to exist, be encrypted and not be placeholders, and no message shows one."""
 
 import json
 import os
@@ -23,7 +23,7 @@ STRONG = secrets.token_hex(16)
 
 
 def problems(**changes: Any) -> list[str]:
-    """Check a service that is in order, but for the changes."""
+    """Check a service that is valid except for the changes."""
     return list(bad_services([service(**changes)], ROOT, SERVICES_OPTION))
 
 
@@ -38,13 +38,13 @@ def problems(**changes: Any) -> list[str]:
     ],
 )
 def test_secret_of_any_kind_is_allowed(value: str) -> None:
-    """Keys, passwords, addresses with passwords in them, files of several lines."""
+    """It may be a key, a password, an address with a password in it, or a file of several lines."""
     assert problems(secrets={"secret_key": value, "TLS.key-2": value}) == []
 
 
 @pytest.mark.parametrize("value", [None, ""])
 def test_secret_without_a_value_is_refused(value: str | None) -> None:
-    """The app would start, and sign its sessions with nothing."""
+    """The app would start, and sign its sessions with an empty key."""
     expected = f"stack_services[0] (app): the secret secret_key has no value: {KEPT_IN}"
     assert problems(secrets={"secret_key": value}) == [expected]
 
@@ -67,7 +67,7 @@ def test_secret_without_a_value_is_refused(value: str | None) -> None:
     ],
 )
 def test_placeholder_is_refused(value: str) -> None:
-    """It came with an example that everybody can read."""
+    """It comes from an example that everybody can read."""
     (problem,) = problems(secrets={"secret_key": value})
     assert problem.startswith(
         "stack_services[0] (app): the secret secret_key is still a placeholder: give it its own value"
@@ -76,7 +76,7 @@ def test_placeholder_is_refused(value: str) -> None:
 
 @pytest.mark.parametrize("value", ["x9Q-3fk", 12345678901234, True, ["a", "b"]])
 def test_value_that_is_short_or_no_text_is_refused_and_not_shown(value: object) -> None:
-    """YAML makes numbers and truth values of what was meant as text; a message must not tell what it was."""
+    """YAML makes numbers and truth values of text without quotes, and a message must not show the value."""
     (problem,) = problems(secrets={"secret_key": value})
     assert "the secret secret_key " in problem
     assert "allowed " in problem
@@ -103,7 +103,7 @@ def test_secrets_have_to_be_a_mapping(value: object) -> None:
     ["", "Europe/Berlin", "costs $5 and 100%", "3", "line\nbreak", '"quoted"', "\U0001f680", "--threads=8 --backlog=9"],
 )
 def test_environment_of_any_text_is_allowed(value: str) -> None:
-    """What it says is the app's business."""
+    """Its content is the app's business."""
     assert problems(environment={"MOTTO": value, "_a1": value, "GUNICORN_CMD_ARGS": value}) == []
 
 
@@ -152,7 +152,7 @@ def test_environment_of_any_text_is_allowed(value: str) -> None:
     ],
 )
 def test_environment_that_would_not_arrive_is_refused(environment: object, said: str) -> None:
-    """YAML changes some values, and of two values for one name only one arrives."""
+    """YAML changes some values, and of two values for one name only one would arrive."""
     assert problems(environment=environment) == [f"stack_services[0] (app): {said}"]
 
 
@@ -160,12 +160,12 @@ def test_environment_that_would_not_arrive_is_refused(environment: object, said:
     "zone", ["Europe/Berlin", "US/Eastern", "Asia/Calcutta", "CET", "UTC", "EST5EDT", "<+0330>-3:30"]
 )
 def test_time_zone_is_known(zone: str) -> None:
-    """Older names, too; and an offset written out."""
+    """Older names and written-out offsets are known, too."""
     assert problems(environment={"TZ": zone}) == []
 
 
 def test_secret_that_stands_in_the_inventory_is_refused() -> None:
-    """Written as a variable or encrypted in its place it is hidden; the value itself is not shown again."""
+    """The value itself is not shown again; as a variable or encrypted in its place it is hidden."""
     written = [service(secrets={"key": "{{ vault_key }}", "other": STRONG, "empty": ""})]
     (problem,) = readable_secrets(written, lambda value: "{{" in str(value))
     assert problem == (
@@ -176,7 +176,7 @@ def test_secret_that_stands_in_the_inventory_is_refused() -> None:
 
 @pytest.mark.parametrize("services", [None, "{{ others }}", [None], [{"secrets": []}]])
 def test_services_that_are_no_services_are_for_others_to_refuse(services: object) -> None:
-    """This check comes before the one that says what is wrong with them."""
+    """The check that explains them comes after this one."""
     assert list(readable_secrets(services, lambda _: False)) == []
 
 
@@ -192,7 +192,7 @@ def test_services_that_are_no_services_are_for_others_to_refuse(services: object
     ],
 )
 def test_vault_that_was_not_encrypted_is_refused(tmp_path: Path, name: str, refused: bool) -> None:
-    """Ansible reads it without a word, and git takes it, too."""
+    """Ansible reads it without a warning, and git commits it."""
     file = tmp_path / name
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text("vault_key: abc\n", encoding="utf-8")
@@ -202,7 +202,7 @@ def test_vault_that_was_not_encrypted_is_refused(tmp_path: Path, name: str, refu
 
 
 def test_short_vault_password_is_refused() -> None:
-    """An encrypted file can be copied and tried at home."""
+    """Whoever copies an encrypted file can try passwords at home."""
     assert list(weak_passwords([("default", b"fifteen letters"), ("prod", b"fourteenletter\n")])) == [
         (
             "the vault password (prod) has 14 characters: allowed are 15 or more; "
@@ -212,7 +212,7 @@ def test_short_vault_password_is_refused() -> None:
 
 
 def test_example_is_one_that_preflight_refuses() -> None:
-    """Whoever copies it and forgets to change it must not go live with it."""
+    """Whoever copies it and forgets to change it must not deploy with it."""
     example = load_mapping(ROOT / "inventories/vault.example.yml")
     assert example
     assert all(name.startswith("vault_") for name in example)
@@ -220,7 +220,7 @@ def test_example_is_one_that_preflight_refuses() -> None:
 
 
 def tool(name: str, *arguments: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a program of Ansible, without whatever the shell says about Ansible."""
+    """Run a program of Ansible, without the shell's variables for Ansible."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
     command = [str(Path(sys.executable).with_name(name)), *arguments]
@@ -246,7 +246,7 @@ class Inventory:
         return self.write_text(password, json.dumps(variables))
 
     def write_text(self, password: str, content: str) -> Path:
-        """Encrypt the vault with this in it."""
+        """Encrypt the vault with this text in it, and return the file with its password."""
         key = self.vault.parents[2] / "password"
         key.write_text(password, encoding="utf-8")
         self.vault.write_text(content, encoding="utf-8")
@@ -268,7 +268,7 @@ def inventory(tmp_path: Path) -> Inventory:
 
 
 def test_playbook_opens_the_vault(inventory: Inventory) -> None:
-    """With a password and a value that are in order there is nothing to say."""
+    """With a valid password and a valid value it reports no problem."""
     key = inventory.write(STRONG, vault_app_secret_key=STRONG)
     status, said = inventory.check("--vault-password-file", str(key))
     assert status == 0, said
@@ -276,7 +276,7 @@ def test_playbook_opens_the_vault(inventory: Inventory) -> None:
 
 @pytest.mark.parametrize("value", ["{{7}}", "{#x#}", "{%Z"])
 def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: str) -> None:
-    """Ansible would change it without a word, or show a part of it in an error."""
+    """Ansible would change it silently, or show a part of it in an error."""
     key = inventory.write(STRONG, vault_app_secret_key=f"{STRONG}{value}{STRONG}")
     status, said = inventory.check("--vault-password-file", str(key))
     assert status != 0
@@ -296,7 +296,7 @@ def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: st
     ],
 )
 def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> None:
-    """A variable may come from a lookup, or be put together of others."""
+    """A variable may come from a lookup, or be composed of others."""
     entries = [service(secrets={"key": "{{ my_key }}"})]
     variables = {"my_key": value, "other": "abc"}
     found = changed_secrets(entries, variables, lambda one: "{" in str(one), "stack_services")
@@ -311,7 +311,7 @@ def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory
 
 
 def test_playbook_names_a_secret_that_the_vault_lacks(inventory: Inventory) -> None:
-    """Ansible's own message would not say which service misses it. A short password is told at once."""
+    """Ansible's own message would not say which service lacks it; a short password is reported with it."""
     key = inventory.write("short", vault_other=STRONG)
     status, said = inventory.check("--vault-password-file", str(key))
     assert status != 0
@@ -321,7 +321,7 @@ def test_playbook_names_a_secret_that_the_vault_lacks(inventory: Inventory) -> N
 
 
 def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
-    """The command that closes it can be copied."""
+    """The message has the command that encrypts it, to be copied."""
     inventory.vault.write_text(f"vault_app_secret_key: {STRONG}\n", encoding="utf-8")
     status, said = inventory.check()
     assert status != 0
@@ -339,7 +339,7 @@ def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
 def test_vault_without_its_password_ends_the_run_in_plain_words(
     inventory: Inventory, tmp_path: Path, password: str | None, message: str
 ) -> None:
-    """Before any task, with the file and the option: Ansible's own message has neither."""
+    """The message comes before any task and names the file and the option, which Ansible's own does not."""
     inventory.write(STRONG, vault_app_secret_key=STRONG)
     wrong = tmp_path / "wrong"
     wrong.write_text(str(password), encoding="utf-8")

@@ -1,4 +1,4 @@
-"""The services, each of them and together."""
+"""The services are checked one by one and together."""
 
 from pathlib import Path
 from typing import Any
@@ -59,14 +59,14 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
-    """The sentence says which service, which key, what it is and what it may be; and it is the only one."""
+    """The only sentence says which service, which key, what the value is and what it may be."""
     assert service_problems(project, service(**{key: value})) == [
         f"stack_services[0] (app): {key} is {value!r}: allowed is {allowed}"
     ]
 
 
 def test_uwsgi_has_two_ports(project: Path) -> None:
-    """One for each protocol."""
+    """It has one for each protocol."""
     assert service_problems(project, service(port=8080)) == []
     (problem,) = service_problems(project, service(port="8080", server="uwsgi"))
     assert problem.endswith("port is '8080', where uWSGI speaks its own protocol: allowed is another one for HTTP")
@@ -103,7 +103,7 @@ def test_name_has_to_serve_as_image_and_host_name(project: Path, name: str | Non
 
 
 def test_name_that_means_something_else_is_reserved(project: Path) -> None:
-    """A service named nginx would be a second image and container of that name; groups is what Ansible calls hosts."""
+    """A service nginx would be a second image of that name, and groups is Ansible's word for hosts."""
     recipes = {"base", *(path.parent.name for path in (ROOT / "files/images").glob("*/Dockerfile")), "uwsgi"}
     assert len(recipes) > 2
     assert {name for name in INTERNAL_STATIC_VARS if name.isalpha()} < ANSIBLE_NAMES
@@ -127,7 +127,7 @@ def test_misspelt_key_of_a_service_is_refused(project: Path, key: str, suggestio
 
 @pytest.mark.parametrize("key", ["context", "name"])
 def test_missing_key_of_a_service_is_refused(project: Path, key: str) -> None:
-    """It is required: the sentence is about the key, not a traceback."""
+    """The message is a sentence about the key, not a traceback."""
     incomplete = service()
     del incomplete[key]
     (problem,) = service_problems(project, incomplete)
@@ -135,14 +135,14 @@ def test_missing_key_of_a_service_is_refused(project: Path, key: str) -> None:
 
 
 def test_context_that_is_no_folder_is_refused(project: Path) -> None:
-    """The sentence names the folder that was looked for, because a relative one starts where few expect it."""
+    """The message names the folder that was looked for, because few know where a relative path starts."""
     expected = f"stack_services[0] (app): context is 'src': there is no folder {project / 'src'}"
     assert service_problems(project, service(context="src")) == [expected]
 
 
 @pytest.fixture
 def bare(project: Path) -> Path:
-    """Take the Dockerfile of the app away, and give it what is installed instead."""
+    """Remove the Dockerfile of the app, and write the files that are installed instead."""
     (project / "app/Dockerfile").unlink()
     (project / "app/requirements.txt").write_text("Flask~=3.1\nFlask-AppBuilder>=5\n", encoding="utf-8")
     (project / "app/wsgi.py").write_text("app = None\n", encoding="utf-8")
@@ -150,7 +150,7 @@ def bare(project: Path) -> Path:
 
 
 def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None:
-    """With a requirements.txt, or with a pyproject.toml."""
+    """It has a requirements.txt or a pyproject.toml."""
     assert service_problems(project, service()) == []
     (bare / "requirements.txt").unlink()
     (bare / "pyproject.toml").write_text("[project]\ndependencies = ['flask']\n", encoding="utf-8")
@@ -158,7 +158,7 @@ def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None
 
 
 def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) -> None:
-    """The build fails when the instance already runs."""
+    """The build would fail when the instance already runs."""
     (bare / "requirements.txt").unlink()
     assert service_problems(project, service()) == [
         (
@@ -181,7 +181,7 @@ def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) ->
     ],
 )
 def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app: str) -> None:
-    """As Python finds it."""
+    """It is found as Python finds it."""
     (bare / file).parent.mkdir(parents=True, exist_ok=True)
     (bare / file).touch()
     assert service_problems(project, service(app=app)) == []
@@ -189,7 +189,7 @@ def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app
 
 @pytest.mark.parametrize(("app", "file"), [("shop:app", "shop.py"), ("shop.web:app", "shop/web.py")])
 def test_missing_module_is_refused(project: Path, bare: Path, app: str, file: str) -> None:
-    """The sentence names the file that was looked for; an image of one's own may have its modules anywhere."""
+    """The message names the file that was looked for; an image of one's own may have its modules anywhere."""
     assert service_problems(project, service(app=app)) == [
         (
             f"stack_services[0] (app): app is {app!r}: there is no {file} in {bare}; "
@@ -203,7 +203,7 @@ def test_missing_module_is_refused(project: Path, bare: Path, app: str, file: st
 
 @pytest.mark.parametrize("text", ["FROM python:3.13-slim\n", "ARG BASE=x\nFROM $BASED\n", "# FROM $BASE\n"])
 def test_dockerfile_without_the_base_is_refused(project: Path, text: str) -> None:
-    """Nothing in such an image starts a server that can be stopped without losing a request, unless it is said."""
+    """Unless the entry says so, such an image has no server that stops without losing a request."""
     file = project / "app/Dockerfile"
     file.write_text(text, encoding="utf-8")
     (problem,) = service_problems(project, service())
@@ -215,7 +215,7 @@ def test_dockerfile_without_the_base_is_refused(project: Path, text: str) -> Non
     ("environment", "name"), [({}, "PORT"), ({}, "APP"), ({}, "PYTHONPATH"), ({"DATABASE_URL": "none"}, "DATABASE_URL")]
 )
 def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str, str], name: str) -> None:
-    """In capitals it becomes an environment variable, and one of the two values would be lost."""
+    """In capitals a secret becomes an environment variable, and one of the two values would be lost."""
     secrets = {name: "3f9c1d6a5b7e", "other": "3f9c1d6a5b7e"}
     assert service_problems(project, service(environment=environment, secrets=secrets)) == [
         (
@@ -238,7 +238,7 @@ def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str
     ],
 )
 def test_dockerfile_adds_to_the_paths_of_the_image(project: Path, line: str, name: str | None) -> None:
-    """With others instead neither the server nor our package is found, which would be seen after the build only."""
+    """If it replaced them, neither the server nor our package would be found, and only after the build."""
     file = project / "app/Dockerfile"
     file.write_text(f"ARG BASE\nFROM $BASE\n{line}\n", encoding="utf-8")
     problems = service_problems(project, service())
@@ -251,19 +251,19 @@ def test_absolute_context_is_allowed(project: Path, tmp_path: Path) -> None:
 
 
 def test_several_services_are_allowed(project: Path) -> None:
-    """The checks of all services together do not refuse what is different."""
+    """The checks of all services together accept what differs."""
     assert service_problems(project, service(), service(name="api", context="api", path="/api")) == []
 
 
 def test_duplicate_name_is_refused(project: Path) -> None:
-    """Of two equal names Compose would take one."""
+    """Compose would use only one of the two."""
     assert service_problems(project, service(), service(context="api", path="/api")) == [
         "stack_services: two services have the name app"
     ]
 
 
 def test_every_problem_is_said_at_once(project: Path) -> None:
-    """Whoever mends one thing per run gives up."""
+    """Whoever can correct only one mistake per run gives up."""
     problems = service_problems(
         project, service(replicas=0, memory="lots"), service(name="api", context="api", path="/api", cpus="no")
     )
@@ -276,14 +276,14 @@ def test_every_problem_is_said_at_once(project: Path) -> None:
 
 @pytest.mark.parametrize("services", [None, [], {}, "app", ["app"], [{}, "app"]], ids=repr)
 def test_services_have_to_be_a_list_of_mappings(project: Path, services: object) -> None:
-    """A list that is forgotten or badly indented has no keys to talk about."""
+    """A list that is missing or badly indented has no keys that a message could name."""
     assert list(bad_services(services, project, SERVICES_OPTION)) == [
         "stack_services has to be a list with at least one service"
     ]
 
 
 def test_limits_that_fit_exactly_are_allowed() -> None:
-    """3 x 128 + 64 MiB beside the system's share fit, and not with one MiB less."""
+    """3 x 128 + 64 MiB beside the system's share fit, and with one MiB less they do not."""
     needed = 3 * 128 + 64 + SYSTEM_MIB
     assert list(no_room(stack(), "this machine", 2, needed)) == []
     assert len(list(no_room(stack(), "this machine", 2, needed - 1))) == 1
@@ -291,7 +291,7 @@ def test_limits_that_fit_exactly_are_allowed() -> None:
 
 @pytest.mark.parametrize("size", ["lots", "64", "0m", "5m"])
 def test_memory_of_nginx_has_to_be_a_size(size: str) -> None:
-    """It counts in the sum, and Compose refuses it only when the images are built."""
+    """It is part of the sum, and Compose refuses it only when the images are built."""
     (problem,) = no_room(stack(stack_nginx_memory=size), "this machine", 2, 4096)
     assert problem == f"stack_nginx_memory is {size!r}: allowed is a size such as 128m or 1g, at least 6m"
 
@@ -307,7 +307,7 @@ def test_limits_of_all_services_count() -> None:
 
 
 def test_what_a_service_leaves_to_the_machine_is_in_order(project: Path) -> None:
-    """The shortest form that works is the one that is shipped."""
+    """The shipped services.yml uses the shortest form that works."""
     short = service()
     for key in ("replicas", "memory", "cpus", "path", "server"):
         del short[key]

@@ -1,4 +1,4 @@
-"""Names, types and ranges of the variables."""
+"""Names, types and ranges of the variables are checked."""
 
 import pytest
 
@@ -12,7 +12,7 @@ each_number = pytest.mark.parametrize("name", sorted(variables.WHOLE_NUMBERS))
 
 @each_number
 def test_numbers_are_variables_that_exist(name: str) -> None:
-    """A range for a variable that was renamed would check nothing, and a default outside its range everybody."""
+    """The range of a renamed variable would check nothing, and a default outside its range would refuse everybody."""
     option = next(of_role[name] for of_role in OPTIONS.values() if name in of_role)
     assert option["type"] == "int"
     assert list(variables.out_of_range({name: option["default"]})) == []
@@ -39,14 +39,14 @@ def test_number_beyond_the_edge_is_refused(name: str) -> None:
 @pytest.mark.parametrize("value", ["three", "", None, True, 2.5, [2]], ids=repr)
 @each_number
 def test_what_is_no_whole_number_is_refused(name: str, value: object) -> None:
-    """Python takes True for 1 and YAML writes it as `yes`."""
+    """Python takes True for 1, and YAML makes it of `yes`."""
     (problem,) = variables.out_of_range({name: value})
     assert problem.startswith(f"{name} is {value!r}: allowed is a whole number from ")
 
 
 @pytest.mark.parametrize("value", ["", "00:00", "04:30", "23:59"])
 def test_time_of_day_is_allowed(value: str) -> None:
-    """Empty means never."""
+    """An empty value means never."""
     assert list(variables.bad_times({"host_reboot_time": value})) == []
 
 
@@ -68,7 +68,7 @@ def test_what_is_no_time_of_day_is_refused(value: object) -> None:
     ],
 )
 def test_name_that_arrives_unchanged_is_allowed(name: str, value: str) -> None:
-    """What Docker and AWS take as it is."""
+    """Docker and AWS accept it as it is."""
     assert list(variables.bad_names({name: value})) == []
 
 
@@ -144,14 +144,14 @@ def test_wrong_type_is_refused(name: str, value: object, allowed: str) -> None:
 
 
 def test_every_type_has_a_word() -> None:
-    """An option of a type without one would end in a traceback instead of a sentence."""
+    """An option of a type without a word would end in a traceback."""
     declared = [option for of_role in OPTIONS.values() for option in of_role.values()]
     assert {option["type"] for option in declared} <= variables.TYPES.keys()
     assert {option["elements"] for option in declared if option["type"] == "list"} <= variables.TYPES.keys()
 
 
 def test_choice_is_named() -> None:
-    """Who chose wrongly sees what there is."""
+    """The message lists what can be chosen."""
     options = {"role": {"role_mode": {"type": "str", "choices": ["fast", "safe"]}}}
     assert list(variables.wrong_types({"role_mode": "slow"}, options)) == [
         "role_mode is 'slow': allowed is fast or safe"
@@ -169,5 +169,5 @@ def test_choice_is_named() -> None:
     ],
 )
 def test_type_that_ansible_converts_is_allowed(name: str, value: object) -> None:
-    """-e gives everything as text, and the roles accept that."""
+    """All values from -e are text, and the roles accept that."""
     assert list(variables.wrong_types({name: value}, OPTIONS)) == []
