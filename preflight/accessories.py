@@ -1,4 +1,4 @@
-"""What can be said of accessory_services, and of what becomes of their data."""
+"""Checks accessory_services, and what becomes of their data."""
 
 from __future__ import annotations
 
@@ -16,17 +16,13 @@ ONE_LINE = re.compile(r"[!-~]+")
 """A password that every program reads alike: initdb takes the first line only, and addresses have no blanks."""
 
 RESERVED = {"localhost", "nginx"}
-"""Names that already mean somebody else inside a container."""
+"""Names that already mean another host inside a container."""
 
 
 def as_secrets(accessories: object) -> object:
-    """Describe accessories as services are, so that what is known of secrets holds for their passwords too.
+    """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
 
-    Args:
-        accessories: Value of ``accessory_services``; left alone when it is not a list of mappings.
-
-    Returns:
-        Name and secrets of each.
+    ``accessories`` that are no list of mappings are returned as they are.
     """
     if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
         return accessories
@@ -50,15 +46,10 @@ def _accessory_problems(accessory: Mapping[str, Any]) -> Iterator[str]:
 
 
 def bad_accessories(accessories: object, services: object, option: Mapping[str, Any]) -> Iterator[str]:
-    """Check accessory_services, entry by entry and together with the services.
+    """Check accessory_services, entry by entry and together with the services; yield a sentence for each problem.
 
-    Args:
-        accessories: Value of ``accessory_services``; a password that could not be found is None.
-        services: Value of ``stack_services``, perhaps wrong.
-        option: The argument spec of ``accessory_services``.
-
-    Yields:
-        A sentence for each problem, without any password.
+    No sentence has a password in it. A password that could not be found is None, ``services`` may be wrong, and
+    ``option`` is the argument spec of ``accessory_services``.
     """
     if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
         yield "accessory_services has to be a list of accessories; [] for none"
@@ -106,13 +97,9 @@ def _use_problems(service: Mapping[str, Any], names: list[str]) -> Iterator[str]
 
 
 def scattered_data(variables: Variables) -> Iterator[str]:
-    """Refuse databases where each of several instances would have its own.
+    """Yield a sentence when there are databases and several instances, each of which would have its own data.
 
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence when that is so.
+    The variables have been checked one by one.
     """
     count, accessories = int(variables["ec2_count"]), variables["accessory_services"]
     if count > 1 and accessories:

@@ -1,4 +1,4 @@
-"""Whom the AWS clients of this process talk to: AWS, or the rehearsal on this machine."""
+"""Finds out whom the AWS clients of this process talk to: AWS, or the rehearsal on this machine."""
 
 from __future__ import annotations
 
@@ -50,18 +50,15 @@ REFUSALS = {
 
 
 class AccountError(Exception):
-    """The clients talk to nobody, or not to whom they should."""
+    """The clients do not talk to anybody, or not to the account or rehearsal that they should talk to."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who answers.
+    """The account that answers.
 
-    Attributes:
-        account: Number of the account.
-        arn: As whom.
-        region: Where instances are looked for.
-        endpoint: Where the EC2 API is.
+    ``arn`` is the identity that the credentials belong to, ``region`` is where instances are looked for, and
+    ``endpoint`` is the URL of the EC2 API.
     """
 
     account: str
@@ -71,27 +68,21 @@ class Identity:
 
     @property
     def is_rehearsal(self) -> bool:
-        """Whether nothing costs money."""
+        """Whether this is the rehearsal, where nothing costs money."""
         return self.account == REHEARSAL_ACCOUNT
 
     def __str__(self) -> str:
-        """Say it to the person."""
+        """Describe the account for a person."""
         if self.is_rehearsal:
             return f"REHEARSAL at {self.endpoint}, region {self.region}"
         return f"AWS account {self.account}, region {self.region} ({self.arn})"
 
 
 def inventory_region(folder: Path) -> str:
-    """Read where an inventory looks for instances.
-
-    Args:
-        folder: Of the inventory.
-
-    Returns:
-        The region.
+    """Read the region where an inventory looks for instances.
 
     Raises:
-        AccountError: It names none.
+        AccountError: The aws_ec2.yml in the inventory's folder cannot be read, or names no region.
     """
     file = folder / "aws_ec2.yml"
     try:
@@ -109,14 +100,10 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 def mixture(account: str, endpoints: Iterable[str]) -> str | None:
-    """Find out whether the rehearsal and AWS are confused.
+    """Say in a sentence how the rehearsal and AWS are confused; None when it is clearly the one or the other.
 
-    Args:
-        account: Number of the account that answered.
-        endpoints: Where the APIs are that are going to be used.
-
-    Returns:
-        A sentence, or None when it is clearly the one or the other.
+    ``account`` is the number of the account that answered, and ``endpoints`` are the URLs of the APIs that will be
+    used.
     """
     listed = sorted(set(endpoints))
     here = [one for one in listed if _is_loopback(one)]
@@ -137,7 +124,7 @@ def _code(error: ClientError) -> str:
 
 
 def _say(error: Exception) -> str:
-    """Say what stands between these credentials and AWS."""
+    """Say in a sentence why AWS cannot be used with these credentials."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
     match error:
         case NoCredentialsError():
@@ -155,10 +142,9 @@ def _say(error: Exception) -> str:
 
 
 def misleading_environment() -> str | None:
-    """Find out whether boto3, the inventory and Ansible's modules would understand the environment differently.
+    """Say in a sentence where boto3, the inventory and Ansible's modules would understand the environment differently.
 
-    Returns:
-        A sentence, or None.
+    None means that they would not.
     """
     elsewhere = os.environ.get("AWS_URL")
     if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
@@ -185,17 +171,11 @@ def misleading_environment() -> str | None:
 
 
 def identify(region: str) -> Identity:
-    """Ask who answers.
-
-    Args:
-        region: Where instances are looked for.
-
-    Returns:
-        The account, and as whom.
+    """Ask which account answers, and check that instances can be listed in the region where they are looked for.
 
     Raises:
-        AccountError: Nobody answers, the credentials are refused, the region cannot be used, the rehearsal and AWS are
-            confused, or instances cannot be listed.
+        AccountError: The environment misleads, nobody answers, the credentials are refused, the region cannot be used,
+            the rehearsal and AWS are confused, or instances cannot be listed.
     """
     if misleading := misleading_environment():
         raise AccountError(misleading)
@@ -220,15 +200,9 @@ def identify(region: str) -> Identity:
 
 
 def unusable_region(ec2: Any, region: str, account: str) -> str | None:
-    """Find out whether instances can be in a region.
+    """Say in a sentence why instances cannot be in a region; None when they can, or when AWS does not list its regions.
 
-    Args:
-        ec2: A boto3 EC2 client of another region, which is there for certain.
-        region: The one that is wanted.
-        account: Who wants it, for the message.
-
-    Returns:
-        A sentence, or None when the region can be used.
+    ``ec2`` is a client of another region, which is there for certain, and ``account`` is for the message.
     """
     try:
         regions = ec2.describe_regions(AllRegions=True)["Regions"]
@@ -251,15 +225,7 @@ def unusable_region(ec2: Any, region: str, account: str) -> str | None:
 
 
 def other_region(variables: Variables, who: Identity) -> Iterator[str]:
-    """Check that instances are made where they are looked for.
-
-    Args:
-        variables: Values by name.
-        who: Who answers.
-
-    Yields:
-        A sentence when they are not.
-    """
+    """Yield a sentence when instances would be made in another region than the one where they are looked for."""
     if variables["ec2_region"] != who.region:
         yield (
             f"ec2_region is {variables['ec2_region']!r}, but the inventory looks for instances in {who.region}: "

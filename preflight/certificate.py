@@ -1,4 +1,4 @@
-"""What can be said of the certificate before anything is touched."""
+"""Checks the certificate before anything is touched."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from preflight.web import LABEL
 
 EMAIL = re.compile(rf"[\w.+-]+@{LABEL}(\.{LABEL})+", re.IGNORECASE | re.ASCII)
 FEWEST_RSA_BITS = 2048
-"""Below that, and with other curves, no public authority signs: CA/Browser Forum Baseline Requirements, 6.1.5."""
+"""No public authority signs a shorter key, or one on other curves: CA/Browser Forum Baseline Requirements, 6.1.5."""
 CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 WEAK_HASHES = {"md5", "sha1"}
 NEEDED = {"acme": ["stack_host_names", "certificate_email"], "pem": ["stack_host_names"]}
@@ -40,14 +40,7 @@ def _address(text: str) -> str | None:
 
 
 def resolve(name: str) -> set[str]:
-    """Ask the resolver of this machine.
-
-    Args:
-        name: A DNS name.
-
-    Returns:
-        Its addresses; none when it has none.
-    """
+    """Ask the resolver of this machine for the addresses of a DNS name; there are none when it does not resolve."""
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
     except OSError:
@@ -55,13 +48,9 @@ def resolve(name: str) -> set[str]:
 
 
 def bad_certificate(variables: Variables) -> Iterator[str]:
-    """Check the variables of the certificate role, and the files that they name.
+    """Check the variables of the certificate role and the files that they name; yield a sentence for each problem.
 
-    Args:
-        variables: Values by name, with defaults, of the right types.
-
-    Yields:
-        A sentence for each problem.
+    ``variables`` include defaults, and have the right types.
     """
     mode = variables["certificate_mode"]
     if not serves_https(mode):
@@ -186,15 +175,10 @@ def _uncovered(certificate: x509.Certificate, names: Iterable[str]) -> Iterator[
 
 
 def strange_names(variables: Variables, ours: Collection[str], ask: Resolver = resolve) -> Iterator[str]:
-    """Check that the names lead to this stack, because an authority will see whether they do.
+    """Yield a sentence for each host name that does not lead to this stack, because an authority would notice.
 
-    Args:
-        variables: Values by name, already checked one by one.
-        ours: Addresses of the instances that there are; none before the first run.
-        ask: Gives the addresses of a name.
-
-    Yields:
-        A sentence for each name that does not.
+    The variables have been checked one by one. ``ours`` are the addresses of the instances that there are, none before
+    the first run, and ``ask`` gives the addresses of a name.
     """
     if variables["certificate_mode"] != "acme":
         return

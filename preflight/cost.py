@@ -1,4 +1,4 @@
-"""What the instances cost a month, as far as prices are kept."""
+"""Estimates what the instances cost a month, as far as prices are kept."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ def with_price(prices: Prices, region: str, instance_type: str) -> str:
 
 
 def hourly(prices: Prices, region: str, instance_type: str) -> float | None:
-    """Give what an instance with its address costs an hour while it runs; nothing where no price is kept."""
+    """Give what a running instance with its address costs, in US dollars an hour; None where no price is kept."""
     price = prices["instances"]["prices"].get(region, {}).get(instance_type)
     return price and float(price + prices["address"]["price"])
 
 
 def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, float]]:
-    """List what costs money, the region and the type having a price.
+    """List what costs money: the entry of the prices, what it is, and US dollars a month.
 
-    Yields:
-        The entry of the prices, what it is, and US dollars a month.
+    There has to be a price for the region and the type.
     """
     count, size = int(variables["ec2_count"]), int(variables["ec2_volume_size"])
     region, name, hours = variables["ec2_region"], variables["ec2_instance_type"], prices["hours_per_month"]
@@ -53,11 +52,7 @@ def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, floa
 
 
 def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
-    """List what comes on top and depends on use.
-
-    Yields:
-        The entry of the prices, and what it is.
-    """
+    """List what comes on top and depends on use: the entry of the prices, and what it is."""
     traffic = prices["traffic"]
     yield "traffic", f"{traffic['price']:.2f} per GB sent to the internet beyond {traffic['free_gb']} GB a month"
     if ec2_credit_mode(variables["ec2_instance_type"], variables.get("ec2_credits") or "") == "unlimited":
@@ -67,7 +62,7 @@ def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
 
 
 def estimate(variables: Variables, prices: Prices) -> str:
-    """Estimate the monthly cost in a few lines, the variables having been checked one by one."""
+    """Estimate the monthly cost in a few lines; the variables have been checked one by one."""
     region, name = variables["ec2_region"], variables["ec2_instance_type"]
     if name not in prices["instances"]["prices"].get(region, {}):
         return f"Cost: files/prices.yml keeps no price for {name} in {region}; see aws.amazon.com/ec2/pricing/on-demand"

@@ -1,4 +1,4 @@
-"""What exists of the project in the account, and what it costs a month."""
+"""Says what exists of the project in the account, and what it costs a month."""
 
 from __future__ import annotations
 
@@ -16,13 +16,9 @@ FREE = 0.0
 def price(
     kind: str, raw: Mapping[str, Any], region: str, prices: Prices, elastic: Collection[str] = ()
 ) -> float | None:
-    """Look up what a thing costs.
+    """Look up what a thing costs, in US dollars a month; None when no price is kept.
 
-    Args:
-        elastic: Elastic IPs, which are things of their own; any other public address is part of its instance.
-
-    Returns:
-        US dollars a month; None when no price is kept.
+    ``elastic`` are Elastic IPs, which are things of their own; any other public address is part of its instance.
     """
     match kind:
         case "instance" if raw["State"]["Name"] in {"pending", "running"}:
@@ -41,11 +37,7 @@ def price(
 
 
 def described(pieces: Pieces, region: str, prices: Prices) -> Iterator[str]:
-    """Say what there is, thing by thing, and what all of it costs.
-
-    Args:
-        prices: As files/prices.yml has them.
-    """
+    """Describe what there is, thing by thing, and what all of it costs."""
     total, unknown = FREE, False
     elastic = {one["id"] for one in pieces.get("address", [])}
     for kind, things in pieces.items():

@@ -1,4 +1,4 @@
-"""Proof before money: whether the code that AWS is about to be asked by is code that passed its tests."""
+"""Receipts of passed tests, which tell whether the code that is about to ask AWS is code that passed its tests."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ CODE = (
     "roles",
     "site.yml",
 )
-"""What decides what site.yml does, but for values and apps. A test says why the rest of the project is not here."""
+"""Files and folders that decide what site.yml does, apart from values and apps. A test says why the rest of the project
+is not here."""
 
 LEFTOVERS = {".DS_Store", "__pycache__"}
 
@@ -47,14 +48,14 @@ Code = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Receipt:
-    """Tests that all passed, when (ISO 8601), and the code that they ran."""
+    """The command whose tests all passed, when they did (ISO 8601), and the code that they ran."""
 
     passed: str
     time: str
     code: Code
 
     def __str__(self) -> str:
-        """Say it to the person, in local time."""
+        """Name the command and the time, in local time, for a person."""
         return f"{self.passed}, {datetime.fromisoformat(self.time).astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -65,7 +66,7 @@ def folder() -> Path:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Walk through a folder, or give the file; in no order."""
+    """Yield the files of a folder, or the one file that ``root`` is, in no order."""
     if root.is_file():
         yield root
     for path in root.iterdir() if root.is_dir() else ():
@@ -79,7 +80,10 @@ def _code_files(project: Path) -> Iterator[Path]:
 
 
 def code_of(project: Path) -> Code:
-    """Hash the code of a project. Without git, because a release may be a folder without history."""
+    """Hash the code of a project.
+
+    Git is not asked, because a release may be a folder without history.
+    """
     return {
         path.relative_to(project).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
         for path in sorted(_code_files(project))
@@ -97,14 +101,14 @@ def changes(receipt: Receipt, code: Code) -> list[str]:
 
 
 def complete(outcomes: Mapping[str, Sequence[object]]) -> int:
-    """Count the tests that passed, by pytest's own reports; 0 when any failed, or was left out."""
+    """Count the tests that passed, by pytest's own reports; 0 when any test failed or was left out."""
     if any(outcomes.get(outcome) for outcome in LESS_THAN_PASSED):
         return 0
     return len(outcomes.get("passed", ()))
 
 
 def write(file: Path, passed: str, code: Code) -> Path:
-    """Leave a receipt."""
+    """Write a receipt with the present time, and return its file."""
     receipt = Receipt(passed, datetime.now(UTC).isoformat(timespec="seconds"), code)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(receipt), indent=1) + "\n", encoding="utf-8")
@@ -122,7 +126,7 @@ def read(file: Path) -> Receipt | None:
 
 
 def proof(project: Path, unproven: bool) -> tuple[str, bool]:
-    """Say what proves the code of a project, and whether to go ahead, which ``unproven`` does all the same."""
+    """Say what proves the code of a project, and tell whether to go ahead; ``unproven`` allows that without proof."""
     code = code_of(project)
     files = [project / RELEASE, *sorted(folder().glob("*.json"))]
     receipts = [receipt for file in files if (receipt := read(file))]
@@ -150,10 +154,10 @@ def _git(*arguments: str) -> list[str]:
 
 
 def main() -> None:
-    """Keep the books of `make test` and `make release`.
+    """Write the receipt of `make test` or of `make release`.
 
     Raises:
-        SystemExit: The code changed while the tests ran, was not tested, or is not what is committed.
+        SystemExit: The code of a release was not tested, or is not what is committed.
     """
     parser = argparse.ArgumentParser(prog="python -m preflight.receipts", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)

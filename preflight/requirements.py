@@ -1,4 +1,4 @@
-"""Whether a folder without a Dockerfile says what to install in a way that pip reads, before a build finds out."""
+"""Checks, before a build, that a folder without a Dockerfile says in a way that pip reads what to install."""
 
 from __future__ import annotations
 
@@ -30,14 +30,7 @@ CODING = re.compile(rb"^#.*coding[:=]\s*[-\w.]+", re.MULTILINE)
 
 
 def requirement_problems(context: Path) -> Iterator[str]:
-    """Check what a folder has for pip.
-
-    Args:
-        context: The folder, which has no Dockerfile.
-
-    Yields:
-        A sentence for each problem, with the way out.
-    """
+    """Check what a folder without a Dockerfile has for pip; yield a sentence for each problem, with the way out."""
     if (context / REQUIREMENTS).is_file():
         yield from _encoding_problems(context / REQUIREMENTS)
         return

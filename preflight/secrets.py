@@ -1,4 +1,4 @@
-"""What can be said of secrets: that they are there, encrypted, and no placeholders. No message shows a value."""
+"""Checks secrets: each has a value, is encrypted, and is no placeholder. No message shows a value."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from plugins.lookup.project import servers
 ENCRYPTED = b"$ANSIBLE_VAULT;"
 
 VAULT_EXTENSIONS = {"", ".json", ".yaml", ".yml"}
-"""What Ansible reads variables from."""
+"""Extensions of the files that Ansible reads variables from."""
 
 SHORTEST_PASSWORD = 15
-"""NIST SP 800-63B-4, section 3.1.1.2: the least where nothing but the password protects."""
+"""The fewest characters where nothing but the password protects: NIST SP 800-63B-4, section 3.1.1.2."""
 
 SHORTEST_SECRET = 8
-"""The same section's least for a password beside another factor. An app may be given one by somebody else, so no more
-is asked for."""
+"""The fewest characters of a password beside another factor, by the same section. An app may be given a secret by
+somebody else, so no more is asked for."""
 
 POSIX_ZONE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?\d")
-"""How https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html begins a time zone: name and offset."""
+"""Name and offset, which begin a time zone: https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html"""
 
 FILE_NAME = r"[A-Za-z0-9][\w.-]{0,63}"
 
@@ -37,19 +37,15 @@ PLACEHOLDER = re.compile(
 AS_TEXT = "put quotes around it, or | string behind it in a template"
 
 REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-"""A variable, or something in a variable, in a template."""
+"""A variable in a template, or the path of something in a variable."""
 
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
 
 def secret_problems(secrets: object) -> Iterator[str]:
-    """Check the secrets of one service.
+    """Check the secrets of one service, and yield a sentence for each problem, without any value.
 
-    Args:
-        secrets: Values by name; None for a value that could not be found.
-
-    Yields:
-        A sentence for each problem, without any value.
+    A value that could not be found is None.
     """
     if not isinstance(secrets, Mapping):
         yield "secrets is no mapping: allowed are names with their values"
@@ -73,16 +69,11 @@ def secret_problems(secrets: object) -> Iterator[str]:
 def readable_secrets(
     services: object, is_hidden: Callable[[object], bool], variable: str = "stack_services"
 ) -> Iterator[str]:
-    """Find secrets that stand in the inventory itself.
+    """Find secrets whose values stand in the inventory itself, and yield a sentence for each.
 
-    Args:
-        services: Value of ``stack_services``, or another list of entries with ``secrets``, as it is written, before
-            templates are filled in.
-        is_hidden: Tells whether a value leads elsewhere, or is encrypted.
-        variable: Name of the variable that the entries come from.
-
-    Yields:
-        A sentence for each problem.
+    ``services`` is the value of ``stack_services``, or another list of entries with ``secrets``, as it is written,
+    before templates are filled in. ``is_hidden`` tells whether a value leads elsewhere or is encrypted, and
+    ``variable`` is the name of the variable that the entries come from.
     """
     for where, name, value in _written(services, variable):
         if value and not is_hidden(value):
@@ -103,16 +94,11 @@ def _written(entries: object, variable: str) -> Iterator[tuple[str, str, object]
 def changed_secrets(
     entries: object, variables: Mapping[str, Any], is_template: Callable[[object], bool], variable: str
 ) -> Iterator[str]:
-    """Find secrets that Ansible takes for a template by accident: it would change them, or show a part in an error.
+    """Find secrets that Ansible takes for templates by accident, and yield a sentence for each.
 
-    Args:
-        entries: As for ``readable_secrets``.
-        variables: All variables as they are written, by name.
-        is_template: Tells whether Ansible would fill a value in.
-        variable: Name of the variable that the entries come from.
-
-    Yields:
-        A sentence for each problem.
+    Ansible would change such a value, or show a part of it in an error. ``entries`` are as ``readable_secrets`` takes
+    them, ``variables`` are all variables as they are written, and ``is_template`` tells whether Ansible would fill a
+    value in.
     """
     for where, name, written in _written(entries, variable):
         for source in REFERENCE.findall(str(written)) if is_template(written) else ():
@@ -126,7 +112,7 @@ def changed_secrets(
 
 
 def _is_meant(template: str, variables: Mapping[str, Any]) -> bool:
-    """Tell whether somebody wrote a template: with variables or lookups in all of it, or raw text."""
+    """Tell whether somebody meant a template: all its expressions have variables or lookups, or it has a raw block."""
     if re.search(r"\{%-?\s*raw\b", template):
         return True
     expressions = re.findall(r"\{\{(.*?)\}\}", template, re.DOTALL)
@@ -142,14 +128,7 @@ def _found(variables: object, path: Iterable[str]) -> object:
 
 
 def readable_vaults(inventory: Path) -> Iterator[str]:
-    """Find files that are named as if they were encrypted, but are not.
-
-    Args:
-        inventory: Folder of the inventory.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each file of an inventory that is named as if it were encrypted but is not."""
     for folder in ("group_vars", "host_vars"):
         for path in sorted((inventory / folder).rglob("*")):
             is_read = path.suffix in VAULT_EXTENSIONS and path.is_file()
@@ -158,13 +137,9 @@ def readable_vaults(inventory: Path) -> Iterator[str]:
 
 
 def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    """Check the passwords that vaults are opened with: whoever has the file can try as often as he likes.
+    """Check passwords of vaults, each given with its vault id, and yield a sentence for each that is too short.
 
-    Args:
-        passwords: Each with its vault id.
-
-    Yields:
-        A sentence for each problem.
+    Whoever has a vault can try as many passwords as they like.
     """
     for name, password in passwords:
         text = password.decode(errors="replace").strip()
@@ -176,14 +151,9 @@ def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
 
 
 def environment_problems(environment: object, reserved: Iterable[str]) -> Iterator[str]:
-    """Check the plain environment of one service.
+    """Check the plain environment of one service, and yield a sentence for each problem.
 
-    Args:
-        environment: Values by name.
-        reserved: Names that the stack itself sets.
-
-    Yields:
-        A sentence for each problem.
+    ``reserved`` are the names that the stack itself sets.
     """
     if not isinstance(environment, Mapping):
         yield "environment is no mapping: allowed are names with their values"

@@ -1,4 +1,4 @@
-"""What can be said of stack_services, and whether a machine has room for it."""
+"""Checks stack_services, and whether a machine has room for the services."""
 
 from __future__ import annotations
 
@@ -20,27 +20,27 @@ from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
-"""More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
+"""More on one machine is most likely a typing error: one replica idles at about 40 MiB."""
 
 ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
-"""Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
+"""Variables that Ansible sets itself, so that ``scale.yml -e NAME=5`` could not set them."""
 
 STACK_ENVIRONMENT = (
     *("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE", "SERVICE"),
     "SILENCE_SECONDS",
 )
-"""What compose.yml tells every service."""
+"""Environment variables that compose.yml gives to every service."""
 
 PATHS = ("PATH", "PYTHONPATH")
-"""What the image has a value of its own for, which another one is added to."""
+"""Environment variables that the image has a value for; other values have to be added to it."""
 
 APP = re.compile(
     r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
 )
-"""As files/images/python/_flask_fleet/loading.py reads it."""
+"""Where the application is, as files/images/python/_flask_fleet/loading.py reads it."""
 
 RECIPE = "files/flask"
-"""How a folder without a Dockerfile is built."""
+"""The folder with the Dockerfile that a folder without one is built by."""
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
@@ -62,7 +62,7 @@ NUMBERS = {
     # An hour is a long time for a WebSocket to say nothing.
     "timeout_seconds": (1, 3600),
 }
-"""Smallest and largest value of what is a whole number."""
+"""Smallest and largest value of each key that is a whole number."""
 
 FLAGS = ("internet", "publish", "streaming")
 
@@ -122,7 +122,7 @@ def _service_problems(service: Mapping[str, Any], project: Path) -> Iterator[str
 
 
 def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
-    """Say what is wrong with the folder, and with where the application is in it."""
+    """Check the folder of a service, and that its application is there."""
     app = service.get("app", DEFAULTS["app"])
     named = APP.fullmatch(str(app))
     if not named:
@@ -158,7 +158,7 @@ def _dockerfile_problems(service: Mapping[str, Any], file: Path) -> Iterator[str
 
 
 def _context_problems(context: Path, recipe: Path) -> Iterator[str]:
-    """Find what no image can hold, before a build that would wait for it or stop at it."""
+    """Find files that no image can hold, before a build waits for one or stops at one."""
     try:
         context_files(context, recipe_files(context, recipe)[1])
     except FileNotFoundError:
@@ -187,15 +187,9 @@ def _is_there(context: Path, module: str) -> bool:
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:
-    """Check stack_services, entry by entry and together.
+    """Check stack_services, entry by entry and together; yield a sentence for each problem.
 
-    Args:
-        services: Value of ``stack_services``.
-        project: Folder that relative contexts start from.
-        option: The argument spec of ``stack_services``.
-
-    Yields:
-        A sentence for each problem.
+    Relative contexts start from the folder ``project``, and ``option`` is the argument spec of ``stack_services``.
     """
     if not isinstance(services, list) or not services or not all(isinstance(entry, dict) for entry in services):
         yield "stack_services has to be a list with at least one service"
@@ -220,14 +214,9 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
 
 
 def scaled(services: object, variables: Variables) -> object:
-    """Take numbers of replicas from variables that are named like services.
+    """Replace numbers of replicas by those of variables that are named like services, such as app=5.
 
-    Args:
-        services: Value of ``stack_services``; left alone when it is not a list of services.
-        variables: Values by name, such as app=5.
-
-    Returns:
-        The services with the other numbers.
+    ``services`` that are no list of services are returned as they are.
     """
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
         return services
@@ -237,16 +226,9 @@ def scaled(services: object, variables: Variables) -> object:
 
 
 def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) -> Iterator[str]:
-    """Compare the limits with the machine.
+    """Yield a sentence for each limit that is above the machine, and when all memory limits together are.
 
-    Args:
-        variables: Values by name, already checked one by one.
-        machine: What the machine is called in the message.
-        vcpus: Its number of vCPUs.
-        machine_mib: Its memory in MiB.
-
-    Yields:
-        A sentence for each limit that is above the machine, and when all memory limits together are.
+    The variables have been checked one by one, and ``machine`` is what messages call the machine.
     """
     nginx = variables["stack_nginx_memory"]
     if (memory_mib(nginx) or 0) < SMALLEST_MIB:

@@ -1,4 +1,4 @@
-"""What can be said of the variables alone: names, types and ranges."""
+"""Checks the names, types and ranges of variables."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
 from ansible.module_utils.parsing.convert_bool import boolean
 
 Variables = Mapping[str, Any]
+"""Values of variables, by name."""
 
 TYPES = {
     "bool": "true or false",
@@ -72,14 +73,7 @@ TIMES_OF_DAY = {"host_reboot_time"}
 
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
-    """Read the argument specs of all roles.
-
-    Args:
-        roles: Folder of the roles.
-
-    Returns:
-        The options of every role's main entry point, by the role's name.
-    """
+    """Read from the folder of the roles the options of each role's main entry point, by the role's name."""
     return {
         path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
         for path in sorted(roles.glob("*/meta/argument_specs.yml"))
@@ -87,28 +81,15 @@ def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest what a misspelt word may have been.
-
-    Args:
-        word: What was written.
-        known: What could have been written.
-
-    Returns:
-        The end of a sentence; empty when nothing is close.
-    """
+    """Suggest what a misspelt word may have been, as the end of a sentence; empty when nothing is close."""
     close = get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Find variables that look like ours but are not.
+    """Yield a sentence for each name that looks like a variable of the project but is none.
 
-    Args:
-        names: Names of all variables that are set.
-        options: As ``known_variables`` gives them.
-
-    Yields:
-        A sentence for each problem.
+    ``options`` are as ``known_variables`` gives them.
     """
     known = {name for of_role in options.values() for name in of_role}
     prefixes = tuple(f"{role}_" for role in options)
@@ -119,14 +100,9 @@ def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Ite
 
 
 def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Check every variable that is set against its role's argument spec.
+    """Check every variable that is set against its role's argument spec; yield a sentence for each problem.
 
-    Args:
-        variables: Values by name.
-        options: As ``known_variables`` gives them.
-
-    Yields:
-        A sentence for each problem.
+    ``options`` are as ``known_variables`` gives them.
     """
     # Numbers, services and accessories have checks of their own, which say more, and show no secret.
     elsewhere = {*WHOLE_NUMBERS, "accessory_services", "stack_services"}
@@ -147,39 +123,18 @@ def _described(option: Mapping[str, Any]) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Read a truth value, which -e gives as text.
-
-    Args:
-        value: The value of a variable, of the right type; None means no.
-
-    Returns:
-        What Ansible makes of it.
-    """
+    """Read a truth value of the right type as Ansible does, since -e gives it as text; None means no."""
     return bool(boolean(value, strict=False))
 
 
 def whole_number(value: object) -> int | None:
-    """Read a whole number, which -e gives as text.
-
-    Args:
-        value: The value of a variable.
-
-    Returns:
-        The number, or None when it is none.
-    """
+    """Read a whole number, which -e gives as text; None when the value is none."""
     text = str(value)
     return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else None
 
 
 def out_of_range(variables: Variables) -> Iterator[str]:
-    """Check the numbers.
-
-    Args:
-        variables: Values by name.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each number that is no whole number or out of its range."""
     for name, (smallest, largest) in WHOLE_NUMBERS.items():
         if name not in variables:
             continue
@@ -189,25 +144,14 @@ def out_of_range(variables: Variables) -> Iterator[str]:
 
 
 def bad_times(variables: Variables) -> Iterator[str]:
-    """Check the times of day, which YAML takes for a number when they are not quoted.
-
-    Args:
-        variables: Values by name.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each wrong time of day, which YAML takes for a number when it is not quoted."""
     for name in sorted(TIMES_OF_DAY & variables.keys()):
         if variables[name] != "" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(variables[name]), re.ASCII):
             yield f'{name} is {variables[name]!r}: allowed is a time of day in quotes, such as "04:00", or ""'
 
 
 def bad_names(variables: Variables) -> Iterator[str]:
-    """Check the names and paths that Docker, Ansible or AWS would change or refuse.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each name or path that Docker, Ansible or AWS would change or refuse."""
     for name in sorted(NAMES.keys() & variables.keys()):
         pattern, allowed = NAMES[name]
         if not re.fullmatch(pattern, str(variables[name]), re.ASCII):

@@ -1,4 +1,4 @@
-"""What nginx is told of the world: names that it answers to, and what it hands to browsers."""
+"""Checks the settings of nginx: its names, its address, its Content-Security-Policy and its room for bodies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 
 
 def bad_host_names(variables: Variables) -> Iterator[str]:
-    """Check the names that nginx answers to.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check the names that nginx answers to, and yield a sentence for each problem."""
     names = variables.get("stack_host_names", [])
     if isinstance(names, str):
         yield f"""stack_host_names is {names!r}: allowed is a list, such as -e '{{"stack_host_names": ["{names}"]}}'"""
@@ -41,14 +34,7 @@ def bad_host_names(variables: Variables) -> Iterator[str]:
 
 
 def is_host(text: str) -> bool:
-    """Tell whether somebody can ask for this.
-
-    Args:
-        text: A host name or an address.
-
-    Returns:
-        Whether it is one, as nginx.conf needs it.
-    """
+    """Tell whether a text is a host name in small letters or an IPv4 address, as nginx.conf needs it."""
     if text.rpartition(".")[2].isdigit():
         try:
             IPv4Address(text)
@@ -59,10 +45,9 @@ def is_host(text: str) -> bool:
 
 
 def bad_address(variables: Variables) -> Iterator[str]:
-    """Check the address that nginx is published on: the replacement of nginx without a gap knows IPv4 alone.
+    """Yield a sentence when the address that nginx is published on is no IPv4 address.
 
-    Yields:
-        A sentence when it is no IPv4 address.
+    nginx is replaced without a gap on IPv4 addresses only.
     """
     address = variables.get("stack_address", "0.0.0.0")  # noqa: S104 (every address is the default)
     try:
@@ -72,13 +57,9 @@ def bad_address(variables: Variables) -> Iterator[str]:
 
 
 def bad_policy(variables: Variables) -> Iterator[str]:
-    r"""Check the Content-Security-Policy, which is written into a quoted string of nginx.conf.
+    """Yield a sentence when the Content-Security-Policy has a character that nginx.conf cannot have in it.
 
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence when it has a character that would end that string or mean something in it.
+    The policy is written into a quoted string there, which no character may end, and in which none may have a meaning.
     """
     policy = str(variables.get("stack_content_security_policy", ""))
     if not re.fullmatch(r"[ !#%-\[\]-~]*", policy, re.ASCII):
@@ -86,13 +67,10 @@ def bad_policy(variables: Variables) -> Iterator[str]:
 
 
 def body_without_room(variables: Variables) -> Iterator[str]:
-    """Compare the largest bodies with where nginx keeps one until the client has sent all of it.
+    """Yield a sentence for each largest body that nginx has no room for, not even alone.
 
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence for each that has no room, not even alone.
+    A body is kept until the client has sent all of it, where a quarter of nginx's memory is the limit. The variables
+    have been checked one by one.
     """
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)
