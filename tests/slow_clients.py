@@ -14,7 +14,7 @@ CROWD = 2 * OF_EACH_KIND
 
 
 async def _slow(address: str, host: str, trust: ssl.SSLContext | None, began: bytes, drop: bytes) -> float:
-    """Send the beginning of a request, then a byte now and then; gives the seconds until the server has had enough."""
+    """Send the beginning of a request, then a byte now and then; return the seconds until the server closes."""
     port, name = (443, host) if trust else (80, None)
     reader, writer = await asyncio.open_connection(address, port, ssl=trust, server_hostname=name)
     since = time.monotonic()

@@ -1,4 +1,4 @@
-"""A rehearsal without containers: moto with our patches, in this process, and short words to ask it."""
+"""A rehearsal without containers: moto with our patches in this process, and short functions to call it."""
 
 from typing import Any
 
@@ -16,7 +16,7 @@ class PaperFleet(Fleet):
     """A fleet whose orders succeed at once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Begin."""
+        """Make an empty fleet."""
         super().__init__(settings)
         self.baked: list[tuple[str, bool]] = []
 
@@ -37,7 +37,7 @@ class PaperFleet(Fleet):
         """Do nothing."""
 
     def bake(self, instance: Any, image: Any, reboot: bool) -> None:
-        """Note what would be baked; it is never ready."""
+        """Record what would be baked; the image is never ready."""
         image.become("pending")
         self.baked.append((instance.id, reboot))
 
@@ -64,7 +64,7 @@ def run(ec2: Any, **changes: Any) -> dict[str, Any]:
 
 
 def describe(ec2: Any, instance: dict[str, Any]) -> dict[str, Any]:
-    """Ask again for an instance."""
+    """Describe an instance anew."""
     found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0][
         "Instances"
     ][0]

@@ -1,4 +1,4 @@
-"""Which call a request is."""
+"""Requests are recognised as calls of services."""
 
 import io
 import json
@@ -49,7 +49,7 @@ def request(service: str, body: str = "", method: str = "POST", path: str = "/",
     ],
 )
 def test_service_and_action_are_those_of_an_iam_policy(environ: dict[str, Any], call: tuple[str, str]) -> None:
-    """Whatever protocol the service speaks."""
+    """This holds whatever protocol the service speaks."""
     found = read_call(environ)
     assert (found.service, found.action) == call
 
@@ -61,7 +61,7 @@ def test_iam_has_its_own_name_for_some_services() -> None:
 
 
 def test_tags_that_come_along_need_a_permission() -> None:
-    """AWS refuses CreateRole with tags to who may not tag roles."""
+    """AWS refuses CreateRole with tags to a user who may not tag roles."""
     tagged = request("iam", "Action=CreateRole&RoleName=a&Tags.member.1.Key=Project&Tags.member.1.Value=b")
     assert read_call(tagged).permissions() == ["iam:CreateRole", "iam:TagRole"]
     assert read_call(request("iam", "Action=CreateRole&RoleName=a")).permissions() == ["iam:CreateRole"]
@@ -75,7 +75,7 @@ def test_body_is_still_there_for_moto() -> None:
 
 
 def front(tmp_path: Path, order: list[str], faults: Faults | None = None) -> Front:
-    """Stand before something like moto that notes what happens."""
+    """Put the front before an application that takes moto's place and records what happens."""
 
     def moto(_environ: dict[str, Any], start_response: Any) -> list[bytes]:
         order.append("moto")
@@ -86,7 +86,7 @@ def front(tmp_path: Path, order: list[str], faults: Faults | None = None) -> Fro
 
 
 def test_change_is_carried_out_before_it_is_answered(tmp_path: Path) -> None:
-    """A port that the API calls open is open."""
+    """A port that the API calls open has to be open."""
     order: list[str] = []
     asked = front(tmp_path, order)
     body = asked(request("ec2", "Action=AuthorizeSecurityGroupIngress"), lambda *_: order.append("answer"))
@@ -128,7 +128,7 @@ def test_every_call_is_written_down_with_what_a_policy_must_allow(tmp_path: Path
     ],
 )
 def test_faults_hit_what_they_are_meant_for(tmp_path: Path, fault: Fault, call: str, status: str, code: bytes) -> None:
-    """As often as asked for, and nothing else."""
+    """They hit it as often as asked for, and nothing else."""
     faults, seen = Faults(), list[str]()
     faults.add(fault)
     asked = front(tmp_path, [], faults)

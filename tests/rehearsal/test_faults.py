@@ -1,4 +1,4 @@
-"""Faults on request."""
+"""Faults that the rehearsal makes on request."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from rehearsal.faults import Fault, Faults, fault_from
 
 
 def test_faults_happen_as_often_as_asked_for_and_in_order() -> None:
-    """Then everything works again."""
+    """Afterwards everything works again."""
     faults = Faults()
     faults.add(Fault("throttle", count=2))
     faults.add(Fault("throttle", action="Run*"))
@@ -18,7 +18,7 @@ def test_faults_happen_as_often_as_asked_for_and_in_order() -> None:
 
 
 def test_error_waits_for_its_turn_among_the_calls_that_it_means() -> None:
-    """One call fails, with the code and the words that were asked for."""
+    """One call fails, with the requested code and message."""
     faults = Faults()
     faults.add(Fault("error", action="RunInstances", code="VcpuLimitExceeded", words="No.", nth=2))
     calls = ["ec2:RunInstances", "ec2:DescribeInstances", "iam:RunInstances", "ec2:RunInstances", "ec2:RunInstances"]
@@ -33,7 +33,7 @@ def test_error_waits_for_its_turn_among_the_calls_that_it_means() -> None:
 
 
 def test_faults_are_listed_and_cleared_by_number() -> None:
-    """A person sees what is still to come."""
+    """A person sees which faults are still to come."""
     faults = Faults()
     for kind in ("boot", "capacity", "slow"):
         faults.add(Fault(kind))
@@ -72,7 +72,7 @@ def test_nonsense_is_refused(values: dict[str, Any]) -> None:
 def test_command_line_sends_only_what_was_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Defaults are the API process's."""
+    """The API process has the defaults."""
     sent: list[Any] = []
 
     def answer(_name: str, method: str, body: Any = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What happens to instances, in order, and who waits for it."""
+"""Changes of instances happen in order, and calls wait for them."""
 
 import threading
 import time
@@ -29,25 +29,25 @@ class FakeInstance:
     gave_back: bool = False
 
     def reclaim(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.seen.append("reclaimed")
 
     def give_back(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.gave_back = True
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
-        """Note the state."""
+        """Record the state."""
         self.state = state
         self.reason = f"{code}: {reason}" if code else ""
         self.seen.append(state)
 
 
 class FakeMachine(Machine):
-    """A machine that notes what was done to it."""
+    """A machine that records what was done to it."""
 
     def __init__(self, settings: Settings, directory_name: str = "i-1") -> None:
-        """Begin without a history."""
+        """Make a machine without a history."""
         super().__init__(settings, State.of(settings.name).instance(directory_name), directory_name, "10.99.0.4", [])
         self.directory.mkdir(parents=True)
         self.done: list[str] = []
@@ -57,31 +57,31 @@ class FakeMachine(Machine):
         self.there = True
 
     def exists(self) -> bool:
-        """Say so when the test says so."""
+        """Return what the test has set."""
         return self.there
 
     def create(self, image: str, size: Size) -> None:
-        """Note it."""
+        """Record the call."""
         self.done.append(f"create {image} {size.memory}")
 
     def resize(self, size: Size) -> None:
-        """Note it."""
+        """Record the call."""
         self.done.append(f"resize {size.memory}")
 
     def start(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.done.append("start")
 
     def stop(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.done.append("stop")
 
     def destroy(self) -> None:
-        """Note it."""
+        """Record the call."""
         self.done.append("destroy")
 
     def wait(self) -> None:
-        """Boot when the test says so."""
+        """Wait until the test lets the machine boot."""
         self.gate.wait(5)
         if self.failure:
             raise self.failure
@@ -89,19 +89,19 @@ class FakeMachine(Machine):
 
 @pytest.fixture
 def fleet(settings: Settings) -> Fleet:
-    """Give a fleet without instances."""
+    """Return a fleet without instances."""
     return Fleet(settings)
 
 
 @pytest.fixture
 def machine(settings: Settings) -> FakeMachine:
-    """Give a machine that boots at once."""
+    """Return a machine that boots at once."""
     return FakeMachine(settings)
 
 
 @pytest.fixture
 def running(fleet: Fleet, machine: FakeMachine) -> FakeInstance:
-    """Give an instance that runs."""
+    """Return an instance that runs."""
     instance = FakeInstance()
     fleet.launch(instance, machine)
     fleet.settle(["i-1"])
@@ -134,7 +134,7 @@ def test_describe_waits_no_longer_than_its_limit(fleet: Fleet, machine: FakeMach
 
 
 def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: FakeMachine) -> None:
-    """So does EC2, and the waiters of boto3 give up at once."""
+    """EC2 does so too, and boto3's waiters give up at once."""
     instance = FakeInstance()
     machine.failure = RehearsalError("the container ended with exit code 32")
     fleet.launch(instance, machine)
@@ -145,7 +145,7 @@ def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: Fak
 
 
 def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """A machine that ran has something on its disk."""
+    """A machine that ran has data on its disk."""
     fleet.stop(running)
     fleet.settle(["i-1"])
     machine.failure = RehearsalError("no memory")
@@ -157,7 +157,7 @@ def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeM
 
 
 def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """Stop, modify, start is how EC2 resizes."""
+    """EC2 resizes an instance by stop, modify and start."""
     fleet.stop(running)
     running.size = Size(2, 4096)
     fleet.start(running)
@@ -180,7 +180,7 @@ def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: 
 
 @dataclass(frozen=True)
 class End:
-    """How a container ended, and what EC2 makes of it."""
+    """How a container ended, and the state that EC2 shows for it."""
 
     code: int
     terminates: bool
@@ -200,7 +200,7 @@ class End:
 def test_what_the_system_inside_does_to_itself_shows_in_the_api(
     fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch, end: End
 ) -> None:
-    """`reboot` and `poweroff` typed in an instance are EC2 events too."""
+    """EC2 too shows `reboot` and `poweroff` that are typed in an instance."""
     monkeypatch.setattr(docker, "exit_code", lambda _: end.code)
     running.terminates_on_shutdown = end.terminates
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
@@ -226,7 +226,7 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
 def test_next_process_finishes_what_the_killed_one_began(  # noqa: PLR0913, PLR0917 (a table)
     fleet: Fleet, machine: FakeMachine, state: str, there: bool, after: str, done: list[str]
 ) -> None:
-    """Nothing may stay pending for ever, and nothing may be called running that is gone."""
+    """No instance may stay pending for ever, and none that is gone may be called running."""
     instance = FakeInstance(state=state)
     machine.there = there
     fleet.adopt(instance, machine)
@@ -261,7 +261,7 @@ class FakeImage:
     seen: list[str] = field(default_factory=list)
 
     def become(self, state: str) -> None:
-        """Note the state."""
+        """Record the state."""
         self.seen.append(state)
 
 
@@ -274,7 +274,7 @@ def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fi
     reboot: bool,
     done: list[str],
 ) -> None:
-    """A running instance is stopped meanwhile unless NoReboot is said."""
+    """A running instance is stopped meanwhile, unless the call has NoReboot."""
     monkeypatch.setattr(Disk, "keep", lambda *_: machine.done.append("keep"))
     image = FakeImage()
     fleet.bake(running, image, reboot)
@@ -301,7 +301,7 @@ def test_disk_that_cannot_be_kept_fails_the_image_only(
 
 
 def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
-    """Once, and visible as EC2 shows it."""
+    """It fails once, and shows it as EC2 does."""
     fleet.faults.add(Fault("boot"))
     instance = FakeInstance()
     fleet.launch(instance, machine)
@@ -312,7 +312,7 @@ def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
 
 
 def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
-    """DescribeInstances is not held then."""
+    """DescribeInstances then does not wait."""
     fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
     fleet.stop(running)
     time.sleep(0.1)
@@ -325,7 +325,7 @@ def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
 
 
 def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """As AWS takes back a spot instance; the reason tells who did it."""
+    """AWS takes back a spot instance so; the reason tells who did it."""
     fleet.reclaim("i-1", 0.1)
     assert running.seen[-1] == "running"
     time.sleep(0.3)

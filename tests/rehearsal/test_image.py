@@ -9,12 +9,12 @@ IMAGE = Path(__file__).parents[2] / "files" / "images" / "instance"
 
 @pytest.fixture(scope="module")
 def recipe() -> str:
-    """Give the Dockerfile."""
+    """Return the Dockerfile."""
     return (IMAGE / "Dockerfile").read_text(encoding="utf-8")
 
 
 def test_base_is_given_and_no_registry_is_named(recipe: str) -> None:
-    """The base is bootstrapped from packages; there is nothing to pull."""
+    """The base is bootstrapped from packages, so nothing has to be pulled."""
     lines = [line for line in recipe.splitlines() if line and not line.startswith("#")]
     assert lines[:2] == ["ARG BASE", "FROM ${BASE}"]
 
@@ -23,12 +23,12 @@ def test_base_is_given_and_no_registry_is_named(recipe: str) -> None:
     "package", ["systemd-sysv", "systemd-resolved", "openssh-server", "sudo", "cloud-init", "python3", "iptables"]
 )
 def test_image_has_what_the_ami_has(recipe: str, package: str) -> None:
-    """Roles must meet the same system as on EC2."""
+    """The roles must meet the same system as on EC2."""
     assert f" {package} " in recipe.replace("\\\n", " ")
 
 
 def test_docker_is_not_in_the_image(recipe: str) -> None:
-    """The docker role must prove its first installation."""
+    """The docker role must prove that it can install Docker."""
     assert "docker.io" not in recipe
 
 
@@ -39,7 +39,7 @@ def test_identity_is_not_baked_in(recipe: str) -> None:
 
 
 def test_shutdown_is_clean(recipe: str) -> None:
-    """On this signal systemd ends its services; SIGTERM it would ignore."""
+    """With this signal systemd ends its services, whereas it would ignore SIGTERM."""
     assert "STOPSIGNAL SIGRTMIN+3" in recipe
 
 

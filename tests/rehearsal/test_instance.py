@@ -14,12 +14,12 @@ from rehearsal.state import Settings
 
 @pytest.fixture
 def machine(settings: Settings) -> Machine:
-    """Give a machine that has no container."""
+    """Return a machine that has no container."""
     return instance.machine_for(settings, "i-0123", "10.99.0.4", ["ssh-ed25519 AAAA me"], "#!/bin/sh\ntrue\n")
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Replace Docker by a list of what it was told."""
+    """Replace Docker by a list of its commands."""
     ran: list[tuple[str, ...]] = []
 
     def run(*arguments: str, **_: float) -> str:
@@ -53,7 +53,7 @@ def test_names_carry_the_rehearsal_and_the_instance(machine: Machine) -> None:
 
 
 def test_everything_is_labelled(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has no label cannot be reaped after a crash."""
+    """A thing without a label cannot be removed after a crash."""
     ran = recorded(monkeypatch)
     monkeypatch.setattr(docker, "pinned_cpus", lambda: ["0"])
     machine.create("image", Size(1, 1024))
@@ -78,7 +78,7 @@ def test_cloud_init_gets_what_the_api_was_given(machine: Machine, monkeypatch: p
 
 
 def test_limits_bite() -> None:
-    """A quota without pinning would let `nproc` lie, and swap would hide that memory is short."""
+    """With a quota but without pinning `nproc` would lie, and swap would hide that memory is short."""
     assert instance.limits(Size(2, 4096), [0, 1]) == [
         "--memory=4096m",
         "--memory-swap=4096m",
@@ -89,7 +89,7 @@ def test_limits_bite() -> None:
 
 @pytest.mark.parametrize(("greeting", "answer"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"HTTP/1.1 400\r\n", False)])
 def test_only_an_ssh_server_counts_as_booted(greeting: bytes, answer: bool) -> None:
-    """An open port alone is there before sshd can log anybody in."""
+    """A port can be open before sshd can let anybody log in."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:

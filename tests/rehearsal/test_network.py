@@ -1,4 +1,4 @@
-"""What the instances' network takes over from this machine's."""
+"""What the instances' network inherits from this machine's."""
 
 from pathlib import Path
 

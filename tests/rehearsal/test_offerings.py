@@ -1,4 +1,4 @@
-"""Regions and zones have the types that AWS gave them."""
+"""Regions and zones offer the types that AWS offers there."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.rehearsal.paper import KEY, refused, run
 
 
 def test_region_describes_and_launches_only_its_own_types(ec2: Any) -> None:
-    """Stockholm never had a t2; the bare moto describes and launches one."""
+    """Stockholm never had a t2, but an unpatched moto describes and launches one."""
     stockholm = boto3.client("ec2", region_name="eu-north-1")
     family = [{"Name": "instance-type", "Values": ["t2.*", "t3.micro"]}]
     assert [one["InstanceType"] for one in stockholm.describe_instance_types(Filters=family)["InstanceTypes"]] == [

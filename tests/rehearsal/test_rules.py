@@ -9,13 +9,13 @@ GATEWAY = ("10.99.0.1", 16925)
 
 
 def accepted(*guests: Guest) -> list[str]:
-    """Give the rules that let somebody in or out, without those that are always there."""
+    """Return the rules that admit packets in or out, without those that always exist."""
     text = ruleset(NAMES, guests, [], GATEWAY)
     return [line.partition(" ")[2] for line in text.splitlines() if "-d 10.99" in line or "-s 10.99" in line]
 
 
 def test_names_fit_into_the_kernels_limits() -> None:
-    """15 characters for an interface, 28 for a chain, whatever the rehearsal is called."""
+    """An interface may have 15 characters and a chain 28, whatever the rehearsal's name is."""
     names = Names("a-rehearsal-with-a-very-long-nam")
     assert len(names.bridge) <= 15
     assert all(len(chain) <= 28 for _, chain in names.chains())
@@ -23,7 +23,7 @@ def test_names_fit_into_the_kernels_limits() -> None:
 
 
 def test_nothing_is_open_at_first() -> None:
-    """What no rule names is dropped, in both directions."""
+    """Packets that no rule names are dropped, in both directions."""
     lines = ruleset(NAMES, [Guest(("10.99.0.4",))], [], GATEWAY).splitlines()
     assert [line for line in lines if line.endswith("DROP")] == [
         f"-A {NAMES.ingress} -j DROP",
@@ -45,7 +45,7 @@ def test_nothing_is_open_at_first() -> None:
     ],
 )
 def test_rules_are_written_as_the_kernel_wants_them(rule: Rule, match: str) -> None:
-    """Ports mean something for TCP and UDP only."""
+    """Only TCP and UDP have ports."""
     assert accepted(Guest(("10.99.0.4",), (rule,))) == [f"{NAMES.ingress} -d 10.99.0.4/32 {match}-j RETURN"]
 
 
@@ -70,7 +70,7 @@ def test_names_and_metadata_are_beyond_the_groups() -> None:
 
 
 def test_controller_outside_is_admitted_by_its_outer_address_only() -> None:
-    """As behind a NAT: a rule for its address in the instances' network admits it no more."""
+    """Behind a NAT, a rule for its address in the instances' network no longer admits it."""
     rules = (Rule("tcp", 22, 22, ("198.51.100.0/24", "203.0.113.7/32")), Rule("tcp", 80, 80, ("10.99.0.1/32",)))
     lines = ruleset(NAMES, [Guest(("10.99.0.4",), rules)], [], GATEWAY, "203.0.113.7").splitlines()
     assert [line for line in lines if line.startswith(f"-A {NAMES.controller}")] == [

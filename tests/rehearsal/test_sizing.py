@@ -1,4 +1,4 @@
-"""What an instance type becomes on this machine."""
+"""The size of an instance type is enforced on this machine."""
 
 import pytest
 from moto.ec2.models.instance_types import INSTANCE_TYPES
@@ -14,13 +14,13 @@ CPUINFO = "".join(
 
 @pytest.mark.parametrize(("name", "vcpus", "memory"), [("t2.micro", 1, 1024), ("t2.medium", 2, 4096)])
 def test_size_comes_from_the_instance_type_data(name: str, vcpus: int, memory: int) -> None:
-    """A hand-written table would be wrong for the type that it lacks."""
+    """A hand-written table would be wrong for a type that it lacks."""
     assert sizing.size_of(INSTANCE_TYPES[name]) == sizing.Size(vcpus, memory)
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("", []), ("0", [0]), ("0-2,5\n", [0, 1, 2, 5])])
 def test_cpu_lists_are_read_as_the_kernel_writes_them(text: str, cpus: list[int]) -> None:
-    """Docker hands back whichever spelling it was given."""
+    """Docker returns whichever spelling it was given."""
     assert sizing.parse_cpus(text) == cpus
 
 

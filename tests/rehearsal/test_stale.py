@@ -1,4 +1,4 @@
-"""AWS's answers lag behind its calls when somebody asks the rehearsal for it."""
+"""AWS's answers lag behind its calls when a test asks the rehearsal for it."""
 
 import time
 from typing import Any
@@ -14,12 +14,12 @@ SECONDS = 0.3
 
 
 def add(fleet: PaperFleet, action: str) -> None:
-    """Ask for it once."""
+    """Add the fault once."""
     fleet.faults.add(Fault("stale", action=action, seconds=SECONDS))
 
 
 def test_new_instance_is_not_found_at_first(ec2: Any, fleet: PaperFleet) -> None:
-    """By its id, and in lists; a second one is found at once."""
+    """It is missing by its id and in lists; a second instance is found at once."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_instance_profile(InstanceProfileName="profile")
     add(fleet, "RunInstances")
@@ -32,7 +32,7 @@ def test_new_instance_is_not_found_at_first(ec2: Any, fleet: PaperFleet) -> None
 
 
 def test_instance_shows_its_earlier_address_for_a_while(ec2: Any, fleet: PaperFleet) -> None:
-    """DescribeAddresses knows better."""
+    """DescribeAddresses already has the new one."""
     instance = run(ec2)
     address = ec2.allocate_address(Domain="vpc")
     add(fleet, "AssociateAddress")
@@ -44,7 +44,7 @@ def test_instance_shows_its_earlier_address_for_a_while(ec2: Any, fleet: PaperFl
 
 
 def test_profile_is_invalid_until_its_role_has_arrived(ec2: Any, fleet: PaperFleet) -> None:
-    """At launch and for an instance that runs, in AWS's words."""
+    """This holds at launch and for a running instance, with AWS's message."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     arn = iam.create_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Arn"]

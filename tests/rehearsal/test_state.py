@@ -1,4 +1,4 @@
-"""What survives a crash."""
+"""What is kept on disk survives a crash."""
 
 import pytest
 
@@ -31,7 +31,7 @@ def test_names_that_docker_or_a_path_would_not_take_are_refused(name: str) -> No
 
 
 def test_environment_is_ready_for_eval(settings: Settings, state: State) -> None:
-    """`eval "$(python -m rehearsal env)"` is the documented use."""
+    """The documentation uses `eval "$(python -m rehearsal env)"`."""
     state.save(settings)
     assert exports(settings).splitlines() == [
         "export AWS_ENDPOINT_URL=http://127.0.0.1:7199",

@@ -10,7 +10,7 @@ from rehearsal.store import VERSION, Memory, Store, UnreadableError, read
 
 
 def test_memory_survives(tmp_path: Path) -> None:
-    """Only we may read the file: to read it is to run it."""
+    """Only its owner may read and write the file, because loading a changed one would run its code."""
     memory = Memory({"ec2": {"0": {"eu": ["x"]}}}, {"i-1": {"address": "10.99.0.4"}})
     Store(tmp_path / "memory", lambda: memory).save()
     assert read(tmp_path / "memory") == memory
@@ -42,7 +42,7 @@ def test_unusable_files_are_told_apart_from_none(tmp_path: Path, left: bytes, re
 def test_service_that_cannot_be_kept_does_not_take_the_others_along(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """EC2 matters most."""
+    """EC2's state matters most."""
     memory = Memory({"ec2": {"0": {}}, "odd": {"0": {"eu": threading.Lock()}}})
     Store(tmp_path / "memory", lambda: memory).save()
     assert list(read(tmp_path / "memory").backends) == ["ec2"]
@@ -50,7 +50,7 @@ def test_service_that_cannot_be_kept_does_not_take_the_others_along(
 
 
 def test_change_of_another_request_meanwhile_is_waited_for(tmp_path: Path) -> None:
-    """Requests run side by side."""
+    """Requests are handled in parallel."""
     tries: list[int] = []
 
     def memory() -> Memory:
@@ -64,7 +64,7 @@ def test_change_of_another_request_meanwhile_is_waited_for(tmp_path: Path) -> No
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
-    """Every call asks for it."""
+    """Every call asks for it to be written."""
     store = Store(tmp_path / "memory", Memory)
     store.save()
     (tmp_path / "memory").unlink()

@@ -1,4 +1,4 @@
-"""compose.yml of the databases: confined like the stack's containers, reached only by the services that name them."""
+"""compose.yml of the databases: confined like the stack's containers, and reached only by services that name them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -38,7 +38,7 @@ def compose(render: Renderer) -> Compose:
 
 @pytest.fixture
 def stack(render: Renderer) -> Compose:
-    """Render the stack's file beside them."""
+    """Render the stack's file with these databases."""
 
     def read(*services: dict[str, Any], **variables: Any) -> dict[str, Any]:
         given = {
@@ -54,7 +54,7 @@ def stack(render: Renderer) -> Compose:
 
 
 def test_databases_are_a_project_of_their_own(render: Renderer, compose: Compose) -> None:
-    """Then no deploy, rollback or `down` of the stack is about them."""
+    """No deploy, rollback or `down` of the stack affects them."""
     assert data_project(render, DB).startswith(f"#\n# {MANAGED}\n#\n")
     content = compose(DB, CACHE, stack_name="mine")
     assert content["name"] == "mine-data"
@@ -66,7 +66,7 @@ def test_databases_are_a_project_of_their_own(render: Renderer, compose: Compose
 
 
 def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Compose) -> None:
-    """What holds for all containers of the stack holds here, word by word; and memory is limited."""
+    """The settings are those of all containers of the stack, and memory is limited too."""
     replica = stack(SERVICE)["services"]["app"]
     for name, one in compose(DB, CACHE)["services"].items():
         for key in ("cap_drop", "init", "logging", "pull_policy", "read_only", "restart", "security_opt"):
@@ -94,7 +94,7 @@ def test_a_database_has_twice_the_weight_of_a_replica(compose: Compose, cgroup: 
 
 
 def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose) -> None:
-    """Compose.yml, which everybody on the machine can read, does not have it; another one is another folder."""
+    """Everybody on the machine can read compose.yml, so it is not there; another password is in another folder."""
     text = data_project(render, DB, CACHE)
     assert DB["password"] not in text
     assert CACHE["password"] not in text
@@ -108,14 +108,14 @@ def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose)
 
 
 def test_data_is_in_a_volume_with_a_name(compose: Compose) -> None:
-    """A volume without one would be a new one with every container."""
+    """Without a name every container would get a new volume."""
     content = compose(DB, CACHE)
     assert content["volumes"] == {"db": {}, "cache": {}}
     assert content["services"]["cache"]["volumes"][0] == "cache:/var/lib/redis"
 
 
 def test_each_database_has_a_network_without_a_way_out(compose: Compose) -> None:
-    """And without an address of the machine in it."""
+    """The machine has no address in that network either."""
     content = compose(DB, CACHE)
     assert {name: one["networks"] for name, one in content["services"].items()} == {"db": ["db"], "cache": ["cache"]}
     for network in content["networks"].values():
@@ -124,7 +124,7 @@ def test_each_database_has_a_network_without_a_way_out(compose: Compose) -> None
 
 
 def test_memory_decides_what_a_server_is_started_with(compose: Compose) -> None:
-    """It can be read in the file; another limit is another command, so that the container is replaced."""
+    """The file shows it; another limit is another command, so Compose replaces the container."""
     services = compose(DB, CACHE)["services"]
     assert services["db"]["deploy"]["resources"]["limits"]["memory"] == "256m"
     assert {"shared_buffers=64MB", "max_connections=32"} < set(services["db"]["command"])
@@ -133,7 +133,7 @@ def test_memory_decides_what_a_server_is_started_with(compose: Compose) -> None:
 
 
 def test_only_who_names_a_database_reaches_it(compose: Compose, stack: Compose) -> None:
-    """By the network that the other project makes, under the name that Compose gives it there."""
+    """The service joins the network that the other project makes, under the name that Compose gives it."""
     data = compose(DB, CACHE, stack_name="mine")
     api = SERVICE | {"name": "api", "path": "/api"}
     images = STACK_IMAGES | {"api": "flask-fleet/api:1"}
@@ -146,7 +146,7 @@ def test_only_who_names_a_database_reaches_it(compose: Compose, stack: Compose) 
 
 
 def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
-    """As a secret like its own ones; a changed password replaces the replicas."""
+    """It gets it like its own secrets, and a changed password replaces the replicas."""
     api = SERVICE | {"name": "api", "path": "/api"}
     images = STACK_IMAGES | {"api": "flask-fleet/api:1"}
     asking = SERVICE | {"accessories": ["db", "cache"]}
@@ -163,7 +163,7 @@ def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
 
 
 def test_memory_of_databases_is_not_given_to_replicas(stack: Compose) -> None:
-    """The machine has it only once."""
+    """The machine has that memory only once."""
     short = {key: SERVICE[key] for key in ("name", "context", "path", "server")}
 
     def memory(*accessories: dict[str, Any]) -> float | None:
@@ -175,5 +175,5 @@ def test_memory_of_databases_is_not_given_to_replicas(stack: Compose) -> None:
 
 
 def test_stack_without_databases_is_as_it_was(stack: Compose) -> None:
-    """Also where nobody set the variable, as in playbooks that do without the role."""
+    """This holds without the variable too, as in playbooks that do not use the role."""
     assert "data" not in str(stack(SERVICE, accessory_services=[])["networks"])

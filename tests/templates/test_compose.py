@@ -1,4 +1,4 @@
-"""compose.yml: what runs with which limits, and that only nginx can be reached."""
+"""compose.yml of the stack: what runs with which limits, and that only nginx can be reached."""
 
 import re
 from collections.abc import Callable
@@ -49,14 +49,14 @@ def seconds(duration: str) -> int:
 
 @both
 def test_every_service_is_there_once(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """Each entry of the variable and nginx, under the project's name."""
+    """The file has each entry of the variable and nginx, under the project's name."""
     content = compose(services, stack_name="mine")
     assert list(content["services"]) == ["nginx", *(service["name"] for service in services)]
     assert content["name"] == "mine"
 
 
 def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
-    """And what can be done by hand in its folder, with a service that exists."""
+    """They also say what can be done by hand in its folder, with a service that exists."""
     given: dict[str, Any] = {"stack_services": [API], "stack_images": IMAGES, "__stack_machine": machine()}
     text = render("stack", "compose.yml.j2", **given)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
@@ -65,7 +65,7 @@ def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
 
 @both
 def test_only_nginx_is_published(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """A replica that is reached directly would believe whatever X-Forwarded-For says."""
+    """A replica that clients reach directly would believe any X-Forwarded-For."""
     content = compose(services, stack_address="127.0.0.1", stack_port=7151)
     published = {name: service["ports"] for name, service in content["services"].items() if "ports" in service}
     assert published == {"nginx": ["127.0.0.1:7151:80"]}
@@ -73,7 +73,7 @@ def test_only_nginx_is_published(compose: Compose, services: list[dict[str, Any]
 
 
 def test_https_is_published_where_there_is_a_certificate(compose: Compose) -> None:
-    """With the folder of the certificate, not its files: a renewal makes new ones."""
+    """The folder of the certificate is mounted and not its files, because a renewal makes new files."""
     content = compose(
         [APP],
         certificate_mode="self_signed",
@@ -92,7 +92,7 @@ def test_https_is_published_where_there_is_a_certificate(compose: Compose) -> No
 
 @both
 def test_every_container_is_confined(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """What breaks into one finds nothing to write to, no privilege to gain, and limits."""
+    """An intruder in one finds nothing to write to, no privilege to gain, and limits."""
     for name, service in compose(services)["services"].items():
         assert service["read_only"] is True, name
         assert service["cap_drop"] == ["ALL"], name
@@ -119,14 +119,14 @@ def test_every_container_is_confined(compose: Compose, services: list[dict[str, 
     ("server", "program"), [("gunicorn", "gunicorn"), ("uwsgi", "uwsgi-core"), ("granian", "python3")]
 )
 def test_server_is_started_with_its_file(compose: Compose, server: str, program: str) -> None:
-    """The image brings the server, the stack says how it serves."""
+    """The image has the server, and the stack's file says how it serves."""
     command = compose([APP | {"server": server}])["services"]["app"]["command"]
     assert command[0] == program
     assert [word for word in command if word.startswith("/etc/fleet/")]
 
 
 def test_service_may_have_a_command_of_its_own(compose: Compose) -> None:
-    """Word for word: Compose would put something in the place of $NAME."""
+    """It arrives word for word, although Compose replaces $NAME by a variable's value."""
     words = ["gunicorn", "--threads", "8", "$HOME", ANY_TEXT, "shop:app"]
     command = compose([APP | {"command": words}])["services"]["app"]["command"]
     assert [word.replace("$$", "$") for word in command] == words
@@ -134,20 +134,20 @@ def test_service_may_have_a_command_of_its_own(compose: Compose) -> None:
 
 
 def test_service_names_its_application(compose: Compose) -> None:
-    """wsgi:app where it says nothing."""
+    """The default is wsgi:app."""
     services = compose([APP, API | {"app": "shop:create_app()"}])["services"]
     assert [services[name]["environment"]["APP"] for name in ("app", "api-2")] == ["wsgi:app", "shop:create_app()"]
 
 
 def test_other_configuration_of_a_server_changes_its_service_alone(compose: Compose) -> None:
-    """Compose replaces a container whose description changed: that is how a new time-out goes live."""
+    """Compose replaces a container whose description changed, so a new time-out takes effect."""
     old, new = (compose([APP | {"timeout_seconds": value}, API])["services"] for value in (40, 50))
     assert [name for name in old if old[name] != new[name]] == ["app"]
 
 
 @both
 def test_every_service_has_a_network_of_its_own(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """Only nginx is in all of them, and alone in the one that is published; from a service's nobody gets out."""
+    """Only nginx is in all of them, and alone in the published one; the services' networks have no way out."""
     content = compose(services)
     inside = [f"{service['name']}.inside" for service in services]
     assert list(content["services"]["nginx"]["networks"]) == ["default", *inside]
@@ -159,7 +159,7 @@ def test_every_service_has_a_network_of_its_own(compose: Compose, services: list
 
 
 def test_services_find_nginx_by_each_others_names(compose: Compose) -> None:
-    """Nobody by its own name, nor by a bare one: those are the containers'; and who is alone finds nobody."""
+    """No service finds its own name, nor a bare one, which is the containers'; the only service finds none."""
     tools = APP | {"name": "tools", "path": "/tools"}
     content = compose([APP, API, tools], stack_images=IMAGES | {"tools": "flask-fleet/tools:0"})
     assert content["services"]["nginx"]["networks"] == {
@@ -173,7 +173,7 @@ def test_services_find_nginx_by_each_others_names(compose: Compose) -> None:
 
 
 def test_a_service_that_asks_others_gets_a_way_out(compose: Compose) -> None:
-    """A network beside the first one: nginx, and whoever else has a way out, is not in it."""
+    """It gets a second network, in which neither nginx nor any other service with a way out is."""
     content = compose([APP, API | {"internet": True}])
     assert content["services"]["api-2"]["networks"] == ["api-2.inside", "api-2.outside"]
     assert [name for name, one in content["services"].items() if "api-2.outside" in one["networks"]] == ["api-2"]
@@ -182,14 +182,14 @@ def test_a_service_that_asks_others_gets_a_way_out(compose: Compose) -> None:
 
 @both
 def test_dead_replica_is_started_again(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """Also after a reboot, but not what a person stopped."""
+    """It is started after a reboot too, but not when a person stopped it."""
     for name, service in compose(services)["services"].items():
         assert service["restart"] == "unless-stopped", name
 
 
 @both
 def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """The sum that preflight compared with the machine is what runs."""
+    """Their sum is the one that preflight compared with the machine."""
     content = compose(services, stack_nginx_memory="96m")
     for service in services:
         deploy = content["services"][service["name"]]["deploy"]
@@ -202,7 +202,7 @@ def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[s
 
 
 def test_machine_fills_in_what_a_service_leaves_open(compose: Compose) -> None:
-    """The shipped services.yml on a t2.micro."""
+    """The test uses the shipped services.yml on a t2.micro."""
     short = {key: APP[key] for key in ("name", "context", "path", "server")}
     deploy = compose([short])["services"]["app"]["deploy"]
     assert deploy["replicas"] == 3
@@ -211,7 +211,7 @@ def test_machine_fills_in_what_a_service_leaves_open(compose: Compose) -> None:
 
 @both
 def test_images_are_those_that_were_built(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """The whole reference, registry port included."""
+    """The file has the whole reference, with the registry's port."""
     content = compose(services)["services"]
     assert {name: service["image"] for name, service in content.items()} == {name: IMAGES[name] for name in content}
     assert [name for name, service in content.items() if "build" in service] == []
@@ -219,7 +219,7 @@ def test_images_are_those_that_were_built(compose: Compose, services: list[dict[
 
 @both
 def test_replicas_are_told_their_release(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """The image's tag as text, also where the hash happens to have no letter and YAML would see a number."""
+    """It is the image's tag as text, even if the hash has no letter and YAML would see a number."""
     content = compose(services)["services"]
     for service in services:
         tag = IMAGES[service["name"]].rpartition(":")[2]
@@ -228,7 +228,7 @@ def test_replicas_are_told_their_release(compose: Compose, services: list[dict[s
 
 @pytest.mark.parametrize(("drain", "stop"), [(3, 20), (1, 1), (300, 600), ("3", "20")])
 def test_engine_waits_longer_than_drain_and_stop(compose: Compose, drain: int | str, stop: int | str) -> None:
-    """A replica that is killed while it drains loses requests; so does nginx. -e gives numbers as text."""
+    """A replica or an nginx that is killed while it drains loses requests; -e gives numbers as text."""
     content = compose([APP, API], stack_drain_seconds=drain, stack_stop_seconds=stop)["services"]
     for name in ("app", "api-2"):
         assert seconds(content[name]["stop_grace_period"]) > int(drain) + int(stop)
@@ -237,7 +237,7 @@ def test_engine_waits_longer_than_drain_and_stop(compose: Compose, drain: int | 
 
 
 def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> None:
-    """Ansible replaces the file: a mount of the file alone would show the old one until the container is replaced."""
+    """Ansible replaces the file; a mount of the file alone would show the old one until the container is replaced."""
     content = compose([APP])["services"]
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro"]
     (mount,) = content["app"]["volumes"]
@@ -248,7 +248,7 @@ def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> Non
 
 
 def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, render: Renderer) -> None:
-    """Read-only, for the services that have some; the label tells the roll-out which folder of the image that is."""
+    """They are read-only, for the services that have some; a label tells the roll-out the folder in the image."""
     static = {"path": "/static/", "folder": "hello/static"}
     content = compose([APP | {"static": static}, API])["services"]
     assert content["nginx"]["volumes"] == ["./nginx:/etc/nginx/stack:ro", "./static/app:/srv/static/app:ro"]
@@ -260,14 +260,14 @@ def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, r
 
 
 def test_the_roll_out_can_see_what_a_replica_speaks(compose: Compose) -> None:
-    """Also of one of a release before: nginx must speak what all of them understand."""
+    """This includes replicas of a release before, because nginx must speak what all of them understand."""
     content = compose([APP | {"server": "uwsgi"}, {key: API[key] for key in API if key != "server"}])["services"]
     assert [content[name]["labels"][PROTOCOL_LABEL] for name in ("app", "api-2")] == ["uwsgi", "http"]
 
 
 @both
 def test_nginx_starts_after_the_services(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """Stopped in the opposite order, nginx leaves first and no request meets an empty stack."""
+    """It is stopped before them, so that no request meets an empty stack."""
     assert compose(services)["services"]["nginx"]["depends_on"] == [service["name"] for service in services]
 
 
@@ -298,7 +298,7 @@ def test_nginx_has_four_times_the_weight_of_a_replica(compose: Compose, cgroup: 
 
 @pytest.mark.parametrize("hang", [0, 1, 15, "3600"])
 def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int | str) -> None:
-    """The engine would end the check before it could end a server that hangs."""
+    """Otherwise the engine would end the check before it could end a server that hangs."""
     app = compose([APP], stack_hang_seconds=hang)["services"]["app"]
     assert app["environment"]["HANG_SECONDS"] == str(hang)
     assert seconds(app["healthcheck"]["timeout"]) > 2 * max(int(hang), 2)
@@ -306,13 +306,13 @@ def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int |
 
 @pytest.mark.parametrize("given", [{}, {"timeout_seconds": 120, "streaming": True}])
 def test_health_check_knows_how_long_a_request_may_take(compose: Compose, given: dict[str, Any]) -> None:
-    """Threads that are busy for so long are no hang."""
+    """A server whose threads are busy for so long does not hang."""
     app = compose([APP | given])["services"]["app"]
     assert app["environment"]["SILENCE_SECONDS"] == str(given.get("timeout_seconds", 30))
 
 
 def test_replica_knows_its_port_and_its_service(compose: Compose) -> None:
-    """By the name it refuses what is meant for a service that had its address before."""
+    """The name lets it refuse requests for a service that had its address before."""
     services = compose([APP, API | {"port": 5001}])["services"]
     told = {name: services[name]["environment"] for name in ("app", "api-2")}
     assert {name: (one["PORT"], one["SERVICE"]) for name, one in told.items()} == {
@@ -324,7 +324,7 @@ def test_replica_knows_its_port_and_its_service(compose: Compose) -> None:
 
 
 def test_replicas_are_published_on_loopback_where_it_is_wanted(compose: Compose) -> None:
-    """Each at a port that is free; the network that this takes leads nowhere else."""
+    """Each gets a free port, and the network that this needs leads nowhere else."""
     content = compose([APP | {"publish": True, "port": 5001}, API])
     assert content["services"]["app"]["ports"] == ["127.0.0.1::5001"]
     assert content["services"]["app"]["expose"] == ["5001"]
@@ -336,7 +336,7 @@ def test_replicas_are_published_on_loopback_where_it_is_wanted(compose: Compose)
 
 
 def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None:
-    """A value in the file, an environment variable or a command line would be one in `docker inspect` as well."""
+    """A value in the file, an environment variable or a command would be visible in `docker inspect`."""
     content = compose([APP | {"secrets": {"secret_key": "the-canary"}}, API])
     (mount,) = [one for one in content["services"]["app"]["volumes"] if one["target"] == "/run/secrets"]
     assert mount["read_only"] is True
@@ -347,14 +347,14 @@ def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None
 
 
 def test_changed_secret_changes_its_service_alone(compose: Compose) -> None:
-    """Compose replaces a container whose description changed: that is how a new value goes live."""
+    """Compose replaces a container whose description changed, so a new value takes effect."""
     services = [APP | {"secrets": {"key": value}} for value in ("old", "new")]
     old, new = (compose([service, API])["services"] for service in services)
     assert [name for name in old if old[name] != new[name]] == ["app"]
 
 
 def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
-    """Compose would put something in the place of $NAME, and YAML makes numbers of what looks like one."""
+    """Compose would replace $NAME by a variable's value, and YAML makes numbers of what looks like one."""
     given = {
         "TZ": "Europe/Berlin",
         "PRICE": "5$ ${HOME}",
@@ -369,7 +369,7 @@ def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
 
 
 def test_paths_of_a_service_are_added_to_those_of_the_image(compose: Compose) -> None:
-    """Without the image's own neither the server nor the secrets would be found."""
+    """Without the image's own paths neither the server nor the secrets would be found."""
     given = {"PATH": "/srv/app/bin", "PYTHONPATH": "lib"}
     environment = compose([APP | {"environment": given}])["services"]["app"]["environment"]
     assert environment["PATH"].startswith("/srv/app/bin:/opt/venv/bin:")

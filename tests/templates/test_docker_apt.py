@@ -1,4 +1,4 @@
-"""The apt files of Debian 12: two packages of the next release, and not one more."""
+"""The apt files of Debian 12, which take two packages from the next release and no other."""
 
 import pytest
 
@@ -8,14 +8,14 @@ FOLDER = "etc/apt"
 
 
 def stanzas(text: str) -> list[dict[str, str]]:
-    """Read a file of fields as apt does: comments are ignored, empty lines separate."""
+    """Read a file of fields as apt does, without comments; empty lines separate the stanzas."""
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     return [dict(line.split(": ", 1) for line in part.splitlines()) for part in lines.strip().split("\n\n")]
 
 
 @pytest.mark.parametrize("mirror", ["http://mirror.example/debian", "https://other.example/debian/"])
 def test_source_is_the_mirror_that_the_machine_uses(render: Renderer, mirror: str) -> None:
-    """A machine behind a mirror may reach nothing else; what comes from it is verified with Debian's own keys."""
+    """A machine behind a mirror may reach nothing else; Debian's own keys verify the packages."""
     text = render(
         "docker",
         f"{FOLDER}/sources.list.d/flask-fleet.sources.j2",

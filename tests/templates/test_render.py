@@ -1,4 +1,4 @@
-"""The harness itself: it renders what a play would render, and fails where a play would fail."""
+"""The harness renders what a play would render, and fails where a play would fail."""
 
 import subprocess
 import sys

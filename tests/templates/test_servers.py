@@ -113,7 +113,7 @@ def rendered(render: Renderer) -> Callable[..., str]:
 
 
 def settings(text: str) -> dict[str, Any]:
-    """Read what a configuration file in Python or INI sets."""
+    """Read the settings of a configuration file in Python or INI."""
     if "[uwsgi]" in text:
         parser = configparser.ConfigParser(strict=False)
         parser.read_string(text)
@@ -138,7 +138,7 @@ def test_file_says_who_wrote_it_and_for_whom(rendered: Callable[..., str], serve
 
 @each_server
 def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str], server: str) -> None:
-    """Four for a part of a CPU, more for more of them, fewer where the memory ends first."""
+    """There are four for a part of a CPU, more for more CPUs, and fewer where the memory ends first."""
     name = "blocking_threads" if server == "granian" else "threads"
     found = [
         int(settings(rendered(server, {"memory": memory, "cpus": cpus}))[name])
@@ -154,12 +154,12 @@ def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str
 def test_requests_in_flight_get_the_time_that_the_engine_waits_for(
     rendered: Callable[..., str], server: str, name: str
 ) -> None:
-    """A server that gives up sooner loses them, one that takes longer is killed."""
+    """A server that gives up sooner loses them, and one that takes longer is killed."""
     assert int(settings(rendered(server, stack_stop_seconds=42))[name]) == 42
 
 
 def test_idle_connections_are_closed_by_nginx_first(rendered: Callable[..., str]) -> None:
-    """A request that meets a closing connection is lost; uWSGI has a connection for each request."""
+    """A request that meets a closing connection is lost; uWSGI needs a connection for each request."""
     idle_s = VARIABLES["__stack_keepalive_seconds"]
     assert idle_s > 60
     assert settings(rendered("gunicorn"))["keepalive"] == idle_s
@@ -170,13 +170,13 @@ def test_idle_connections_are_closed_by_nginx_first(rendered: Callable[..., str]
 def test_time_out_of_a_service_reaches_its_server(
     rendered: Callable[..., str], given: int, gunicorn: int, uwsgi: int
 ) -> None:
-    """Gunicorn's is about its loop: one that is too short would end a worker on a busy machine."""
+    """Gunicorn's time-out concerns its loop: one that is too short would end a worker on a busy machine."""
     assert settings(rendered("gunicorn", {"timeout_seconds": given}))["timeout"] == gunicorn
     assert int(settings(rendered("uwsgi", {"timeout_seconds": given}))["socket-timeout"]) == uwsgi
 
 
 def test_uwsgi_ends_no_request_for_being_late(rendered: Callable[..., str]) -> None:
-    """With threads harakiri kills the requests of all of them; and SIGTERM must neither cut nor start anew."""
+    """With threads harakiri kills the requests of all of them, and SIGTERM must neither cut requests nor restart."""
     uwsgi = settings(rendered("uwsgi"))
     assert "harakiri" not in uwsgi
     assert "die-on-term" not in uwsgi
@@ -204,13 +204,13 @@ class Running:
     def __init__(
         self, process: "subprocess.Popen[bytes]", ports: tuple[int, int], folder: Path, given: dict[str, str]
     ) -> None:
-        """Remember it."""
+        """Keep the process and its ports."""
         self.process, self.environment = process, given
         self.port, self.uwsgi_port = ports
         self.log = folder / "log"
 
     def ask(self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
-        """Ask over HTTP."""
+        """Send a request over HTTP."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers or {})
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as written above)
@@ -219,14 +219,14 @@ class Running:
             return error.code, error.read().decode()
 
     def ask_without_waiting(self, path: str, count: int) -> list[socket.socket]:
-        """Send requests, and leave their answers for later."""
+        """Send requests without reading their answers yet."""
         clients = [socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) for _ in range(count)]
         for client in clients:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
         return clients
 
     def check(self) -> tuple[int, str]:
-        """Check its health as the engine does."""
+        """Run the health check as the engine does."""
         script, environment = str(PYTHON_IMAGE / "healthy"), {**self.environment, "PORT": str(self.port)}
         command = [script, "/healthz"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
@@ -245,14 +245,14 @@ class Running:
 
 
 def free_ports() -> tuple[int, int]:
-    """Find two ports that are free."""
+    """Find two free ports."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
 @pytest.fixture
 def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[..., Running]]:
-    """Start a server; what still runs after the test is killed."""
+    """Return a function that starts a server; what still runs after the test is killed."""
     started: list[Running] = []
     (tmp_path / "shop.py").write_text(APP, encoding="utf-8")
 
@@ -302,7 +302,7 @@ def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[...
 
 @each_server
 def test_stop_loses_no_request(start: Callable[..., Running], server: str) -> None:
-    """Neither those that are under way nor those that wait for a thread, nor the rest of a streamed answer."""
+    """It answers those under way, those that wait for a thread, and the rest of a streamed answer."""
     running = start(server)
     running.wait_until_ready()
     answers: list[tuple[int, str]] = []
@@ -327,7 +327,7 @@ def pids(running: Running) -> Iterator[int]:
 
 
 def assert_ended(running: Running) -> None:
-    """Check the health, after which the container would start the server anew."""
+    """Assert that the health check ends the server, after which the container would start it again."""
     code, said = running.check()
     assert (code, said.splitlines()[-1]) == (1, "healthy: ended the server")
     assert running.process.wait(PATIENCE_S) == 128 + signal.SIGKILL
@@ -337,7 +337,7 @@ def assert_ended(running: Running) -> None:
 def test_server_is_ended_when_its_threads_are_lost_and_not_while_they_are_busy(
     start: Callable[..., Running], server: str
 ) -> None:
-    """No thread is free for the health check, and more requests wait: all of them are answered."""
+    """With all threads busy more requests wait and the health check gets no thread, yet all are answered."""
     running = start(server)
     running.wait_until_ready()
     assert running.check() == (0, "")
@@ -362,7 +362,7 @@ def test_server_is_ended_when_its_threads_are_lost_and_not_while_they_are_busy(
 
 
 def test_server_that_is_stopped_is_ended(start: Callable[..., Running]) -> None:
-    """All its processes, as in a container that the kernel froze; the thread that knows of the requests is too."""
+    """All its processes are stopped, the thread that counts its requests included, as in a frozen container."""
     running = start("gunicorn")
     running.wait_until_ready()
     assert running.check() == (0, "")
@@ -373,7 +373,7 @@ def test_server_that_is_stopped_is_ended(start: Callable[..., Running]) -> None:
 
 
 def test_server_whose_interpreter_is_held_is_ended(start: Callable[..., Running]) -> None:
-    """A regular expression, in C, lets no other thread in. It had too much CPU to be the victim of a busy machine."""
+    """A regular expression in C lets no other thread run, and uses too much CPU to be the victim of a busy machine."""
     running = start("gunicorn")
     running.wait_until_ready()
     assert running.check() == (0, "")
@@ -383,7 +383,7 @@ def test_server_whose_interpreter_is_held_is_ended(start: Callable[..., Running]
 
 @each_server
 def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[..., Running], server: str) -> None:
-    """The roll-out shows the last lines of the log; a server that tries again and again would fill it with others."""
+    """The roll-out shows the last lines of the log, which a server that retries would fill with others."""
     running = start(server, "shop:application")
     assert running.process.wait(PATIENCE_S) != 0
     said = running.log.read_text()
@@ -393,7 +393,7 @@ def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[...
 
 @each_server
 def test_app_may_have_any_name(start: Callable[..., Running], server: str, tmp_path: Path) -> None:
-    """An app's folder is on the path, and in uWSGI before ours: what we import ourselves must not be found there."""
+    """An app's folder is on the path, with uWSGI before ours, and must not shadow what we import ourselves."""
     package = tmp_path / "fleet"
     package.mkdir()
     (package / "__init__.py").write_text(APP, encoding="utf-8")
@@ -410,7 +410,7 @@ def test_app_may_have_any_name(start: Callable[..., Running], server: str, tmp_p
 
 @each_server
 def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], server: str) -> None:
-    """Of a client that forges, only what nginx adds last is believed."""
+    """When a client forges the header, the app believes only what nginx adds last."""
     running = start(server)
     running.wait_until_ready()
     forwarded = {
@@ -435,7 +435,7 @@ def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], se
 def test_app_sees_the_port_of_the_client(
     start: Callable[..., Running], server: str, scheme: str, host: str, port: str
 ) -> None:
-    """Not that of nginx or of the server: redirects, links and checks of the origin are made of it."""
+    """Redirects, links and checks of the origin use it, not the port of nginx or of the server."""
     running = start(server)
     running.wait_until_ready()
     headers = {"Host": host, "X-Forwarded-For": "::1", "X-Forwarded-Proto": scheme, "X-Forwarded-Host": host}
@@ -447,7 +447,7 @@ def test_app_sees_the_port_of_the_client(
 
 @each_server
 def test_server_takes_and_gives_headers_as_large_as_nginx_passes(start: Callable[..., Running], server: str) -> None:
-    """A longer line, more headers, or all cookies in one: what nginx lets through, no server refuses."""
+    """No server refuses a longer line, more headers, or all cookies in one, if nginx lets it through."""
     running = start(server)
     running.wait_until_ready()
     assert running.ask("/who?" + "q" * (VARIABLES["__stack_uri_bytes"] - 5))[0] == 200
@@ -461,7 +461,7 @@ def test_server_takes_and_gives_headers_as_large_as_nginx_passes(start: Callable
 
 @each_server
 def test_log_names_the_request(start: Callable[..., Running], server: str) -> None:
-    """The same id stands in nginx's log."""
+    """Nginx's log has the same id."""
     running = start(server)
     running.wait_until_ready()
     assert running.ask("/log", headers={"X-Request-ID": "0123abcd"}) == (200, "logged")
@@ -496,7 +496,7 @@ def packet(path: str, size: int) -> bytes:
 
 
 def test_uwsgi_speaks_its_own_protocol(start: Callable[..., Running]) -> None:
-    """To nginx; with headers as large as nginx takes, and with a body that nobody reads."""
+    """It speaks it to nginx, with headers as large as nginx takes and with a body that nobody reads."""
     running = start("uwsgi")
     running.wait_until_ready()
     with socket.create_connection(("127.0.0.1", running.uwsgi_port), timeout=PATIENCE_S) as connection:

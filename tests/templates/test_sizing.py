@@ -1,4 +1,4 @@
-"""What databases are started with follows from their memory."""
+"""The settings of databases follow from their memory."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ Sizing = Callable[[str, float], dict[str, Any]]
 
 @pytest.fixture
 def sizing(render: Renderer) -> Sizing:
-    """Render what follows from the memory of a database in MiB."""
+    """Render the settings for a database with so many MiB of memory."""
 
     def read(kind: str, memory: float) -> dict[str, Any]:
         content: dict[str, Any] = yaml.safe_load(render("accessory", databases()[kind]["sizing"], memory=memory))
