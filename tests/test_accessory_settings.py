@@ -1,4 +1,4 @@
-"""Who is handed the password of which database."""
+"""Passwords of databases reach the users and services that need them."""
 
 from plugins.filter.passwords import with_passwords
 from roles.accessory.filter_plugins.accessory_settings import as_secrets
@@ -6,7 +6,7 @@ from tests.project import ACCESSORY, SERVICE
 
 
 def test_password_goes_to_the_user_of_the_server() -> None:
-    """Each kind has a user of its own, so neither reads the other's."""
+    """Each kind of database has a user of its own, so neither reads the other's password."""
     kinds = {"postgresql": {"user": 1}, "redis": {"user": 2}}
     cache = ACCESSORY | {"name": "cache", "kind": "redis"}
     assert [(one["name"], one["user"]) for one in as_secrets([ACCESSORY, cache], kinds)] == [("db", 1), ("cache", 2)]
@@ -14,7 +14,7 @@ def test_password_goes_to_the_user_of_the_server() -> None:
 
 
 def test_service_gets_the_passwords_that_it_names() -> None:
-    """Beside its own secrets; the inventory's entry stays as it is."""
+    """It gets them beside its own secrets, and the inventory's entry stays as it is."""
     asking = SERVICE | {"accessories": ["db"], "secrets": {"key": "value"}}
     given, other = with_passwords([asking, SERVICE], [ACCESSORY])
     assert given["secrets"] == {"key": "value", "db_password": ACCESSORY["password"]}

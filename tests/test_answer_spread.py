@@ -1,4 +1,4 @@
-"""Who answered is counted over a real socket, and whatever is no answer of a replica is a failure."""
+"""Answers are counted over a real socket, and whatever is no answer of a replica is a failure."""
 
 import http.client
 import http.server
@@ -28,7 +28,7 @@ NOT_READY: Answer = (503, "")
 
 
 class Stack(http.server.ThreadingHTTPServer):
-    """Gives some answers once, then others in turn; counts connections."""
+    """Gives some answers once, then others in turn, and counts connections."""
 
     first: list[Answer]
     then: list[Answer]
@@ -68,7 +68,7 @@ class Replica(http.server.BaseHTTPRequestHandler):
         self.wfile.write(b"ok")
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def stack() -> Iterator[Stack]:
 
 @pytest.fixture
 def connection(stack: Stack) -> Iterator[HTTPConnection]:
-    """Give a connection to it."""
+    """Return a connection to the stack."""
     client = HTTPConnection("127.0.0.1", stack.server_port, timeout=5)
     yield client
     client.close()
@@ -94,7 +94,7 @@ def connection(stack: Stack) -> Iterator[HTTPConnection]:
 
 @pytest.fixture
 def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """Do not sleep, but note for how long."""
+    """Replace the sleeps by a list of their lengths."""
     noted: list[float] = []
     monkeypatch.setattr(time, "sleep", noted.append)
     return noted
@@ -102,7 +102,7 @@ def naps(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 @pytest.fixture
 def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Run]:
-    """Run the module in this process and give what it says to Ansible."""
+    """Run the module in this process and return its result."""
     opened: list[HTTPConnection] = []
 
     class Noted(HTTPConnection):
@@ -124,7 +124,7 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_answers_are_counted(stack: Stack, run: Run) -> None:
-    """The spread is what the person sees at the end of a run, and what the number of replicas is compared with."""
+    """The person sees the spread at the end of a run, and the number of replicas is compared with it."""
     stack.then = [*READY, READY[0]]
     said = run(url=f"http://127.0.0.1:{stack.server_port}/healthz", requests=8)
     assert said["spread"] == {"a": 4, "b": 2, "c": 2}
@@ -140,7 +140,7 @@ def test_one_connection_is_kept(stack: Stack, run: Run) -> None:
 
 
 def test_thirty_requests_unless_told_otherwise(stack: Stack, run: Run) -> None:
-    """Enough for every replica of a small stack to be seen."""
+    """They are enough to reach every replica of a small stack."""
     assert run(url=f"http://127.0.0.1:{stack.server_port}/")["spread"] == {"a": 10, "b": 10, "c": 10}
 
 
@@ -155,7 +155,7 @@ def test_first_answer_is_waited_for(stack: Stack, connection: HTTPConnection, na
 def test_service_that_begins_to_listen_is_waited_for(
     naps: list[float], stack: Stack, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody listening is what the first moment looks like when nginx itself is starting."""
+    """While nginx itself is starting, nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         client = HTTPConnection("127.0.0.1", unused.getsockname()[1], timeout=5)
 
@@ -186,7 +186,7 @@ def test_waiting_ends(stack: Stack, connection: HTTPConnection) -> None:
     ],
 )
 def test_one_bad_answer_among_good_ones_is_a_failure(stack: Stack, run: Run, answer: Answer, complaint: str) -> None:
-    """After the first answer nothing is forgiven: a service that answers nine times out of ten is broken."""
+    """After the first answer every failure counts: a service that answers nine times out of ten is broken."""
     stack.first = [READY[0], READY[1], answer]
     url = f"http://127.0.0.1:{stack.server_port}/healthz"
     said = run(url=url, requests=9)
@@ -195,13 +195,13 @@ def test_one_bad_answer_among_good_ones_is_a_failure(stack: Stack, run: Run, ans
 
 
 def test_answer_without_a_name_is_counted_apart(stack: Stack, run: Run) -> None:
-    """An image of other origin names nothing: that it answers is all that can be said."""
+    """An image of other origin gives no name, so only its answers can be counted."""
     stack.then = [(200, "")]
     assert run(url=f"http://127.0.0.1:{stack.server_port}/healthz", requests=5)["spread"] == {"unnamed": 5}
 
 
 def test_nobody_listening_is_a_failure(run: Run) -> None:
-    """The sentence names the URL, not a traceback the module."""
+    """The module's sentence names the URL and is no traceback."""
     with socket.create_server(("127.0.0.1", 0)) as unused:
         port = unused.getsockname()[1]
     said = run(url=f"http://127.0.0.1:{port}/healthz", timeout=0)
@@ -210,7 +210,7 @@ def test_nobody_listening_is_a_failure(run: Run) -> None:
 
 
 def test_ansible_runs_it(stack: Stack, tmp_path: Path) -> None:
-    """The module is found and understood by the program that will run it."""
+    """Ansible finds the module and can run it."""
     url = f"http://127.0.0.1:{stack.server_port}/healthz"
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=answer_spread", "--check"]
     command += [f"--module-path={ROOT / 'roles/stack/library'}", f"--args=url={url} requests=6"]
@@ -219,7 +219,7 @@ def test_ansible_runs_it(stack: Stack, tmp_path: Path) -> None:
 
 
 def test_certificate_of_the_machine_is_the_only_one_accepted(stack: Stack, run: Run, tmp_path: Path) -> None:
-    """By its name, at an address that need not be in any DNS; so that an old one that is still served is noticed."""
+    """It is checked by name, at an address that DNS need not have, so an old certificate that is still served fails."""
     mine, other = (self_signed(tmp_path, name) for name in ("www.fleet.test", "fleet.test"))
     stack.socket = serving(mine).wrap_socket(stack.socket, server_side=True)
 

@@ -1,4 +1,4 @@
-"""A backup on the controller: what is taken for one, and when it gets its name."""
+"""Backups on the controller: which files count as one, and when a new one gets its name."""
 
 import stat
 from pathlib import Path
@@ -27,7 +27,7 @@ MAGIC = {kind: known["magic"] for kind, known in databases().items()}
     ],
 )
 def test_file_of_another_kind_is_refused(tmp_path: Path, content: bytes | None, kind: str, said: str) -> None:
-    """Before it is brought anywhere."""
+    """It is refused before it is sent anywhere."""
     file = tmp_path / "backup"
     if content is not None:
         file.write_bytes(content)
@@ -36,7 +36,7 @@ def test_file_of_another_kind_is_refused(tmp_path: Path, content: bytes | None, 
 
 
 def test_backup_gets_its_name_when_it_is_there(tmp_path: Path) -> None:
-    """And is readable by its owner alone, whatever the umask is."""
+    """Only its owner can read it, whatever the umask is."""
     part = tmp_path / "db.part"
     part.write_bytes(b"PGDMP")
     part.chmod(0o644)

@@ -1,4 +1,4 @@
-"""How a playbook has the machine's program act: brought once, asked, and its jobs followed to their end."""
+"""A playbook uses the machine's program: it brings it once, asks it, and follows its jobs to their end."""
 
 from __future__ import annotations
 
@@ -46,10 +46,10 @@ Jobs(Path(sys.argv[1])).work("", "1", "deploy x", "jane: hotfix", task)
 
 
 class Machine:
-    """A machine of its own on this one: a home, an engine, and a stack's folder."""
+    """A second machine inside this one: a home, an engine, and a stack's folder."""
 
     def __init__(self, folder: Path) -> None:
-        """Make it; what it does waits until the file ``go`` is in its folder."""
+        """Make the machine, whose jobs wait until the file ``go`` is in its folder."""
         self.folder = folder
         self.stack = folder / "stack"
         self.home = folder / "home"
@@ -75,7 +75,7 @@ class Machine:
         (folder / "go").touch()
 
     def playbook(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
-        """Write a playbook with these tasks; give the command that runs it."""
+        """Write a playbook with these tasks, and return the command that runs it."""
         directory = {"directory": str(self.stack)}
         named = [{"name": one["verb"], "flask_fleet": directory | one, "register": "said"} for one in tasks]
         shown = {"name": "Show it", "ansible.builtin.debug": {"var": "said"}}
@@ -99,18 +99,18 @@ class Machine:
 
     @property
     def programs(self) -> list[Path]:
-        """The programs that were brought."""
+        """The programs that were brought to the machine."""
         return list(self.home.glob(".local/lib/flask-fleet/*/*"))
 
     def ups(self) -> list[str]:
-        """List with which numbers replicas were started."""
+        """List the numbers with which replicas were started."""
         asked = (self.folder / "asked").read_text().splitlines() if (self.folder / "asked").exists() else []
         return [line.rpartition("--scale ")[2] for line in asked if " up " in line]
 
 
 @pytest.fixture
 def machine(tmp_path: Path) -> Machine:
-    """Make one."""
+    """Make a machine."""
     return Machine(tmp_path)
 
 
@@ -121,7 +121,7 @@ def scale(number: int) -> dict[str, Any]:
 
 @pytest.fixture
 def fresh() -> Any:
-    """Have the program packed anew, before and after."""
+    """Have the program packed again, before and after the test."""
     program.cache_clear()
     yield
     program.cache_clear()
@@ -129,7 +129,7 @@ def fresh() -> Any:
 
 @pytest.mark.parametrize("python", [Path(sys.executable), DEBIAN], ids=["ours", "Debian's"])
 def test_program_needs_nothing_but_python(tmp_path: Path, python: Path) -> None:
-    """Neither packages nor the folder that it is run from."""
+    """It needs neither packages nor the folder from which it is run."""
     if not python.exists():
         pytest.skip(f"there is no {python} here")
     name, content = program()
@@ -155,7 +155,7 @@ def test_program_needs_nothing_but_python(tmp_path: Path, python: Path) -> None:
 
 @pytest.mark.usefixtures("fresh")
 def test_name_of_the_program_follows_from_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two controllers with the same files bring the same, whenever they were written; another line is another one."""
+    """Two controllers with the same files bring the same program, whatever their times; one changed line changes it."""
     package = tmp_path / "elsewhere/fleet"
     for file in flask_fleet.PACKAGE.rglob("*.py"):
         copy = package / file.relative_to(flask_fleet.PACKAGE)
@@ -173,7 +173,7 @@ def test_name_of_the_program_follows_from_its_content(tmp_path: Path, monkeypatc
 
 
 def test_program_is_brought_once(machine: Machine) -> None:
-    """To where the operator finds it; one of another content goes."""
+    """It goes to where the operator finds it, and one of another content is removed."""
     old = machine.home / ".local/lib/flask-fleet/0123456789ab/flask-fleet"
     old.parent.mkdir(parents=True)
     old.touch()
@@ -192,7 +192,7 @@ def test_program_is_brought_once(machine: Machine) -> None:
 
 
 def test_check_mode_changes_nothing_and_says_what_would(machine: Machine) -> None:
-    """By the program's own comparison where it has one; the others are skipped."""
+    """The program's own comparison tells where it has one, and other verbs are skipped."""
     same = machine.play(scale(1), {"verb": "exec", "words": ["app", "true"]}, check=True)
     assert re.search(r"changed=0 .*skipped=1", same.stdout), same.stdout
     assert "changed=1" in machine.play(scale(2), check=True).stdout
@@ -204,7 +204,7 @@ def test_check_mode_changes_nothing_and_says_what_would(machine: Machine) -> Non
 
 
 def test_job_is_shown_to_its_end(machine: Machine) -> None:
-    """Changed or not, as it says itself."""
+    """The job itself tells whether it changed anything."""
     done = machine.play(scale(1), scale(2))
     assert "changed=1" in done.stdout, done.stdout
     assert "app=2 until the next deploy." in done.stdout
@@ -223,7 +223,7 @@ def test_job_is_shown_to_its_end(machine: Machine) -> None:
     ids=lambda value: value["verb"] if isinstance(value, dict) else "",
 )
 def test_failure_has_its_reason(machine: Machine, task: dict[str, Any], told: str) -> None:
-    """Of a job, of a verb, and of what is no question."""
+    """The reason is that of a job, of a verb, or of invalid arguments."""
     (machine.folder / "broken").touch()
     done = machine.play(task)
     assert done.returncode == 2
@@ -231,7 +231,7 @@ def test_failure_has_its_reason(machine: Machine, task: dict[str, Any], told: st
 
 
 def test_status_of_a_command_comes_back(machine: Machine) -> None:
-    """It fails in the playbook, not here."""
+    """The playbook fails because of it, and the action does not."""
     done = machine.play({"verb": "exec", "words": ["app", "python", "-V"]})
     assert done.returncode == 0, done.stdout
     assert "status: 3" in done.stdout
@@ -241,7 +241,7 @@ def test_status_of_a_command_comes_back(machine: Machine) -> None:
 
 
 def begun(machine: Machine) -> subprocess.Popen[bytes]:
-    """Have somebody else's job under way; wait until it has said something."""
+    """Keep another person's job under way, and wait for its first line."""
     (machine.folder / "go").unlink()
     process = subprocess.Popen([sys.executable, "-c", JOB, machine.stack, machine.folder], cwd=ROOT)
     while not Jobs(machine.stack).follow(0, 1).lines:
@@ -251,7 +251,7 @@ def begun(machine: Machine) -> subprocess.Popen[bytes]:
 
 @pytest.mark.parametrize("task", [{"verb": "follow"}, scale(2)], ids=["follow", "scale"])
 def test_job_of_somebody_else_is_followed_first(machine: Machine, task: dict[str, Any]) -> None:
-    """Whoever wants to change something then does it, once that has ended."""
+    """A run that wants to change something does so when that job has ended."""
     with (
         begun(machine) as other,
         subprocess.Popen(machine.playbook([task]), cwd=ROOT, stdout=subprocess.PIPE, text=True) as play,
@@ -270,7 +270,7 @@ def test_job_of_somebody_else_is_followed_first(machine: Machine, task: dict[str
 
 
 def test_nobody_is_waited_for_in_check_mode(machine: Machine) -> None:
-    """It only looks."""
+    """Check mode only looks."""
     with begun(machine):
         done = machine.play({"verb": "follow"}, check=True)
         (machine.folder / "go").touch()

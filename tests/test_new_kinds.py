@@ -1,4 +1,4 @@
-"""A new application server and a new kind of database are a folder each, and nothing else."""
+"""A new application server or a new kind of database needs only a folder."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def rendered(project: Path, folder: Path, **changes: Any) -> "subprocess.CompletedProcess[str]":
-    """Run the preflight checks and the roles, without a machine, into a folder."""
+    """Run the preflight checks and the roles without a machine, which writes into a folder."""
     (project / "plugins/action/flask_fleet.py").write_text(MACHINE)
     (project / "playbooks/render.yml").write_text(PLAY)
     docker = folder / "bin/docker"
@@ -112,7 +112,7 @@ def rendered(project: Path, folder: Path, **changes: Any) -> "subprocess.Complet
 
 
 def test_they_are_rendered(project: Path, tmp_path: Path) -> None:
-    """By roles whose specifications refuse neither, after preflight accepted both."""
+    """Preflight accepts both, and the specifications of the roles refuse neither."""
     done = rendered(project, tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     (file,) = (tmp_path / "stack/servers").glob("app-*/pretender.toml")
@@ -136,7 +136,7 @@ def test_they_are_rendered(project: Path, tmp_path: Path) -> None:
 
 
 def test_preflight_knows_their_limits(project: Path, tmp_path: Path) -> None:
-    """As those of every other one."""
+    """They are checked like those of every other kind."""
     done = rendered(project, tmp_path, port=9090, environment={"PRETENDER": "bind=1"}, name="pretended")
     said = done.stdout + done.stderr
     assert done.returncode != 0, said
@@ -149,7 +149,7 @@ def test_preflight_knows_their_limits(project: Path, tmp_path: Path) -> None:
 
 
 def test_their_images_are_built(project: Path) -> None:
-    """The database's from the base, the server's from the Python image, and the application's from that."""
+    """The database's is based on the base, the server's on the Python image, and the application's on the server's."""
     chosen = servers(project)
     app = application_builds([{"name": "app", "context": "app"}], {"app": "pretender"}, chosen, "files/flask")
     plan = image_plan(hashed_builds([*images(project), *app], str(project)), "fleet", {}, {})
@@ -160,7 +160,7 @@ def test_their_images_are_built(project: Path) -> None:
 
 
 def test_server_that_pip_installs_is_in_the_python_image(project: Path) -> None:
-    """Its lock is, for the images of applications that do not bring it themselves."""
+    """Its lock file is there, for the images of applications that do not bring it themselves."""
     (python,) = (image for image in images(project) if image["name"] == "python")
     assert python["others"] == {
         "servers/granian.txt": "files/servers/granian/granian.txt",

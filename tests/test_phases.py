@@ -1,4 +1,4 @@
-"""What a run prints: phases for a person, every task for who asks for it."""
+"""The output of a run: phases for a person, and every task on request."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ Run = Callable[..., list[str]]
 
 @pytest.fixture
 def run(tmp_path: Path) -> Run:
-    """Give a function that runs the playbook with some arguments."""
+    """Return a function that runs the playbook with some arguments."""
     playbook = tmp_path / "playbook.yml"
     playbook.write_text(PLAYBOOK)
 
@@ -70,7 +70,7 @@ def run(tmp_path: Path) -> Run:
 
 
 def test_phase_is_two_lines_and_messages_are_whole(run: Run) -> None:
-    """What is neither a phase nor a message to the reader needs -v."""
+    """Everything that is neither a phase nor a message to the reader needs -v."""
     lines = run()
     # On a busy machine tasks are named for taking long.
     said = [line for line in lines[: lines.index("")] if not line.startswith("  ")]
@@ -89,26 +89,26 @@ def test_phase_is_two_lines_and_messages_are_whole(run: Run) -> None:
 
 
 def test_task_that_takes_long_is_named(run: Run) -> None:
-    """So that a person sees what a phase waits for."""
+    """The person sees what a phase waits for."""
     assert any(re.fullmatch(r"  Wait: \d+ s", line) for line in run("-e", "seconds=5"))
 
 
 def test_failure_names_task_and_reason(run: Run) -> None:
-    """As Ansible prints it."""
+    """It is printed as Ansible prints it."""
     printed = "\n".join(run("-e", "fails=true"))
     assert "TASK [Fail]" in printed
     assert "the reason" in printed
 
 
 def test_every_task_is_printed_with_v(run: Run) -> None:
-    """As Ansible prints it."""
+    """It is printed as Ansible prints it."""
     printed = "\n".join(run("-v"))
     assert "TASK [Look]" in printed
     assert "TASK [Change]" in printed
 
 
 def test_changes_are_named_with_diff(run: Run) -> None:
-    """They are what a comparison is made for."""
+    """People use --diff to see the changes."""
     printed = "\n".join(run("--diff"))
     assert "TASK [Look]" not in printed
     assert "TASK [Change]" in printed

@@ -1,4 +1,4 @@
-"""What destroy finds: all that is ours, nothing that is somebody else's."""
+"""What destroy finds: everything that is the project's, and nothing of anybody else."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -27,7 +27,7 @@ def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 @pytest.fixture
 def ec2() -> Any:
-    """Connect to EC2."""
+    """Return a client of EC2."""
     return boto3.client("ec2", region_name=REGION)
 
 
@@ -61,12 +61,12 @@ def make_everything(ec2: Any, project: str) -> None:
 
 
 def counted(pieces: Pieces) -> dict[str, int]:
-    """Say how many there are of each kind."""
+    """Count the things of each kind."""
     return {kind: len(things) for kind, things in pieces.items() if things}
 
 
 def test_one_of_each_kind_is_found(ec2: Any) -> None:
-    """Those of another project in the same account are not."""
+    """Those of another project in the same account are not found."""
     make_everything(ec2, PROJECT)
     make_everything(ec2, "theirs")
     pieces = of_ec2(ec2, PROJECT, {})
@@ -82,13 +82,13 @@ def test_one_of_each_kind_is_found(ec2: Any) -> None:
 
 
 def test_empty_account_has_nothing(ec2: Any) -> None:
-    """Default network and default group are not ours."""
+    """The default network and the default group are not the project's."""
     assert counted(of_ec2(ec2, PROJECT, {})) == {}
     assert list(lines(of_ec2(ec2, PROJECT, {}))) == []
 
 
 def test_terminated_instance_is_gone(ec2: Any) -> None:
-    """EC2 shows it for an hour more."""
+    """EC2 shows it for another hour."""
     make_everything(ec2, PROJECT)
     (instance,) = of_ec2(ec2, PROJECT, {})["instance"]
     ec2.terminate_instances(InstanceIds=[instance["id"]])
@@ -96,7 +96,7 @@ def test_terminated_instance_is_gone(ec2: Any) -> None:
 
 
 def test_line_names_the_thing_and_what_matters(ec2: Any) -> None:
-    """A person decides by it."""
+    """A person decides from the line."""
     make_everything(ec2, PROJECT)
     text = "\n".join(lines(of_ec2(ec2, PROJECT, {})))
     (instance,) = of_ec2(ec2, PROJECT, {})["instance"]
@@ -107,7 +107,7 @@ def test_line_names_the_thing_and_what_matters(ec2: Any) -> None:
 
 
 def test_role_is_ours_only_with_the_tag() -> None:
-    """Names in IAM are the whole account's."""
+    """Names in IAM are shared by the whole account."""
     iam = boto3.client("iam")
     tags = [{"Key": "Project", "Value": PROJECT}]
     assert counted(of_iam(iam, "name", PROJECT, {})) == {}
@@ -119,7 +119,7 @@ def test_role_is_ours_only_with_the_tag() -> None:
 
 
 def test_what_the_policy_does_not_allow_is_noted_and_the_rest_is_found(ec2: Any) -> None:
-    """A destroy that ends there would let the instances go on costing."""
+    """A destroy that ended there would let the instances go on costing."""
     make_everything(ec2, PROJECT)
     ec2.meta.events.register_first("before-call.ec2.DescribeAddresses", refuse)
     unknown: dict[str, str] = {}
@@ -136,7 +136,7 @@ def test_what_the_policy_does_not_allow_is_noted_and_the_rest_is_found(ec2: Any)
 
 
 def test_other_errors_are_not_taken_for_nothing() -> None:
-    """Nothing found would be called a success."""
+    """An empty result would be called a success."""
     iam = boto3.client("iam")
     with Stubber(iam) as stubber:
         stubber.add_client_error("get_instance_profile", "ServiceFailure")
@@ -150,7 +150,7 @@ def refuse(**_: object) -> None:
 
 
 def record(client: Any, zone: str, name: str) -> None:
-    """Make a record."""
+    """Make a DNS record."""
     change = {
         "Action": "CREATE",
         "ResourceRecordSet": {
@@ -174,7 +174,7 @@ def test_dns_record_is_found_by_its_name() -> None:
 
 
 def test_waiting_ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
-    """AWS goes on showing for seconds what it has removed; what is not waited for does not matter."""
+    """AWS shows removed things for some more seconds; things that are not waited for do not matter."""
     monkeypatch.setattr(project_pieces, "POLL_S", 0)
     thing = {"id": "x", "about": "", "raw": {}}
     answers: Iterator[Pieces] = iter([{"a": [thing], "b": [thing]}, {"a": [], "b": [thing]}])

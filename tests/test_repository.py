@@ -1,4 +1,4 @@
-"""What must hold for the repository as a whole: nothing private in it, nothing stale, nothing that leads nowhere."""
+"""Rules for the repository as a whole: nothing private, nothing stale, and no link that leads nowhere."""
 
 import json
 import re
@@ -77,7 +77,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return what headings of a Markdown file can be linked to by, as GitHub forms it."""
+    """Return the anchors of a Markdown file's headings, as GitHub forms them."""
     text = re.sub(r"^(```|~~~).*?^\1", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -97,7 +97,7 @@ def broken_links(path: Path) -> list[str]:
 
 
 def locked(path: Path) -> dict[str, set[str]]:
-    """Return the versions that a lock allows, by package; several where the machine or Python decides."""
+    """Return the versions that a lock file allows, by package; several where the machine or Python decides."""
     versions: dict[str, set[str]] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -151,7 +151,7 @@ def test_markdown_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("lock", [*LOCKS, *AUDIT_LOCKS], ids=relative)
 def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
-    """Only then does pip refuse anything that is not exactly what was tested."""
+    """Only then does pip refuse everything that is not exactly what was tested."""
     assert locked(lock)
 
 
@@ -161,7 +161,7 @@ def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
     ids=["app", "gunicorn", "granian"],
 )
 def test_locks_agree_on_what_they_share(lock: Path, shared: set[str]) -> None:
-    """Unit tests of apps and servers run in the controller's environment: with the versions that the images have."""
+    """Tests of apps and servers run in the controller's environment, with the versions of the images."""
     controller, other = locked(LOCKS[0]), locked(lock)
     assert shared <= controller.keys() & other.keys()
     assert {name: versions for name, versions in other.items() if not versions <= controller.get(name, versions)} == {}

@@ -35,7 +35,7 @@ def mode(path: Path) -> int:
 
 
 def test_only_the_owner_can_read_them(folder: Path) -> None:
-    """And nobody else even sees how many there are."""
+    """Nobody else sees even how many there are."""
     assert {path.name: path.read_text() for path in folder.iterdir()} == SECRETS
     assert {mode(path) for path in folder.iterdir()} == {0o400}
     assert (mode(folder), mode(folder.parent)) == (0o500, 0o700)
@@ -43,7 +43,7 @@ def test_only_the_owner_can_read_them(folder: Path) -> None:
 
 
 def test_what_was_changed_by_hand_is_put_right(folder: Path) -> None:
-    """A value, a mode, a file too many, one too few, another owner."""
+    """It may be a value, a mode, a file too many, one too few, or another owner."""
     damage: dict[str, Callable[[], object]] = {
         "value": lambda: (folder / "session").write_text("two"),
         "mode": lambda: (folder / "session").chmod(0o444),
@@ -63,7 +63,7 @@ def test_what_was_changed_by_hand_is_put_right(folder: Path) -> None:
 
 
 def test_folder_is_named_by_what_the_secrets_say() -> None:
-    """Then Compose replaces the replicas for a changed secret, and only for that; every machine has the same name."""
+    """Compose then replaces the replicas for a changed secret only, and the name is the same on every machine."""
     name = secrets_folder(app(a="1", b="2"), "fleet")
     assert name == secrets_folder(app(b="2", a="1"), "fleet")
     others = [app(a="1"), app(a="1", b="3"), app(a="2", b="1"), app(a="1", c="2"), app(a="1b2")]
@@ -72,7 +72,7 @@ def test_folder_is_named_by_what_the_secrets_say() -> None:
 
 
 def test_equal_secrets_of_two_services_do_not_show() -> None:
-    """Neither beside each other in one compose.yml, nor in those of two stacks."""
+    """They show neither in one compose.yml nor in those of two stacks."""
     web = app(key="same") | {"name": "web"}
     names = {secrets_folder(app(key="same"), "fleet"), secrets_folder(web, "fleet"), secrets_folder(web, "other")}
     assert len({name.rpartition("-")[2] for name in names}) == 3
@@ -80,7 +80,7 @@ def test_equal_secrets_of_two_services_do_not_show() -> None:
 
 @pytest.mark.parametrize("path", [*TASK_FILES, *PLAYBOOKS, *files("molecule/*/*.yml")], ids=relative)
 def test_task_with_a_secret_shows_nothing(path: Path) -> None:
-    """Neither its arguments and results nor, in diff mode, what changed."""
+    """It shows neither arguments and results nor, in diff mode, what changed."""
     if path.name == "molecule.yml":
         return
     for task in tasks_of(path):
@@ -91,6 +91,6 @@ def test_task_with_a_secret_shows_nothing(path: Path) -> None:
 
 
 def test_secrets_are_handed_over() -> None:
-    """The test above is about tasks that exist."""
+    """Without such tasks the test above would check nothing."""
     found = [task for path in TASK_FILES for task in tasks(load_yaml(path)) if "secret_files" in task]
     assert len(found) == 2
