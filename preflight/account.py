@@ -158,10 +158,10 @@ def misleading_environment() -> str | None:
     try:
         settings = botocore.session.get_session().get_scoped_config()
     except BotoCoreError:
-        # There is no such profile, which whoever asks AWS is told.
+        # There is no such profile, which the first question to AWS reports.
         return None
     if {"mfa_serial", "role_arn"} <= settings.keys():
-        # boto3 would ask, in the inventory and again in every module: no process keeps what another one got.
+        # boto3 would ask for a code in the inventory and again in every module: no process keeps what another one got.
         name = profile or "default"
         return (
             f"The profile {name} has mfa_serial, so every process of Ansible would ask for a code. Ask once, in this "
@@ -192,7 +192,7 @@ def identify(region: str) -> Identity:
     if problem:
         raise AccountError(problem)
     try:
-        # The inventory asks it next, and would say why it may not under the complaints of three parsers.
+        # The inventory asks the same next, and its error would be buried under the messages of three parsers.
         boto3.client("ec2", region_name=region).describe_instances(MaxResults=5)
     except (BotoCoreError, ClientError) as error:
         raise AccountError(f"The instances in {region} cannot be listed: {explained(error)}") from error

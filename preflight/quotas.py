@@ -41,7 +41,7 @@ def room(cloud: Cloud, quota: Quota, others: int) -> int | None:
         if error.response["Error"]["Code"] != "NoSuchResourceException":
             raise
         return None
-    # A service that may not be asked for the value is told so beside a value of 0.
+    # Where AWS cannot give the value, it says why beside a value of 0.
     return None if "ErrorReason" in answer["Quota"] else int(answer["Quota"]["Value"]) - others
 
 

@@ -14,7 +14,7 @@ PROJECT = "pyproject.toml"
 
 LOCKS = {
     "uv.lock": "uv export --no-dev --no-emit-project --output-file requirements.txt",
-    # Poetry 2 exports with a plugin alone.
+    # Poetry 2 exports only with a plugin.
     "poetry.lock": "poetry self add poetry-plugin-export && poetry export --output requirements.txt",
     "pdm.lock": "pdm export --prod --output requirements.txt",
     "Pipfile.lock": "pipenv requirements > requirements.txt",

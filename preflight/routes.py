@@ -19,7 +19,7 @@ def bad_routes(services: object, host_names: object) -> Iterator[str]:
     ``stack_host_names``.
     """
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
-        # Said elsewhere.
+        # A value of another type is reported elsewhere.
         return
     names = [str(name) for name in host_names] if isinstance(host_names, list) else []
     problems = []

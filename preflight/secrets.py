@@ -180,5 +180,5 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         elif "\0" in value:
             yield f"environment has {name} with a NUL character: allowed is any other text"
         elif name == "TZ" and not (POSIX_ZONE.match(value) or value in available_timezones()):
-            # The C library takes any other for UTC, and says nothing.
+            # The C library takes any other value for UTC, and says nothing.
             yield f"environment has TZ with {value!r}: allowed is the name of a time zone, such as Europe/Berlin"

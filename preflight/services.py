@@ -57,7 +57,7 @@ SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 NUMBERS = {
     "replicas": (1, MOST_REPLICAS),
     "body_bytes": WHOLE_NUMBERS["stack_body_bytes"],
-    # Below those that the kernel gives to clients, and no user but root may listen below 1024.
+    # The kernel gives higher ports to clients, and only root may listen below 1024.
     "port": (1024, 32767),
     # An hour is a long time for a WebSocket to say nothing.
     "timeout_seconds": (1, 3600),
@@ -162,7 +162,7 @@ def _context_problems(context: Path, recipe: Path) -> Iterator[str]:
     try:
         context_files(context, recipe_files(context, recipe)[1])
     except FileNotFoundError:
-        # There is no folder, which is said already.
+        # A folder that does not exist is reported already.
         return
     except OSError as error:
         yield f"context is {str(context)!r}: {error.filename} cannot be read: {error.strerror}"

@@ -74,7 +74,7 @@ def body_without_room(variables: Variables) -> Iterator[str]:
     """
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)
-    # One that cannot be read is named elsewhere.
+    # A size that cannot be read is reported elsewhere.
     room = math.inf if mib is None else mib / 4 * 2**20
     largest = {"stack_body_bytes": variables["stack_body_bytes"]}
     for position, service in enumerate(variables["stack_services"]):

@@ -49,7 +49,7 @@ NO_FOLDER = (
 
 
 def _inventory_folder(task_vars: Variables) -> Path | None:
-    """Find the folder; a localhost that no inventory names has none, but the machines in the inventory have."""
+    """Find the inventory's folder by localhost or, where the inventory does not name that, by the machines."""
     hosts = [task_vars, *(task_vars["hostvars"][name] for name in task_vars["groups"].get("app", []))]
     return next((Path(host["inventory_dir"]) for host in hosts if host.get("inventory_dir")), None)
 
@@ -60,20 +60,12 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"project", "scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Check the variables that the task sees.
-
-        Args:
-            tmp: Unused.
-            task_vars: All variables.
-
-        Returns:
-            Ansible's result; failed with one message when there is a problem.
-        """
+        """Check the variables that the task sees; any problem fails the task, with one message for all."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         project = Path(self._task.args["project"])
         notes: list[str] = []
         inventory = _inventory_folder(task_vars or {})
-        # Secrets first, because filling such a one in may fail with a message that shows a part of it.
+        # Secrets come first, because filling in such a secret may fail with a message that shows a part of it.
         problems = list(self._changed_secrets(task_vars or {})) or (
             self._problems(project, inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
         )
@@ -170,13 +162,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return isinstance(value, EncryptedString) or self._templar.is_template(value)
 
     def _with_secrets(self, service: Any) -> Any:
-        """Fill in a service's secrets, those without a value by None: Ansible's own message would not say which."""
+        """Fill in a service's secrets; one without a value becomes None: Ansible's own message would not name it."""
         if not isinstance(service, Mapping) or not isinstance(service.get("secrets"), Mapping):
             return service
         return {**service, "secrets": {name: self._value(one) for name, one in service["secrets"].items()}}
 
     def _with_password(self, accessory: Any) -> Any:
-        """Fill in an accessory's password, by None where it has no value."""
+        """Fill in an accessory's password; it becomes None where it has no value."""
         if not isinstance(accessory, Mapping) or "password" not in accessory:
             return accessory
         return {**accessory, "password": self._value(accessory["password"])}

@@ -34,15 +34,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"project", "scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask the machine for its size and its ports.
-
-        Args:
-            tmp: Unused.
-            task_vars: All variables.
-
-        Returns:
-            Ansible's result; failed with one message when there is a problem.
-        """
+        """Ask the machine for its size and its ports; any problem fails the task, with one message for all."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         given = task_vars or {}
         stack = self._stack(Path(self._task.args["project"]), given)

@@ -26,11 +26,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"existing", "project", "region", "result", "task"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Explain.
-
-        Returns:
-            Ansible's result, always failed.
-        """
+        """Explain the failure of another task; the result is always failed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result | {"failed": True, "changed": False, "msg": "\n".join([*self._cause(), *self._left()])}
 

@@ -1,4 +1,4 @@
-"""Ansible action: has the machine's own program flask-fleet do something, and shows each step as it happens.
+"""Ansible action: runs the machine's own program flask-fleet, and shows each step as it happens.
 
 The program is brought when the machine does not have it. What it changes is a job of the machine, which goes on when
 the connection is cut or ansible-playbook is killed; the next run follows it to its end.
@@ -27,7 +27,7 @@ WITH_CHECK = JOBS | {"bring", "certificate", "down", "files", "maintenance"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76
-"""Status of the shell where the program is not there."""
+"""Exit status of the shell where the program is not there."""
 PLACE = """\
 if [ "$(id -u)" = 0 ]; then prefix=/usr/local; else prefix=$HOME/.local; fi
 folder=$prefix/lib/flask-fleet/{name}
@@ -52,7 +52,7 @@ def program() -> tuple[str, bytes]:
     packed.seek(0, io.SEEK_END)
     with zipfile.ZipFile(packed, "a", zipfile.ZIP_DEFLATED) as archive:
         for file in sorted(PACKAGE.rglob("*.py")):
-            # A date of its own would make it another program.
+            # The dates of the files would change the name of the same program.
             archive.writestr(zipfile.ZipInfo(str(file.relative_to(PACKAGE.parent))), file.read_bytes())
         archive.writestr(zipfile.ZipInfo("__main__.py"), "import fleet.__main__\n")
     content = packed.getvalue()
@@ -65,15 +65,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"directory", "stdin", "verb", "words"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Do what the verb says.
-
-        Args:
-            tmp: Unused.
-            task_vars: All variables.
-
-        Returns:
-            What the program answers.
-        """
+        """Run the verb, follow the job that it starts, and give the program's answer."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         self._vars = task_vars or {}
         self._ansible = os.getppid()
@@ -92,7 +84,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return result | (self._follow(str(answer["started"])) if "started" in answer else answer)
 
     def _follow_other(self) -> dict[str, Any]:
-        """Follow what somebody else has begun; how it ends is no failure of ours."""
+        """Follow a job that somebody else began; its failure is no failure of this task."""
         news = self._ask("follow")
         if not news.get("ended", True) and not self._task.check_mode:
             self._say(f"follows what is under way here: {news['job']}")
@@ -140,7 +132,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return done
 
     def _python(self) -> str:
-        """Name the machine's Python: the one that the inventory says, or the system's."""
+        """Name the machine's Python: that of the inventory where it is a path, or the system's."""
         said = str(self._templar.template(self._vars.get("ansible_python_interpreter", "")))
         return shlex.quote(said) if said.startswith("/") else "python3"
 

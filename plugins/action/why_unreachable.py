@@ -21,15 +21,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"instance", *NEEDED})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Look for the reason.
-
-        Args:
-            tmp: Unused.
-            task_vars: Unused; what is needed comes as arguments.
-
-        Returns:
-            Ansible's result, always failed.
-        """
+        """Look for the reason with the task's arguments alone; the result is always failed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         said = explain_host(self._task.args["instance"], self._task.args)
         return result | {"failed": True, "changed": False, "msg": said}

@@ -39,7 +39,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
     CALLBACK_NEEDS_ENABLED = True
 
     def __init__(self) -> None:
-        """Have every action note what it does. They run in processes of their own, so they note it in a file."""
+        """Have every action note what it does.
+
+        Actions run in processes of their own, so they note it in a file.
+        """
         super().__init__()
         number, name = tempfile.mkstemp(prefix="executions-")
         os.close(number)
@@ -48,10 +51,10 @@ class CallbackModule(CallbackBase):  # type: ignore[misc]
             setattr(ActionBase, method, _noted(getattr(ActionBase, method), kind, self._notes))
 
     def v2_playbook_on_stats(self, stats: Any) -> None:  # noqa: ARG002
-        """Show the numbers."""
+        """Show the numbers, and remove the notes."""
         noted = [json.loads(line) for line in self._notes.read_text(encoding="utf-8").splitlines()]
         self._notes.unlink()
-        # What a module needs of commands, such as a folder of its own, is part of it.
+        # The commands that a module needs, such as for a folder of its own, are part of it.
         modules = Counter(task for kind, task in noted if kind == "module")
         commands = Counter(task for kind, task in noted if kind == "command" and task not in modules)
         for kind, counted in (("module executions", modules), ("commands", commands)):

@@ -1,4 +1,4 @@
-"""Which files a build of a folder sees, by BuildKit's own rules, and a hash of them."""
+"""Ansible filters: list which files a build of a folder sees, by BuildKit's own rules, and hash them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from ansible.errors import AnsibleFilterError
 
 DIGEST_LENGTH = 12
 REGEX_CHARACTERS = frozenset(".+()|{}$")
-"""What means nothing in a pattern, and something in a regular expression."""
+"""Characters that mean nothing in a pattern, and something in a regular expression."""
 
 
 IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
@@ -65,10 +65,8 @@ class ContextError(AnsibleFilterError):  # type: ignore[misc]
 class Pattern:
     """A line of a .dockerignore file.
 
-    Attributes:
-        text: The pattern, without the ``!`` of an exception.
-        is_exception: Whether it brings back what lines before it leave out.
-        matches: Tells whether it names a path, relative to the context.
+    ``text`` is without the ``!`` of an exception, which brings back what lines before it leave out. ``matches`` tells
+    whether the pattern names a path, relative to the context.
     """
 
     text: str
@@ -99,7 +97,7 @@ def _expression(pattern: str) -> tuple[str, str]:
         elif character in REGEX_CHARACTERS:
             expression += f"\\{character}"
         elif character == "\\":
-            # Alone at the end it is an error for Python's regular expressions as it is for Go's patterns.
+            # A backslash alone at the end is an error for Python's regular expressions as it is for Go's patterns.
             expression += pattern[position - 1 : position + 1]
             position += 1
             kind = "regex"
@@ -151,19 +149,17 @@ def ignore_patterns(file: Path) -> list[Pattern]:
 def context_files(context: Path | str, ignore: Path | str) -> list[str]:
     """List what a build of a folder sees: files, links, and folders with nothing in them, whose names end in ``/``.
 
-    Args:
-        context: The folder.
-        ignore: A file that names what is left out, if there is such a file.
+    ``ignore`` names what is left out, if there is such a file.
 
     Raises:
         ContextError: Something there is no file, link or folder, or has a name that is not UTF-8, or ``ignore`` has a
             line that is no pattern.
     """
     found = _walk(Path(context), "", ignore_patterns(Path(ignore)), ())
-    # BuildKit reads these also where they are left out.
+    # BuildKit reads these files even where a pattern leaves them out.
     always = [name for name in ("Dockerfile", *IGNORE_FILES) if Path(context, name).is_file()]
     listed = sorted({*found, *always})
-    # A folder with something in it comes right before that.
+    # A folder that is not empty comes right before its first entry.
     return [
         name
         for name, following in zip_longest(listed, listed[1:], fillvalue="")
@@ -236,11 +232,7 @@ def recipe_files(context: Path, recipe: Path | None) -> tuple[Path | None, Path]
 
 
 def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
-    """Add to builds what they are made of.
-
-    Args:
-        builds: The builds.
-        project: Folder that relative contexts start from.
+    """Add to builds the hash and the files that they are made of; relative paths start from the folder ``project``.
 
     Raises:
         ContextError: A folder cannot be built.

@@ -1,4 +1,4 @@
-"""Whether a stack serves HTTPS."""
+"""Ansible filter: tells whether a stack serves HTTPS."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 
 def serves_https(certificate_mode: str) -> bool:
-    """Tell it by the value of ``certificate_mode``."""
+    """Tell whether a stack with this ``certificate_mode`` serves HTTPS."""
     return certificate_mode != "none"
 
 

@@ -1,4 +1,4 @@
-"""Ansible filter: which service is given the password of which accessory."""
+"""Ansible filter: gives each service the passwords of the accessories that it names."""
 
 from __future__ import annotations
 
@@ -9,26 +9,14 @@ Entry = Mapping[str, Any]
 
 
 def password_name(accessory: str) -> str:
-    """Name the secret that holds an accessory's password.
-
-    Args:
-        accessory: Name of the accessory.
-
-    Returns:
-        What the file in /run/secrets is called.
-    """
+    """Name the secret that holds an accessory's password, which is its file in /run/secrets."""
     return f"{accessory}_password"
 
 
 def with_passwords(services: Sequence[Entry], accessories: Sequence[Entry]) -> list[dict[str, Any]]:
     """Give each service the passwords of the accessories that it names, as secrets of its own.
 
-    Args:
-        services: Value of ``stack_services``, checked.
-        accessories: Value of ``accessory_services``, checked.
-
-    Returns:
-        The services; those that name none are as they were.
+    Both lists have been checked; services that name no accessory stay as they are.
     """
     passwords = {one["name"]: one["password"] for one in accessories}
     return [
@@ -44,9 +32,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filter.
-
-        Returns:
-            The function by its name.
-        """
+        """Name the filter."""
         return {"with_passwords": with_passwords}

@@ -1,4 +1,4 @@
-"""Where the secrets of a service are on its machine, in a folder that is named by what they say."""
+"""Ansible filter: names the folder on a machine for the secrets of a service by what they say."""
 
 from __future__ import annotations
 
@@ -16,14 +16,10 @@ DIGEST_BYTES = 6
 
 
 def secrets_folder(service: Mapping[str, Any], stack: str) -> str:
-    """Name the folder, so that another value is another folder: Compose then replaces the replicas.
+    """Name the folder of a service's secrets, so that Compose replaces the replicas when a value changes.
 
-    Args:
-        service: An entry of ``stack_services`` that has secrets.
-        stack: Name of the Compose project.
-
-    Returns:
-        The service's name with a digest of all its secrets, the same on every machine and in every run.
+    The name is the service's with a digest of all its secrets, the same on every machine and in every run. ``service``
+    is an entry of ``stack_services`` that has secrets, and ``stack`` is the name of the Compose project.
     """
     content = json.dumps({name: str(value) for name, value in service["secrets"].items()}, sort_keys=True)
     salt = f"{stack}/{service['name']}".encode()
@@ -37,9 +33,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
-        """Name the filter.
-
-        Returns:
-            The function by its name.
-        """
+        """Name the filter."""
         return {"secrets_folder": secrets_folder}

@@ -39,14 +39,7 @@ MIB_PER_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}
 
 
 def memory_mib(size: object) -> float | None:
-    """Read a memory size as Compose writes it.
-
-    Args:
-        size: Such as ``128m`` or ``1g``.
-
-    Returns:
-        MiB, or None when it cannot be read.
-    """
+    """Read a memory size as Compose writes it, such as ``128m`` or ``1g``, in MiB; None when it cannot be read."""
     match = re.fullmatch(r"([1-9]\d*)([kmg])b?", str(size).lower())
     return int(match[1]) * MIB_PER_UNIT[match[2]] if match else None
 
@@ -54,13 +47,8 @@ def memory_mib(size: object) -> float | None:
 def threads(memory: object, cpus: object) -> int:
     """Say how many requests a replica handles at a time, whichever server it has.
 
-    Args:
-        memory: Its limit, as Compose writes it.
-        cpus: Its limit in CPUs.
-
-    Returns:
-        As many threads as its CPUs are kept busy by, and at least a part of one CPU counts; fewer where its memory is
-        not enough for that many requests.
+    They are as many threads as its CPUs are kept busy by, where a part of a CPU counts as one; fewer where its memory,
+    as Compose writes it, is not enough for that many requests, but at least one.
 
     Raises:
         AnsibleFilterError: The memory size cannot be read.
@@ -70,13 +58,7 @@ def threads(memory: object, cpus: object) -> int:
 
 
 def limits_mib(accessories: Sequence[Service]) -> float:
-    """Add up the memory that accessories may use, which is not for the services.
-
-    Args:
-        accessories: Value of ``accessory_services``, checked.
-
-    Returns:
-        MiB.
+    """Add up the memory that accessories may use, which is not for the services, in MiB.
 
     Raises:
         AnsibleFilterError: A memory size cannot be read.
@@ -93,15 +75,13 @@ def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surg
     spins does not stop the others.
 
     Args:
-        services: Value of ``stack_services``, checked.
-        vcpus: The machine's number of vCPUs.
         memory: The machine's memory in MiB, without that of accessories.
         nginx: Memory limit of nginx, as Compose writes it.
         surge: How many replicas more there are during a deploy.
 
     Returns:
-        The services, each with ``replicas`` (int), ``memory``, ``cpus`` (text, as Compose writes them),
-        ``threads`` (int).
+        The services, each with ``replicas`` and ``threads`` (int), ``memory`` and ``cpus`` (text, as Compose writes
+        them).
 
     Raises:
         AnsibleFilterError: A memory size cannot be read.
@@ -144,9 +124,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            The functions by their names.
-        """
+        """Name the filters."""
         return {"limits_mib": limits_mib, "memory_mib": memory_mib, "sized": sized}

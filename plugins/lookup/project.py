@@ -1,4 +1,4 @@
-"""Ansible lookup: what folders of the project say that several roles and preflight go by."""
+"""Ansible lookup: reads from folders of the project what several roles and preflight use."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def databases(project: Path = PROJECT) -> Mapping[str, Any]:
 
 @cache
 def images(project: Path = PROJECT) -> list[Build]:
-    """List how the images of the project are built, applications and the base aside."""
+    """List how the images of the project are built, without those of applications and the base."""
     builds: list[Build] = [
         {"name": file.parent.name, "context": str(file.parent.relative_to(project)), "parent": "base"}
         for file in sorted(project.glob("files/images/*/Dockerfile"))

@@ -12,12 +12,10 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
-        """Render each.
+        """Give each file the content that its template renders.
 
         Args:
             terms: Lists of mappings, each with the ``path`` of a file; ``content`` where it has no template.
-            variables: All variables.
-            kwargs: There are no options.
 
         Returns:
             The mappings with their ``content``, as the action flask_fleet takes them.

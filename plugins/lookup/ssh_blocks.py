@@ -20,12 +20,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:  # noqa: ARG002
-        """Ask for the address where it is needed.
-
-        Args:
-            terms: The value of ec2_ssh_cidrs.
-            variables: Unused.
-            **kwargs: Unused.
+        """Give the blocks of ec2_ssh_cidrs, and ask for this machine's address only where it is needed.
 
         Raises:
             AnsibleLookupError: Nobody says which address this machine has.

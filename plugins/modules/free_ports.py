@@ -54,7 +54,7 @@ def _published_by(project: str, port: int) -> bool:
     label = f"label=com.docker.compose.project={project}"
     ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
     answer = subprocess.run(ours, capture_output=True, check=False, text=True)
-    # Of an engine that may not be asked nothing is known; one that does not run publishes nothing.
+    # Nothing is known of an engine that may not be asked; an engine that does not run publishes nothing.
     return bool(answer.stdout.strip()) or "permission denied" in answer.stderr.lower()
 
 
@@ -85,7 +85,7 @@ def _words(error: OSError, address: str, port: int, project: str, variable: str)
 
 
 def main() -> None:
-    """Be the module."""
+    """Run the module."""
     options = {
         "address": {"type": "str", "required": True},
         "ports": {"type": "dict", "required": True},

@@ -47,15 +47,10 @@ PARENT_MODE = 0o700
 
 
 def is_right(folder: Path, secrets: Mapping[str, str], owner: int) -> bool:
-    """Compare a folder with what it should be.
+    """Tell whether exactly these files are in a folder, and only the owner can read them.
 
-    Args:
-        folder: It need not exist.
-        secrets: Values by the names of their files.
-        owner: Number of the user that may read them.
-
-    Returns:
-        Whether exactly these files are there, and only the owner can read them.
+    The folder need not exist. ``secrets`` are values by the names of their files, and ``owner`` is the number of the
+    user.
     """
     if not folder.is_dir() or {path.name for path in folder.iterdir()} != set(secrets):
         return False
@@ -67,12 +62,9 @@ def is_right(folder: Path, secrets: Mapping[str, str], owner: int) -> bool:
 
 
 def write_all(folder: Path, secrets: Mapping[str, str], owner: int) -> None:
-    """Make a folder what it should be; nobody else can read a value at any time, and nobody sees half of one.
+    """Make a folder as ``is_right`` expects it.
 
-    Args:
-        folder: It need not exist.
-        secrets: Values by the names of their files.
-        owner: Number of the user that may read them.
+    Nobody else can read a value at any time, and nobody sees half of one.
     """
     folder.parent.mkdir(mode=PARENT_MODE, exist_ok=True)
     folder.parent.chmod(PARENT_MODE)

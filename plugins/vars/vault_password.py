@@ -32,16 +32,7 @@ class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
     _seen: set[str] = set()  # noqa: RUF012 - of all instances together
 
     def get_vars(self, loader: DataLoader, path: str, entities: Any, cache: bool = True) -> dict[str, Any]:  # noqa: ARG002
-        """Try to open what is encrypted, once for each folder.
-
-        Args:
-            loader: Unused.
-            path: Folder of the inventory or of the playbook.
-            entities: Unused.
-            cache: Unused.
-
-        Returns:
-            Nothing.
+        """Try to open what is encrypted beside an inventory or a playbook, once for each folder; give no variables.
 
         Raises:
             AnsibleError: A file cannot be opened.

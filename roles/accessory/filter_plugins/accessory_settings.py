@@ -1,4 +1,4 @@
-"""The secret that a database is handed: its password."""
+"""Ansible filter: describes the password of a database as the secret that it is handed."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ Entry = Mapping[str, Any]
 
 
 def as_secrets(accessories: Sequence[Entry], kinds: Mapping[str, Entry]) -> list[dict[str, Any]]:
-    """Describe the password of each accessory as the secret of a service.
+    """Describe the password of each accessory as the secret of a service, with the number of the user that may read it.
 
-    Args:
-        accessories: Value of ``accessory_services``, checked.
-        kinds: For each kind the number of its user.
-
-    Returns:
-        Name, secrets, and the number of the user that may read them.
+    ``accessories`` have been checked, and ``kinds`` has the number of the user of each kind.
     """
     return [
         {"name": one["name"], "secrets": {"password": one["password"]}, "user": kinds[one["kind"]]["user"]}

@@ -49,15 +49,9 @@ bytes:
 
 
 def problem(path: Path, kind: str, magic: Mapping[str, str]) -> str:
-    """Tell why a file is no backup of a kind.
+    """Say in a sentence why a file is no backup of a kind; empty when it is one, as far as its beginning says.
 
-    Args:
-        path: The file.
-        kind: The kind.
-        magic: How a backup of each kind begins.
-
-    Returns:
-        A sentence; empty when it is one, as far as its beginning says.
+    ``magic`` is how a backup of each kind begins.
     """
     allowed = f"allowed is a file that playbooks/backup.yml made of {kind}"
     if not path.is_file():
@@ -71,12 +65,7 @@ def problem(path: Path, kind: str, magic: Mapping[str, str]) -> str:
 
 
 def keep(path: Path, name: Path) -> None:
-    """Give a file its name, when all of it is on the disk and nobody else can read it.
-
-    Args:
-        path: The file.
-        name: The name.
-    """
+    """Give a file its name, when all of it is on the disk and nobody else can read it."""
     path.chmod(0o600)
     with path.open("rb") as file:
         os.fsync(file.fileno())

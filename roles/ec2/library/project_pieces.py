@@ -101,11 +101,10 @@ class Kind:
     """How one kind of thing is found in EC2.
 
     Attributes:
-        name: What it is called.
         operation: The method of boto3's client.
         path: Keys of the lists in its answer, with points between.
         key: Where a thing's id is.
-        about: Says something of a thing.
+        about: Describes a thing for a person.
         states: Filter that leaves out those that are as good as gone.
     """
 
@@ -172,16 +171,7 @@ def unless_denied(client: Any, ask: Callable[[], list[Any]], kind: str, unknown:
 
 
 def of_ec2(client: Any, project: str, unknown: Unknown) -> Pieces:
-    """List what EC2 has.
-
-    Args:
-        client: A boto3 EC2 client.
-        project: Value of the tag.
-        unknown: What may not be asked is added to it.
-
-    Returns:
-        Things by kind.
-    """
+    """List what EC2 has with the project's tag; kinds that may not be asked for are added to ``unknown``."""
 
     def ask(kind: Kind, filters: list[dict[str, Any]]) -> list[Any]:
         answers = (
@@ -202,16 +192,9 @@ def of_ec2(client: Any, project: str, unknown: Unknown) -> Pieces:
 
 
 def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Pieces:
-    """List the instance profile and its role.
+    """List the instance profile and its role, which have the same name.
 
-    Args:
-        client: A boto3 IAM client.
-        name: Name of both.
-        project: Value of the tag.
-        unknown: What may not be asked is added to it.
-
-    Returns:
-        Things by kind.
+    Kinds that may not be asked for are added to ``unknown``.
     """
 
     def ask(question: Callable[..., Any], **about: str) -> list[Any]:
@@ -232,16 +215,9 @@ def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Pieces:
 
 
 def of_dns(client: Any, zone: str, record: str, unknown: Unknown) -> Pieces:
-    """Look for the DNS record.
+    """Look for the DNS record in the hosted zone; an empty zone has none.
 
-    Args:
-        client: A boto3 Route 53 client.
-        zone: Name of the hosted zone; empty when there is none.
-        record: Name of the record.
-        unknown: What may not be asked is added to it.
-
-    Returns:
-        Things by kind.
+    When it may not be asked for, that is added to ``unknown``.
     """
     wanted = f"{record.rstrip('.')}."
 
@@ -265,29 +241,16 @@ def _values(record: Raw) -> str:
 
 
 def lines(pieces: Pieces) -> Iterator[str]:
-    """Say what there is.
-
-    Args:
-        pieces: Things by kind.
-
-    Yields:
-        A line for each.
-    """
+    """Yield a line for each thing, for a person."""
     for kind, things in pieces.items():
         for one in things:
             yield f"{kind:17} {one['id']:32} {one['about']}".rstrip()
 
 
 def when_gone(look: Callable[[], Pieces], kinds: Collection[str], seconds: float) -> Pieces:
-    """Look until there is nothing left of some kinds.
+    """List what there is, again and again until nothing is left of some kinds or ``seconds`` are over.
 
-    Args:
-        look: Lists what there is.
-        kinds: The kinds; when empty, one look is enough.
-        seconds: How long at most.
-
-    Returns:
-        What there is at last.
+    Without kinds, one look is enough.
     """
     deadline = time.monotonic() + seconds
     pieces = look()
@@ -298,7 +261,7 @@ def when_gone(look: Callable[[], Pieces], kinds: Collection[str], seconds: float
 
 
 def main() -> None:
-    """Run as Ansible calls it."""
+    """Run the module."""
     module = AnsibleAWSModule(
         argument_spec={
             "project": {"type": "str", "required": True},

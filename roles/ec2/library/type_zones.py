@@ -40,7 +40,7 @@ zones:
 
 
 def region_zones(client: Any) -> list[str]:
-    """List the zones of the region, sorted; local and wavelength zones are others."""
+    """List the zones of the region, sorted; local and wavelength zones are left out."""
     there = [{"Name": "state", "Values": ["available"]}, {"Name": "zone-type", "Values": ["availability-zone"]}]
     return sorted(one["ZoneName"] for one in client.describe_availability_zones(Filters=there)["AvailabilityZones"])
 
@@ -55,7 +55,7 @@ def offering_zones(client: Any, instance_type: str) -> set[str]:
 
 
 def main() -> None:
-    """Run as Ansible calls it."""
+    """Run the module."""
     module = AnsibleAWSModule(
         argument_spec={"instance_type": {"type": "str", "required": True}}, supports_check_mode=True
     )

@@ -1,4 +1,4 @@
-"""Which images there have to be, under which content-hashed names, and in which order they are built."""
+"""Ansible filters: plan which images there have to be, their content-hashed names, and the order of their builds."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def image_plan(
     Args:
         builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
         repository: What the images' names begin with, such as ``flask-fleet``.
-        base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are
-            hashed into the name of an image that is bootstrapped.
+        base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are hashed
+            into the name of an image that is bootstrapped.
         owned: What other images' names begin with, by the names of the builds.
 
     Returns:
@@ -96,9 +96,6 @@ def application_builds(
         chosen: The application server of those that do not have gunicorn, by name.
         servers: What there is of servers, each with the ``image`` that those of its applications are built FROM.
         recipe: Folder with the Dockerfile for folders that have none.
-
-    Returns:
-        A build for each.
     """
     named = [(one, chosen.get(one["name"], "gunicorn")) for one in applications]
     return [
@@ -114,15 +111,9 @@ def application_builds(
 
 
 def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
-    """Pick what has to be built so that the wanted images are there.
+    """Pick the absent wanted images and their absent ancestors, parents first.
 
-    Args:
-        plan: As ``image_plan`` gives it.
-        wanted: Names of the images that will be run.
-        present: References that the builder already has.
-
-    Returns:
-        The absent wanted images and their absent ancestors, parents first.
+    ``wanted`` are names of the images that will be run, and ``present`` are references that the builder already has.
     """
     needed: set[str] = set()
     for image in reversed(plan):
@@ -133,16 +124,11 @@ def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[s
 
 
 def bytes_to_come(plan: list[PlannedImage], absent: list[str], listed: list[dict[str, Any]]) -> int:
-    """Estimate how much images will take that are not there yet.
+    """Estimate how many bytes images will take that are not there yet.
 
-    Args:
-        plan: As ``image_plan`` gives it.
-        absent: References of the images that will come.
-        listed: All images of the engine, with their ``RepoTags`` and ``Size``.
-
-    Returns:
-        Bytes: each image is reckoned like the largest earlier one of its name, less what it shares with its parent, and
-        one without an earlier one as ``UNKNOWN_BYTES``.
+    Each is reckoned like the largest earlier image of its name, less what it shares with its parent, and one without an
+    earlier one as ``UNKNOWN_BYTES``. ``absent`` are references, and ``listed`` are all images of the engine, with their
+    ``RepoTags`` and ``Size``.
     """
     sizes: dict[str, int] = {}
     for image in listed:
@@ -161,11 +147,7 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            Filter names and functions.
-        """
+        """Name the filters."""
         return {
             "application_builds": application_builds,
             "bytes_to_come": bytes_to_come,

@@ -58,13 +58,7 @@ class ImageError(Exception):
 
 
 def run(*command: str) -> str:
-    """Run a command.
-
-    Args:
-        command: Program and arguments.
-
-    Returns:
-        What it printed.
+    """Run a command, and give what it printed.
 
     Raises:
         ImageError: It failed.
@@ -76,14 +70,7 @@ def run(*command: str) -> str:
 
 
 def debian_packages(status: str) -> Iterator[Package]:
-    """Read dpkg's own list.
-
-    Args:
-        status: Content of /var/lib/dpkg/status.
-
-    Yields:
-        Each package that is installed.
-    """
+    """Read the packages that are installed from the content of /var/lib/dpkg/status."""
     for paragraph in status.split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         if fields["Status"] and fields["Status"].endswith(" installed"):
@@ -92,14 +79,7 @@ def debian_packages(status: str) -> Iterator[Package]:
 
 
 def packages_in(archive: IO[bytes]) -> Iterator[Package]:
-    """Read the packages out of a file system.
-
-    Args:
-        archive: The file system as a tar stream.
-
-    Yields:
-        Each package of Debian, and each of Python that pip installed.
-    """
+    """Read the packages of Debian, and those of Python that pip installed, from the tar stream of a file system."""
     with tarfile.open(fileobj=archive, mode="r|") as files:
         for entry in files:
             path = PurePosixPath(entry.name)
@@ -116,13 +96,7 @@ def packages_in(archive: IO[bytes]) -> Iterator[Package]:
 
 
 def read(reference: str) -> list[Package]:
-    """List the packages of an image.
-
-    Args:
-        reference: Its name and tag.
-
-    Returns:
-        The packages, sorted.
+    """List the packages of an image, sorted.
 
     Raises:
         ImageError: There is no such image, or no package in it.

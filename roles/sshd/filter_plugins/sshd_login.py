@@ -37,9 +37,9 @@ def sshd_admits(settings: Iterable[str], user: str, groups: Iterable[str], addre
 
     Args:
         settings: Lines of ``sshd -T``, which has one entry of these lists a line.
-        user: Name of the login.
-        groups: All of its groups.
-        address: Where it comes from; of hosts that are given by name sshd knows none, because it has ``UseDNS no``.
+        groups: All groups of the user.
+        address: Where the login comes from; of hosts that are given by name sshd knows none, because it has ``UseDNS
+            no``.
     """
     lists: dict[str, list[str]] = {}
     for line in settings:

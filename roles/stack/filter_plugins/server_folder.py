@@ -1,4 +1,4 @@
-"""Where the configuration of a service's application server is on its machine, in a folder named by what it says."""
+"""Ansible filter: names the folder on a machine for an application server's configuration by what that says."""
 
 from __future__ import annotations
 
@@ -9,14 +9,9 @@ DIGEST_LENGTH = 12
 
 
 def server_folder(name: str, text: str) -> str:
-    """Name the folder, so that another configuration is another folder: Compose then replaces the replicas.
+    """Name the folder of a service's configuration, so that Compose replaces the replicas when it changes.
 
-    Args:
-        name: Name of the service.
-        text: The configuration.
-
-    Returns:
-        The service's name with a digest of the text.
+    The name is the service's with a digest of the text.
     """
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
@@ -25,9 +20,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., str]]:
-        """Name the filter.
-
-        Returns:
-            The function by its name.
-        """
+        """Name the filter."""
         return {"server_folder": server_folder}

@@ -64,21 +64,17 @@ class Direct(http.client.HTTPSConnection):
     """A connection over TLS to a given address, with the name that the certificate is for."""
 
     def __init__(self, name: str, port: int, address: str, timeout: float, context: ssl.SSLContext) -> None:
-        """Say where to and as what.
+        """Say where to connect to, and for which name the certificate has to be.
 
-        Args:
-            name: What the certificate has to be for.
-            port: Port.
-            address: Where to connect to.
-            timeout: For connecting and for each answer, in seconds.
-            context: Says which certificates are accepted.
+        ``timeout`` is for connecting and for each answer, in seconds, and ``context`` says which certificates are
+        accepted.
         """
         super().__init__(name, port, timeout=timeout, context=context)
         self._address = address
         self._trust = context
 
     def connect(self) -> None:
-        """Connect.
+        """Connect to the address, whatever the name leads to.
 
         Raises:
             OSError: Nobody listens, or it has another certificate.
@@ -89,13 +85,9 @@ class Direct(http.client.HTTPSConnection):
 
 
 def only(certificate: str) -> ssl.SSLContext:
-    """Accept one certificate, whoever signed it.
+    """Make a context for clients that accepts one certificate in PEM, whoever signed it.
 
-    Args:
-        certificate: In PEM; what follows the first certificate is not looked at.
-
-    Returns:
-        A context for clients.
+    What follows the first certificate is not looked at.
     """
     end = "-----END CERTIFICATE-----"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -105,19 +97,11 @@ def only(certificate: str) -> ssl.SSLContext:
 
 
 def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> str:
-    """Ask once who is there.
-
-    Args:
-        connection: Connection to the stack.
-        path: Path of the request.
-        headers: Headers of the request.
-
-    Returns:
-        The id of the container that answered, or that it gave none.
+    """Ask once for the id of the container that answers; it is ``UNNAMED`` when the answer gives none.
 
     Raises:
         OSError: No answer came.
-        ValueError: The answer is not what was expected.
+        ValueError: The status of the answer is not 200.
     """
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
@@ -128,20 +112,11 @@ def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
 
 
 def wait_for_first(connection: http.client.HTTPConnection, path: str, headers: dict[str, str], timeout: float) -> str:
-    """Ask until somebody answers, because a service that was just started may need a moment.
-
-    Args:
-        connection: Connection to the stack.
-        path: Path of the request.
-        headers: Headers of the request.
-        timeout: How long to go on, in seconds.
-
-    Returns:
-        The id of the container that answered.
+    """Ask until somebody answers, because a service that was just started may need a moment; ``timeout`` is in seconds.
 
     Raises:
         OSError: No answer came in time.
-        ValueError: The last answer was not what was expected.
+        ValueError: The status of the last answer was not 200.
     """
     deadline = time.monotonic() + timeout
     while True:

@@ -23,21 +23,16 @@ options:
 
 
 def command_words(value: str, extra_vars: Iterable[str]) -> list[str]:
-    """Find the command that somebody meant.
+    """Find the command that somebody meant, as its program and arguments.
 
-    Args:
-        value: What Ansible made of it.
-        extra_vars: The arguments of all ``-e``, as typed.
-
-    Returns:
-        Program and arguments.
+    ``value`` is what Ansible made of it, and ``extra_vars`` are the arguments of all ``-e``, as typed.
 
     Raises:
         ValueError: A quotation mark is not closed.
     """
     typed = [text.partition("=")[2] for text in extra_vars if text.startswith("command=")]
     words = shlex.split(typed[-1] if typed else value)
-    # Quoted once more, as Ansible itself would have it.
+    # A single word is a command that was quoted once more, as Ansible itself needs it.
     return shlex.split(words[0]) if len(words) == 1 else words
 
 
@@ -45,15 +40,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[list[str]]:
-        """Look the command up.
-
-        Args:
-            terms: Value of the variable.
-            variables: Ansible's variables.
-            kwargs: There are no options.
-
-        Returns:
-            One list of words.
+        """Look the command up; the result is one list of words.
 
         Raises:
             AnsibleLookupError: A quotation mark is not closed.
