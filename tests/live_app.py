@@ -1,4 +1,4 @@
-"""Versions of the sample app, to be deployed in its place."""
+"""Versions of the sample app that are deployed in its place."""
 
 from __future__ import annotations
 

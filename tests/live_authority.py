@@ -1,4 +1,4 @@
-"""A real ACME authority for tests: Debian's pebble, on the instance, where the test says where names lead."""
+"""A real ACME authority for tests: Debian's pebble on the instance, which resolves names as the test says."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ from tests.project import ROOT, load_mapping
 
 CLIENTS = 8
 RECONNECTING = CLIENTS // 2
-"""Those that open a connection for each request: who keeps one does not notice when new ones are refused."""
+"""Clients that open a connection for each request: one that keeps its own does not notice that new ones are refused."""
 RATE = 200
 """Requests per second: enough to meet a gap of a few milliseconds, little enough for a t2.micro."""
 PATIENCE_S = 120
 ANSWER_S = 10
 SOCKET = "~/.ansible/cp/testinfra-%C"
-"""Of the shared connection; SSH replaces %C by a hash of user, address and port."""
+"""Path of the shared connection; SSH replaces %C by a hash of user, address and port."""
 WAY_IN = (
     "[ansible_user, ansible_host, ansible_ssh_private_key_file, ansible_ssh_common_args,"
     " lookup('ansible.builtin.config', 'ssh_args', plugin_type='connection', plugin_name='ssh')]"

@@ -87,7 +87,7 @@ def mapping_mismatches(name: str, value: dict[str, Any], specification: dict[str
 
 @each_role
 def test_role_has_its_minimal_files(role: Path) -> None:
-    """Whoever opens a role finds inputs, their specification and the index of its tasks where they always are."""
+    """Whoever opens a role finds its inputs, their specification and the index of its tasks in the same places."""
     missing = [
         name
         for name in ("defaults/main.yml", "meta/argument_specs.yml", "tasks/main.yml")

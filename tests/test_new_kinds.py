@@ -66,7 +66,7 @@ class ActionModule(ActionBase):
             path.write_text(file["content"])
         return super().run(tmp, task_vars) | {machine()!r}
 """
-"""Takes the place of the action that has the machine's program do something: it only keeps the files."""
+"""Replaces the action that runs the machine's program: it only keeps the files."""
 
 
 @pytest.fixture(scope="module")

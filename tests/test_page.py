@@ -8,7 +8,7 @@ from tests.project import ROOT
 BLOCKS = blocks(ROOT / "docs/aws.md")
 
 ONLY_AWS = {"aws configure", "aws login", "eval"}
-"""Begins of commands that open a browser, or ask for the code of a device."""
+"""Beginnings of commands that open a browser, or ask for the code of a device."""
 
 
 def test_every_block_says_what_it_is() -> None:

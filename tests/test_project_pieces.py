@@ -37,7 +37,7 @@ def tagged(kind: str, project: str = PROJECT) -> list[dict[str, Any]]:
 
 
 def make_everything(ec2: Any, project: str) -> None:
-    """Make one of each kind, tagged."""
+    """Make a tagged thing of each kind."""
     block = "10.0.0.0/16"
     vpc = ec2.create_vpc(CidrBlock=block, TagSpecifications=tagged("vpc", project))["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.0.1.0/24", TagSpecifications=tagged("subnet", project))

@@ -119,7 +119,7 @@ def declared() -> list[Requirement]:
 
 
 def test_no_package_registry_is_named() -> None:
-    """Where packages come from is for the person who installs to decide: a mirror, a proxy, a cache."""
+    """The person who installs decides where packages come from: a mirror, a proxy, a cache."""
     assert occurrences(re.compile("|".join(re.escape(host) for host in REGISTRIES), re.IGNORECASE)) == []
 
 
@@ -129,7 +129,7 @@ def test_no_path_of_a_developers_machine_is_named() -> None:
 
 
 def test_no_private_key_is_tracked() -> None:
-    """A key that was published once is known for good, "only for tests" included."""
+    """A key that was published once is known for good, even if it was "only for tests"."""
     assert occurrences(PRIVATE_KEY) == []
 
 
@@ -139,7 +139,7 @@ def test_certificates_are_always_verified() -> None:
 
 
 def test_text_files_end_their_lines_as_they_should() -> None:
-    """No carriage returns, no missing last line break: shells, Docker and SSH are particular about both."""
+    """Shells, Docker and SSH do not accept carriage returns or a missing last line break everywhere."""
     assert [name for name, text in texts() if "\r" in text or (text and not text.endswith("\n"))] == []
 
 

@@ -27,7 +27,7 @@ all:
           ansible_python_interpreter: "{{ ansible_playbook_python }}"
     provisioner: *here
 """
-"""This machine, as an instance and as what makes instances."""
+"""An inventory in which this machine is an instance and also makes instances."""
 
 START = """---
 - name: Start databases

@@ -210,7 +210,7 @@ def test_half_a_backup_is_refused(lab: Lab) -> None:
 
 
 ASK = 'printf "AUTH %s\\nGET visits\\n" "$(cat /run/secrets/password)" | redis-cli -h cache'
-"""As an app does, with what is in any image of Redis."""
+"""Asks as an app would, with programs that any image of Redis has."""
 
 
 @pytest.fixture

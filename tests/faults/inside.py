@@ -21,7 +21,7 @@ POLL_S = 0.1
 SLOW_POLL_S = 0.5
 STATUS_PORT = 8081
 NEVER_S = 9999.0
-"""What did not happen as long as it was waited for; above every limit."""
+"""Stands for an event that did not happen in time; above every limit."""
 LABEL = "com.docker.compose.service"
 
 
@@ -315,7 +315,7 @@ def _killed() -> int:
 SMALL = Path("/mnt/small")
 SMALL_MIB = 1536
 MOVED = {"docker": "/var/lib/docker", "stack": "/opt/flask-fleet"}
-"""What is put on the small disk, by folder there."""
+"""The folders that are moved to the small disk, by their folder there."""
 
 
 def shell(script: str) -> str:

@@ -36,7 +36,7 @@ BOOT_S = 1.0
 """How long an nginx needs until it knows its replicas."""
 HEALTHY_S = 0.5
 READY_S = 0.75
-"""Later than healthy, so that one that is only waited for until it is healthy is missed."""
+"""Later than healthy, so that a roll-out that waits only for healthy loses requests."""
 DRAIN_S = 0.25
 BESIDE = "fleet-nginx-stand-in"
 NOTHING_BEFORE = Progress()
@@ -44,7 +44,7 @@ KILLED = Progress(id="before", what="deploy", who="joe")
 """A job that ended without a word."""
 
 Fault = tuple[int, BaseException]
-"""At which step what happens."""
+"""The number of a step, and the error that happens there."""
 
 Config = Mapping[str, Any]
 Release = Mapping[str, Config]
@@ -91,10 +91,10 @@ class Container:
     drains: bool = False
     """It was told to stop."""
     has_served: bool = False
-    """Of nginx: clients have connections to it."""
+    """For nginx: whether clients have connections to it."""
     lets_go: bool = False
     conf: str = ""
-    """Of nginx: the configuration that it runs with."""
+    """For nginx: the configuration that it runs with."""
 
 
 @dataclass
@@ -136,7 +136,7 @@ class FakeEngine:
         self.story: list[str] = []
         """What was done, for a person who looks for the reason of a failure."""
         self.wrongs: list[str] = []
-        """What must never happen."""
+        """Observations that must never be made."""
         self.seen: dict[str, Seen] = {}
         self.at_first: dict[str, Seen] = {}
         self.steps: list[str] = []
@@ -145,9 +145,9 @@ class FakeEngine:
         self._numbers = iter(range(1, 10_000))
         self._is_dead = False
         self._ill: set[str] = set()
-        """Those that got requests before, and are not healthy."""
+        """Ids of containers that got requests before and are not healthy."""
         self._files: dict[str, dict[str, Any]] = {}
-        """What was read since a file changed the last time, because each look reads the same."""
+        """Files that were read since one last changed, because each look reads the same ones."""
 
     # What a test does and asks.
 
@@ -228,7 +228,7 @@ class FakeEngine:
         return State({name: Service(plans[name], tuple(found[name])) for name in said}, tuple(strangers))
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
-        """Inspect containers, or all of the stack."""
+        """Inspect the containers with these ids, or all of the stack."""
         chosen = [one for one in self.containers.values() if one.name != BESIDE] if ids is None else self._chosen(ids)
         return [self._replica(one, one.said) for one in chosen]
 
@@ -273,7 +273,7 @@ class FakeEngine:
         self.remove(ids)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove containers at once, if they are there."""
+        """Remove containers at once, if they exist."""
         if not ids:
             return
         self.step(f"remove {ids}")

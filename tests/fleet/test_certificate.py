@@ -112,7 +112,7 @@ def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Certific
 
 
 def test_second_run_changes_nothing(kept: Certificates) -> None:
-    """A new certificate at every deploy would be one more to trust at every deploy."""
+    """Otherwise clients would have to trust a new certificate after every deploy."""
     kept.prepare()
     before, later = served_text(kept), again(kept)
     later.prepare()
@@ -195,7 +195,7 @@ def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, fold
 
 
 def test_full_disk_leaves_the_pair_that_serves(kept: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a key is worse than an old one."""
+    """Half a key would be worse than an old one."""
     kept.prepare()
     before, pairs = served_text(kept), sorted(kept.served.iterdir())
     full = OSError(errno.ENOSPC, "No space left on device")

@@ -30,7 +30,7 @@ class Engine(Compose):
         self.port = Port("127.0.0.1", "7151", "80")
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
-        """List what runs."""
+        """List the containers that run."""
         return [one for name, one in self.running.items() if ids is None or name in ids]
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:

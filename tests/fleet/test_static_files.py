@@ -131,7 +131,7 @@ def test_an_image_may_bring_its_own_compressed_files(tmp_path: Path) -> None:
 
 
 def test_a_compressed_file_that_is_lost_comes_back(tmp_path: Path) -> None:
-    """A run that was killed in between did not make it."""
+    """A run that was killed in between has not made it."""
     brought(tmp_path, "app:1", *files(site_css=LONG))
     (tmp_path / "app/site.css.gz").unlink()
     brought(tmp_path, "app:1", *files(site_css=LONG))

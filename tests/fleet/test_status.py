@@ -1,4 +1,4 @@
-"""What a person sees of a stack that runs."""
+"""The status of a running stack, as a person sees it."""
 
 from __future__ import annotations
 

@@ -85,7 +85,7 @@ def test_wrong_answer_is_malformed(name: str) -> None:
 
 
 def test_failing_statuses_are_counted_by_code() -> None:
-    """A 503 in the way of a maintenance page, a 502 of a dead replica and a 429 need different answers."""
+    """A 503 of a maintenance page, a 502 of a dead replica and a 429 have different causes."""
     with serving(ok=answer(), busy=answer(503), bad=answer(502), limit=answer(429)) as server:
         report = load(server)
     assert report.failures() == {"status_503": 3, "status_502": 3, "status_429": 3}

@@ -31,10 +31,10 @@ PREFIX = os.environ.get("OWN_APPS_NAME", "own")
 """What the names of the stacks, and so of their containers, begin with."""
 
 PATIENCE_S = 1800
-"""Each stack is the images of some apps, which pip fills."""
+"""Each stack needs images of several apps, into which pip installs."""
 
 KEY = secrets.token_hex(24)
-"""As from a vault: what stands readable in an inventory is refused."""
+"""Passed as from a vault, because preflight refuses a secret that is readable in an inventory."""
 
 UPLOAD_BYTES = 50_000_000
 STREAM_S = 30

@@ -9,7 +9,7 @@ from tests.project import SERVICE
 
 REGION = "eu-central-1"
 IMAGE = AMIS[0]["ami_id"]
-"""One that moto has, whichever list it was given."""
+"""An image that moto has, whichever list of images it was given."""
 
 
 def service(**changes: Any) -> dict[str, Any]:

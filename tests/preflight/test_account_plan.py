@@ -22,7 +22,7 @@ FREE: dict[str, Any] = {
 ELIGIBLE = (
     "c7i-flex.large, m7i-flex.large, t3.micro (8.76 USD a month), t3.small (17.52 USD a month), t8i.micro, t8i.small"
 )
-"""Those that moto has, in Frankfurt; of AWS's own they lack the last two."""
+"""The eligible types of moto in Frankfurt, which lack the last two of AWS's."""
 
 ENDS = (
     "The account is on the Free plan, which has 183.20 USD left. When its credits are used up, or at the latest on "

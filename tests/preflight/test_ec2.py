@@ -134,7 +134,7 @@ def test_silent_aws_is_one_sentence_not_a_traceback(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("aws")
 def test_everything_is_asked_with_few_calls() -> None:
-    """A run begins with these; each takes about a tenth of a second."""
+    """A run begins with these calls, and each takes about a tenth of a second."""
     checked = cloud(ec2_count=2)
     made: list[str] = []
     for service in ("ec2", "service-quotas"):

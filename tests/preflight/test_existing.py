@@ -18,7 +18,7 @@ def piece(name: str, about: str = "", **raw: Any) -> dict[str, Any]:
 
 
 def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
-    """Write an instance."""
+    """Write an instance as EC2 describes it."""
     return piece("i-1", f"{instance_type}, {state}", State={"Name": state}, InstanceType=instance_type)
 
 

@@ -83,7 +83,7 @@ def test_arm64_is_refused_by_name(name: str, nearest: str) -> None:
 
 
 def test_instance_type_has_to_hold_the_services() -> None:
-    """What a t2.micro cannot hold a t2.medium can."""
+    """A t2.medium can hold services that a t2.micro cannot."""
     large = [service(replicas=7)]
     (problem,) = problems(stack_services=large)
     assert "7 x 128m of app are 960 MiB, but a t2.micro has 1024 MiB, of which the system needs 192" in problem

@@ -31,7 +31,7 @@ NO_CODE = {
     "rehearsal",
     "tests",
 }
-"""What git tracks at the top without deciding what site.yml does on a machine; settings of tools begin with a point."""
+"""Files at the top that do not affect what site.yml does on a machine; settings of tools begin with a point."""
 
 
 @pytest.fixture

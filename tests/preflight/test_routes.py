@@ -26,7 +26,7 @@ def api(**changes: Any) -> dict[str, Any]:
 
 
 def test_services_may_have_hosts_and_paths() -> None:
-    """The same path at another host is another route, and so is a path that begins with the same letters."""
+    """The same path at another host is another route, as is a path that begins with the same letters."""
     assert problems(service(static=FILES), api(), api(name="apix", path="/apix")) == []
     assert problems(service(), api(name="shop", host=HOSTS[1], path="/"), api(name="cart", host=HOSTS[1])) == []
 

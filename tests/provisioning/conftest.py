@@ -28,7 +28,7 @@ from tests.live_playbook import Outcome
 
 ZONE = "example.com"
 SERVICES = {"ec2", "iam", "route53"}
-"""Whatever the playbooks change; the other services of moto hold what cannot be copied."""
+"""The services that the playbooks change; moto's other ones hold objects that cannot be copied."""
 
 VARIABLES = {
     "ec2_vpc_cidr": "10.20.0.0/16",
@@ -37,7 +37,7 @@ VARIABLES = {
     "ec2_ssh_cidrs": ["203.0.113.7/32"],
     "ec2_instance_policies": ["arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"],
 }
-"""With all that the role can make, so that it calls all that it can call."""
+"""Variables with which the role makes everything that it can, so that it makes all of its calls."""
 
 
 def costly(ec2: Any) -> set[str]:

@@ -25,7 +25,7 @@ pytestmark = pytest.mark.docker
 
 NAME, PORT, NETWORK = "lives", 7181, "10.94.0.0/16"
 HOME_ADDRESS, NEXT_ADDRESS = "203.0.113.7", "203.0.113.8"
-"""Of the router in front of this machine."""
+"""Addresses of the router in front of this machine."""
 LATE_S = 6
 MICRO = {"ec2_instance_type": "t3.micro"}
 SMALL = {"ec2_instance_type": "t3.small"}

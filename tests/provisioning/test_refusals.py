@@ -16,7 +16,7 @@ each_part = pytest.mark.parametrize("changing", [True, False], ids=["changes", "
 
 MEDIUM = {"ec2_instance_type": "t2.medium"}
 BEFORE = {"sts:GetCallerIdentity", "ec2:DescribeRegions"}
-"""What the inventory asks before any play: nothing is made yet."""
+"""Calls of the inventory before any play, when nothing has been made yet."""
 
 
 def told(outcome: Outcome) -> str:

@@ -64,7 +64,7 @@ def test_status_is_a_table(
 
 
 def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Playbooks call it in every run."""
+    """Playbooks call `up` in every run."""
     monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
     assert daemon.up("trial", image=settings.image, port=7199).startswith(
         "already running: rehearsal 'trial' at http://127"

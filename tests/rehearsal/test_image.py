@@ -44,5 +44,5 @@ def test_shutdown_is_clean(recipe: str) -> None:
 
 
 def test_admin_is_the_user() -> None:
-    """Debian's AMI has admin; its cloud-init package alone would make debian."""
+    """Debian's AMI has the user admin, while its cloud-init package alone would make the user debian."""
     assert "name: admin" in (IMAGE / "cloud.cfg").read_text(encoding="utf-8")

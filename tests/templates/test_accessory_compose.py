@@ -89,7 +89,7 @@ def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: 
 
 @pytest.mark.parametrize(("cgroup", "shares"), [("1", 2048), ("2", 5220)])
 def test_a_database_has_twice_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
-    """A replica has the default; what the shares become on cgroup v2 is tested with the filter."""
+    """A replica has the default; the filter's own test shows what the shares become on cgroup v2."""
     assert compose(DB, __accessory_engine=engine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
 
 

@@ -18,7 +18,7 @@ API = {"name": "api-2", "path": "/api/"}
 LIVE = {"name": "live", "path": "/live", "port": 5001, "server": "granian", "streaming": True, "timeout_seconds": 120}
 SHOP = {"name": "shop", "host": "example.test", "server": "uwsgi", "body_bytes": 20971520, "streaming": True}
 SEVERAL: list[dict[str, Any]] = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
-"""One of each kind: static files, uwsgi, streaming, and a host of its own."""
+"""A service of each kind: static files, uwsgi, streaming, and a host of its own."""
 SERVICES = {
     "one service": [APP],
     "two services": [APP, API],

@@ -30,7 +30,7 @@ def test_engine_runs_and_starts_at_boot(host: Host) -> None:
 
 
 def test_every_replica_is_healthy_and_nginx_is_one(stack: Stack) -> None:
-    """One replica too few is lost capacity; one too many is memory that nobody budgeted. A t2.micro gets three."""
+    """One replica too few is lost capacity, and one too many needs unplanned memory; a t2.micro gets three."""
     replicas = stack.containers("app")
     assert len(replicas) == stack.replicas == 3
     assert all("(healthy)" in replica.status for replica in replicas), replicas
@@ -67,7 +67,7 @@ def test_nginx_has_four_times_the_cpu_weight_of_a_replica(host: Host, stack: Sta
 
 
 def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
-    """In a hurry people type it on the machine; nginx has to find the new replicas without being told."""
+    """People scale on the machine when they are in a hurry, and nginx has to find the new replicas by itself."""
     scale = f"cd {stack.directory} && docker compose up --detach --scale app={{}}"
     more = stack.replicas + 2
     with stack.under_load() as growing:
@@ -84,7 +84,7 @@ def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
 
 @pytest.mark.parametrize("process", ["docker-init", "gunicorn"])
 def test_a_killed_replica_is_not_missed_and_comes_back(host: Host, stack: Stack, process: str) -> None:
-    """Processes die: of a bug, of memory. The others answer, and the engine starts the dead one again."""
+    """A process may die of a bug or for want of memory; the others answer, and the engine starts it again."""
     victim = stack.containers("app")[0]
     processes = host.check_output(f"docker top {victim.id} -o pid,args").splitlines()[1:]
     pid = next(line.split()[0] for line in processes if process in line)

@@ -13,7 +13,7 @@ from tests.faults.rows import Book
 from tests.live_app import edit, services
 
 PATIENCE_S = 10
-"""How long a version that does not work is given; the shipped 60 s would only make the run longer."""
+"""Seconds that a version gets to become healthy; the shipped 60 s would only make the run longer."""
 
 BROKEN: dict[str, Callable[[Path], None]] = {
     "does not build": lambda app: edit(app / "Dockerfile", "USER 10001", "RUN false\nUSER 10001"),

@@ -18,7 +18,7 @@ from tests.project import ROOT, load_mapping
 
 ROUNDS = 20
 ROUND_S = 4
-"""Short and many: what else the machine does changes from minute to minute, and both sides must get their share."""
+"""Rounds are short and many, because the machine's other load changes from minute to minute and must hit both sides."""
 CLIENTS = 12
 HANDSHAKES_S = 10
 PLAIN = "/tmp/plain"  # noqa: S108 (on the instance)
@@ -29,9 +29,9 @@ LINES = re.compile(
     r"client_max_body_size|server_tokens|proxy_hide_header|proxy_set_header \S+ \"\").*;\n",
     re.MULTILINE,
 )
-"""Of nginx.conf, what is there for security alone."""
+"""The lines of nginx.conf that are there for security alone."""
 KEYS = ["cap_drop", "memswap_limit", "read_only", "security_opt", "tmpfs", "ulimits"]
-"""Of a service in compose.yml, likewise."""
+"""The keys of a service in compose.yml that are there for security alone."""
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""Replicas that die, hang, lose their network, or eat what there is."""
+"""Replicas that die, hang, lose their network, or use up resources."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SHIMS = {
     f"SIGKILL of a replica's containerd-shim, cleared away {HELD_S} s late": ("app", HELD_S),
     "SIGKILL of nginx's containerd-shim": ("nginx", 0),
 }
-"""Whose it is, and how long the machine is too busy to clear its container away, by event."""
+"""By event: the service whose shim is killed, and the seconds for which the cleanup of its container is held up."""
 BITE = (
     "import os, urllib.request as u; "
     "u.urlopen(u.Request('http://127.0.0.1:' + os.environ['PORT'] + '/fault/{}', method='POST'), timeout=40)"
@@ -115,7 +115,7 @@ def test_all_restarted_at_once(lab: Lab, book: Book) -> None:
 
 
 def test_cut_network(lab: Lab, book: Book) -> None:
-    """Packets are dropped, not refused, so nobody says that the replica is gone."""
+    """Packets are dropped and not refused, so nothing tells nginx that the replica is gone."""
     with book.row("network cut to one replica (docker network disconnect), then back") as row:
         victim = lab.ids()[0]
         (network,) = lab.stack.inspect("app")[0]["NetworkSettings"]["Networks"]
@@ -130,7 +130,7 @@ def test_cut_network(lab: Lab, book: Book) -> None:
 
 
 def _seen(name: str) -> Sequence[str]:
-    """Give a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
+    """Return a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
     lines = [line.split() for line in play("status").output.splitlines()]
     (found,) = [line for line in lines if line[:1] == [name]]
     return [*found[1:4], *(word for word in found if word == "RAN")]

@@ -15,10 +15,10 @@ from tests.faults.rows import Book, Row
 from tests.live_app import edit, services
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
-"""To try these tests out: only every so many of what they repeat, under another name in the table."""
+"""A number above 1 is for trying these tests out: they repeat less, under another name in the table."""
 TURN = int(os.environ.get("FAULTS_TURN", "0"))
 TURNS = 3
-"""Turns until every boundary was interrupted, each in one way; as many times that, as there are ways, until in all."""
+"""Turns until every boundary was interrupted once; times the number of ways, until each was in all ways."""
 RACES = 20 // EVERY
 DEPLOYS = 30 // EVERY
 SETTLED = 10 // EVERY
@@ -27,9 +27,9 @@ FOLLOWS = "follows what is under way here"
 RATE = 40
 """Requests per second: enough to notice every gap, and most of the CPU is left to hundreds of deploys."""
 GROWTH = {"disk (MiB)": 5, "memory of nginx (MiB)": 2, "memory of dockerd (MiB)": 30, "open files of dockerd": 4}
-"""What may be so much more after twenty deploys without being a leak; everything else: not at all."""
+"""Growth after twenty deploys that is no leak yet; nothing else may grow at all."""
 BOUNDED = "build cache (MiB)"
-"""Grows up to ``defaultKeepStorage`` in ``docker_daemon_options``; counting the rest empties it."""
+"""A figure that grows up to ``defaultKeepStorage`` in ``docker_daemon_options``; ``counts`` empties the cache."""
 
 
 class Rerun:

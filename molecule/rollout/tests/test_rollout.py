@@ -1,4 +1,4 @@
-"""No request is lost while what runs is changed, and a version that does not work never replaces one that does."""
+"""No request is lost during a change, and a version that does not work never replaces one that does."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ jobs.work(jobs.progress().id, "janes", "deploy 0123", "jane: hotfix", task)
 """
 FOLLOWS = "follows what is under way here: deploy"
 PATIENCE_S = 10
-"""How long a version that does not work is given; the shipped 60 s would only make the tests slower."""
+"""Seconds that a version gets to become healthy; the shipped 60 s would only make the tests slower."""
 
 STARVED_S = 40
 """Time for some health checks, which come every 10 s."""

@@ -43,7 +43,7 @@ SET_ID = "find / -xdev -type f -perm /6000; for one in {}; do command -v $one; d
 
 @dataclass(frozen=True)
 class Process:
-    """A process of a container, as the kernel sees it: user, capabilities, whether it is confined, command."""
+    """A process of a container, as the kernel sees it."""
 
     container: str
     user: int
@@ -55,7 +55,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the engine and the kernel say; images by reference."""
+    """The facts that the engine and the kernel report; images are keyed by reference."""
 
     containers: list[dict[str, Any]]
     images: dict[str, dict[str, Any]]

@@ -50,7 +50,7 @@ def test_2_2_containers_on_the_default_network_do_not_reach_each_other(host: Hos
 
 
 def test_2_3_and_2_4_logs_and_packet_filter_are_as_shipped(options: dict[str, Any]) -> None:
-    """The level is info, and published ports need Docker's rules."""
+    """The log level is info, and published ports need Docker's rules."""
     assert options.keys().isdisjoint({"log-level", "debug", "iptables", "ip6tables"})
 
 
@@ -96,7 +96,7 @@ def test_2_15_containers_outlive_the_engine(info: dict[str, Any]) -> None:
 
 
 def test_2_16_the_kernel_publishes_ports(host: Host) -> None:
-    """A proxy process for each would hide whom a request comes from."""
+    """A userland proxy for each port would hide the client's address."""
     assert host.run("pgrep docker-proxy").rc == 1
 
 

@@ -42,7 +42,7 @@ def _python(host: Host, where: str) -> Try:
 
 
 def _addresses(container: dict[str, Any]) -> dict[str, str]:
-    """Give a container's addresses by network, in the order of the networks' names."""
+    """Return a container's addresses by network, in the order of the networks' names."""
     networks: dict[str, dict[str, str]] = container["NetworkSettings"]["Networks"]
     return {name: one["IPAddress"] for name, one in sorted(networks.items())}
 

@@ -17,7 +17,7 @@ from tests.live_playbook import interrupted, playbook
 from tests.live_stack import Stack
 
 LOGIN = "admin"
-"""Of Debian's machine images."""
+"""The login of Debian's machine images."""
 GUESSER = "guesser"
 PASSWORD = uuid4().hex
 ASK = "/run/outside-ask"
@@ -52,7 +52,7 @@ OLD = (
     "ssh-rsa,",
     "ssh-dss",
 )
-"""What must not be among the algorithms: broken, or not recommended any more."""
+"""Algorithms that must not be used, because they are broken or not recommended any more."""
 
 
 @pytest.fixture(scope="module")

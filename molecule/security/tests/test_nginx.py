@@ -103,7 +103,7 @@ def _chunks(said: bytes) -> tuple[bytes, bytes]:
 
 
 def header(response: Response, name: str) -> list[str]:
-    """Give all values of a header."""
+    """Return all values of a header."""
     return re.findall(rf"(?im)^{re.escape(name)}: *(.*?)\r?$", response.head)
 
 

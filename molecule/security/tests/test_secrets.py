@@ -30,7 +30,7 @@ from tests.project import ROOT
 pytestmark = pytest.mark.long
 
 CANARIES = "/root/canaries"
-"""What is looked for, and what was seen of it meanwhile."""
+"""Folder with the texts to search for, and with what was seen of them during the deploy."""
 
 EXCLUDED = f"--exclude-dir=proc --exclude-dir=sys --exclude-dir=merged --exclude-dir={Path(CANARIES).name}"
 
@@ -43,11 +43,11 @@ PRINTED = {
     "processes": "ps axeww; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null",
     "processes during the deploy": f"cat {CANARIES}/seen",
 }
-"""Where a secret could be read on the instance beside its files: what shows it, by a name."""
+"""Commands by place that show where a secret could be read on the instance, beside its files."""
 
 ANSIBLE_TEMPORARY = "/root/.ansible/tmp /home/*/.ansible/tmp /tmp/ansible* /var/tmp/ansible*"
 OWN_COMMAND = "*legacy.command_payload*"
-"""Code of the very command that looks."""
+"""Files of the command that does the search."""
 
 
 @dataclass

@@ -35,7 +35,7 @@ NAME = NAMES[0]
 STRANGER = "evil.test"
 DIRECTORY = load_mapping(ROOT / "roles/certificate/defaults/main.yml")["certificate_directory"]
 RENEW = "flask-fleet certificate renew"
-"""What the timer runs, with the folders of the defaults."""
+"""The command of the timer, with the default folders."""
 LIVE = f"{DIRECTORY}/served/live"
 UNIT = "flask-fleet-certificate"
 NGINX = 10002

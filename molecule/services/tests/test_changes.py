@@ -1,4 +1,4 @@
-"""What runs is changed, ends and dies: no request is lost in any of the three servers, and no row of the database."""
+"""Services are changed, end and die, and no request in any of the three servers and no row of the database is lost."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ RATE = 40
 UNDER_WAY_S = 5
 KEPT_OUT_S = 4
 THREADS = 4
-"""In each of these replicas."""
+"""Threads in each of these replicas."""
 BUSY_S = 20
 """The health check asks every 10 s, and ends a server that hangs 6 s later."""
 ENDED_S = 20

@@ -52,7 +52,7 @@ def test_log_line_of_the_app_names_its_request(host: Host, stack: Stack, name: s
 
 
 def test_paths_are_taken_by_whole_segments_and_hosts_are_apart(stack: Stack) -> None:
-    """`/apix` is not below `/api`; at a host of its own a service has all paths, and a name that is not ours none."""
+    """`/apix` is not below `/api`; a service with a host has all its paths, and an unknown host has no service."""
     www, live = find(stack, "app"), find(stack, "live")
     assert www.get("/apix").status == 404
     assert "Hello" in www.get("/").text

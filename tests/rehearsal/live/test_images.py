@@ -22,7 +22,7 @@ mknod whiteout c 0 0
 echo content > dir/file
 ln dir/file dir/link
 """
-"""What a layer of the inner Docker engine is made of."""
+"""Files like those of a layer of the inner Docker engine."""
 
 CHECK = """set -e
 cd /var/lib/docker/overlay2/layer/diff

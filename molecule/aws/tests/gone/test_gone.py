@@ -1,4 +1,4 @@
-"""After destroy.yml nothing is left that could cost, and nobody was asked for more than the policy allows."""
+"""After destroy.yml nothing is left that could cost, and the policy allowed exactly what was needed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ UNUSED = {
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupEgress",
 }
-"""What this life has no use for."""
+"""Actions of the policy that this life does not need."""
 
 
 def test_the_page_leads_back_to_nothing() -> None:
@@ -44,7 +44,7 @@ def test_the_page_leads_back_to_nothing() -> None:
 
 
 def test_the_user_goes_as_well() -> None:
-    """A key that is left behind is one that may be found."""
+    """Somebody could find and use a key that is left behind."""
     cloudshell("7. Back to nothing")
     iam_client = client("iam")
     assert iam_client.list_users()["Users"] == []

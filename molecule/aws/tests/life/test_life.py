@@ -13,7 +13,7 @@ from tests.live_playbook import interrupted, playbook, scenario_variables
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
 SSH_PORT = 22
 NEW_ADDRESS = "203.0.113.8"
-"""Of the controller, from the middle of these tests on."""
+"""The controller's address from the middle of these tests on."""
 FILE = "/var/lib/kept"
 SIZES = {"t2.micro": (1, 1024), "t2.medium": (2, 4096)}
 """vCPUs and MiB of the types, as EC2's DescribeInstanceTypes has them."""
