@@ -55,7 +55,6 @@ def differences(calls: Path, policy: dict[str, Any], unused: Collection[str] = (
 
     Args:
         calls: The rehearsal's calls.jsonl, after a whole life of the instances.
-        policy: The policy document.
         unused: Sids of statements, and actions, that this life had no use for.
     """
     wanted = needed(calls)

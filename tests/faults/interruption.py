@@ -31,7 +31,6 @@ class Point:
     """Where a run is interrupted: at the start of a task, or after a step inside the roll-out.
 
     Attributes:
-        name: Its name in messages.
         task: Number of the task, from 1; 0 for none.
         step: Number of the step, from 1; 0 for none.
     """
@@ -126,7 +125,6 @@ class Interruption:
         """Describe a way of interrupting a run.
 
         Args:
-            name: Its name in messages.
             at_task: Command that interrupts from inside the run; ``{pid}`` stands for its main process.
             at_step: Interrupts from outside, given the process id.
         """

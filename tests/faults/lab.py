@@ -41,7 +41,6 @@ class Run:
     Attributes:
         status: Exit status; negative when a signal ended it.
         output: Its stdout and stderr.
-        seconds: How long it took.
     """
 
     status: int

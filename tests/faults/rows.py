@@ -24,8 +24,6 @@ class Goal:
     Attributes:
         what: What was measured, with its unit.
         limit: The goal as the table shows it, such as ``≤ 5``, ``0`` or ``yes``.
-        measured: The figure.
-        met: Whether the figure meets the goal.
     """
 
     what: str
@@ -41,8 +39,6 @@ class Row:
     Attributes:
         event: What happened, as the table names it.
         started: Unix time.
-        seconds: How long it took.
-        goals: What was measured against a limit.
         figures: What was measured without a goal, by its name with the unit.
         error: Why the row has no full result; empty when it has.
     """

@@ -22,9 +22,7 @@ class Request:
 
     Attributes:
         number: How many requests came before it, over all connections.
-        method: Its method.
         head: First line and headers.
-        body: Its content.
     """
 
     number: int
@@ -101,7 +99,6 @@ class Server:
     """An HTTP server that serves each connection in a thread.
 
     Attributes:
-        url: Its address.
         done: How many requests met which behaviour, by the name the test gave it.
         requests: All requests, in the order of their arrival.
         connections: How many connections were accepted.

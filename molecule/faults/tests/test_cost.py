@@ -39,7 +39,6 @@ class Side:
     """One of two ways to serve the app whose costs are compared.
 
     Attributes:
-        name: Its name in the table.
         url: Where it answers.
         containers: Full ids of nginx and the replicas, whose CPU time is counted.
         authorities: File with the certificates to trust with https; those of the system when empty.

@@ -55,7 +55,6 @@ class Deployed:
     """A deploy with -vvv --diff.
 
     Attributes:
-        host: The instance.
         said: What the deploy printed.
         secret: The value that nobody may see.
         plain: The value that everybody may see.

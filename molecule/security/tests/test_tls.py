@@ -53,7 +53,6 @@ class Site:
     """A stack that is known by names.
 
     Attributes:
-        stack: The stack.
         authority: The ACME authority that issued its certificate.
         hosts: File that takes the place of /etc/hosts on this machine for whoever needs the names.
         variables: The extra variables with which it was deployed.
