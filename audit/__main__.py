@@ -38,15 +38,22 @@ NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
 """Each kind of nginx.conf that can be rendered; whoever adds one to the template adds it here."""
 
 
-def tool(program: Path, *arguments: str) -> str:
-    """Run a tool and return what it printed; its exit status only says whether it found something.
+def tool(program: Path, *arguments: str, fails_on_findings: bool = True) -> str:
+    """Run a tool and return what it printed.
+
+    Args:
+        program: The tool.
+        *arguments: Its arguments.
+        fails_on_findings: Whether a failure may only mean that the tool found something.
 
     Raises:
-        RuntimeError: The tool printed nothing.
+        RuntimeError: The tool printed nothing, or failed for another reason.
     """
     done = subprocess.run(
         [str(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
+    if done.returncode and not fails_on_findings:
+        raise RuntimeError(f"{program.name} failed: {done.stderr.strip()}")
     if not done.stdout.strip():
         raise RuntimeError(f"{program.name} said nothing but: {done.stderr.strip()}")
     return done.stdout
@@ -131,7 +138,8 @@ def bills() -> Outcome:
     BILLS.mkdir(exist_ok=True)
     for old in BILLS.glob("*.cdx.json"):
         old.unlink()
-    written = tool(TOOLS / "python", "-m", "audit.sbom", str(PACKAGES), str(BILLS)).splitlines()
+    words = ["-m", "audit.sbom", str(PACKAGES), str(BILLS)]
+    written = tool(TOOLS / "python", *words, fails_on_findings=False).splitlines()
     return Outcome("CycloneDX 1.6", f"images, in {relative(BILLS)}/", len(written))
 
 

@@ -1,13 +1,16 @@
 """The audit itself: what it accepts, and that it never passes because it saw nothing."""
 
 import io
+import sys
 import tarfile
+from pathlib import Path
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
 
 import pytest
 import yaml
 
+from audit.__main__ import tool
 from audit.floors import Floor, below, is_older
 from audit.report import Finding, Outcome, Reason, judge, table
 from roles.image.library.image_packages import packages_in
@@ -58,6 +61,14 @@ def test_check_that_saw_nothing_fails() -> None:
     """An audit without data must not pass."""
     bad, _ = judge("hadolint", outcome(count=0), [])
     assert [one.id for one in bad] == ["nothing"]
+
+
+def test_tool_that_failed_half_way_is_no_success() -> None:
+    """The list of materials of one image was printed before the next one failed."""
+    words = [sys.executable, "-c", "print('one'); raise SystemExit('the next one failed')"]
+    assert tool(Path(words[0]), *words[1:]).strip() == "one"
+    with pytest.raises(RuntimeError, match="failed: the next one failed"):
+        tool(Path(words[0]), *words[1:], fails_on_findings=False)
 
 
 def test_table_has_a_line_for_each_check() -> None:
