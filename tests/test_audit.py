@@ -3,9 +3,9 @@
 import io
 import sys
 import tarfile
-from pathlib import Path
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 import yaml
