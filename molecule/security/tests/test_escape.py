@@ -17,7 +17,7 @@ import yaml
 from testinfra.host import Host
 
 from tests.live_stack import Stack
-from tests.project import ROOT, SERVICE, engine
+from tests.project import ROOT, SERVICE, machine
 from tests.templates.render import Renderer
 
 INTRUDER = (ROOT / "tests/intruder.py").read_bytes()
@@ -61,11 +61,10 @@ def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
     text = render(
         "stack",
         "compose.yml.j2",
-        facts={"processor_nproc": 1, "memtotal_mb": 950},
         stack_name=NEIGHBOUR,
         stack_services=[service],
         stack_images={NEIGHBOUR: image, "nginx": image},
-        __stack_engine=engine(),
+        __stack_machine=machine(),
     )
     defined = yaml.safe_load(text)["services"][NEIGHBOUR]
     (server,) = [Path("/run") / volume["source"] for volume in defined["volumes"]]
