@@ -16,7 +16,7 @@ from typing import Any, Self
 import testinfra
 from testinfra.host import Host
 
-from loadgen import Load
+from bench.load import Load
 from tests.live_fleet import client
 from tests.project import ROOT, load_mapping
 

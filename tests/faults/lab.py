@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from loadgen import Load
+from bench.load import Load
 from tests.live_app import INVENTORY, OTHER_SERVER, services
 from tests.live_fleet import client
 from tests.live_stack import RATE, Stack

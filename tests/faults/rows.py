@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from loadgen import Report
+from bench.load import Report
 
 Figure = float | int | str | bool
 

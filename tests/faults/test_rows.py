@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import Report
-from loadgen.report import Method
+from bench.load import Report
+from bench.load.report import Method
 from tests.faults.rows import Book, read
 from tests.faults.table import page, worst
 from tests.project import ROOT

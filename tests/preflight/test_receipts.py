@@ -24,7 +24,7 @@ NO_CODE = {
     "audit",
     "docs",
     "inventories",  # values, which preflight checks
-    "loadgen",
+    "bench",
     "molecule",
     "pyproject.toml",
     "receipt.json",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from loadgen import Load, Report
+from bench.load import Load, Report
 from tests.faults.lab import METHODS, Lab
 from tests.faults.rows import Book
 from tests.live_stack import CLIENTS, RECONNECTING

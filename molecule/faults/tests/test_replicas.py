@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
-from loadgen import Report
+from bench.load import Report
 from tests.faults.inside import NEVER_S
 from tests.faults.lab import Lab, play
 from tests.faults.rows import Book

@@ -18,7 +18,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from loadgen import Load
+from bench.load import Load
 from tests.live_authority import Authority
 from tests.live_outsider import Outsider
 from tests.live_playbook import Outcome, playbook

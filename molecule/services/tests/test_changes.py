@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from loadgen import Load
+from bench.load import Load
 from tests.live_app import edit
 from tests.live_playbook import playbook
 from tests.live_services import PROBE, PROBES, SERVICES, changed, find

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import Load, LoadError, worker
-from tests.loadgen import server as rogue
-from tests.loadgen.server import Server, answer, serving
-from tests.loadgen.test_outcomes import check_sums
+from bench.load import Load, LoadError, worker
+from tests.bench.load import server as rogue
+from tests.bench.load.server import Server, answer, serving
+from tests.bench.load.test_outcomes import check_sums
 from tests.project import ROOT
 
 
@@ -110,7 +110,7 @@ def kill_generator(load: Load, asked: bool) -> None:
 def test_generator_ends_when_the_test_is_killed() -> None:
     """A load that nobody watches would go on for ever."""
     script = (
-        "import os, sys; from loadgen import Load\n"
+        "import os, sys; from bench.load import Load\n"
         "with Load(sys.argv[1], rate=50) as load:\n"
         "    print(load._process.pid, flush=True); sys.stdin.read()"
     )

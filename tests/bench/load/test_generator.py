@@ -7,13 +7,13 @@ import time
 
 import pytest
 
-from loadgen.errors import LoadError
-from loadgen.generator import Generator, run
-from loadgen.plan import Plan
-from loadgen.report import Report, percentiles
-from tests.loadgen import server as rogue
-from tests.loadgen.server import Behaviour, Request, answer, serving, slowly
-from tests.loadgen.test_outcomes import check_sums
+from bench.load.errors import LoadError
+from bench.load.generator import Generator, run
+from bench.load.plan import Plan
+from bench.load.report import Report, percentiles
+from tests.bench.load import server as rogue
+from tests.bench.load.server import Behaviour, Request, answer, serving, slowly
+from tests.bench.load.test_outcomes import check_sums
 
 
 def freezing(number: int, seconds: float) -> Behaviour:
@@ -94,7 +94,7 @@ def test_stop_ends_at_once_and_waits_for_what_is_due() -> None:
 
 def test_stop_before_the_first_request(monkeypatch: pytest.MonkeyPatch) -> None:
     """A block that fails at once has sent nothing."""
-    monkeypatch.setattr("loadgen.generator.HEAD_START", 30)
+    monkeypatch.setattr("bench.load.generator.HEAD_START", 30)
     with serving() as server:
         generator = Generator(Plan(server.url))
         generator.start()

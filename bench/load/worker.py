@@ -10,9 +10,9 @@ import json
 import signal
 import sys
 
-from loadgen.errors import LoadError
-from loadgen.generator import Generator
-from loadgen.plan import Plan
+from bench.load.errors import LoadError
+from bench.load.generator import Generator
+from bench.load.plan import Plan
 
 
 def serve() -> None:

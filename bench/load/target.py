@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from urllib.parse import SplitResult, urlsplit
 
-from loadgen.errors import LoadError
+from bench.load.errors import LoadError
 
 # Written out: what ipaddress calls private includes networks that are no one's, or the cloud's own.
 OWN_NETWORKS = [

@@ -10,18 +10,18 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import cli
-from loadgen.report import Report
-from tests.loadgen import server as rogue
-from tests.loadgen.server import Server, answer, serving
-from tests.loadgen.test_outcomes import check_sums
+from bench.load import cli
+from bench.load.report import Report
+from tests.bench.load import server as rogue
+from tests.bench.load.server import Server, answer, serving
+from tests.bench.load.test_outcomes import check_sums
 from tests.project import ROOT
 
 
 @contextlib.contextmanager
 def command(server: Server, *options: str) -> Iterator["subprocess.Popen[str]"]:
     """Run the command line until some requests have arrived."""
-    arguments = [sys.executable, "-m", "loadgen", server.url, *options]
+    arguments = [sys.executable, "-m", "bench.load", server.url, *options]
     with subprocess.Popen(arguments, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT) as process:
         deadline = time.monotonic() + 20
         while len(server.requests) < 5:
@@ -109,7 +109,7 @@ def test_load_that_cannot_be_made_is_exit_code_2(
     """One line says why, and nothing is sent."""
     assert cli.main([*arguments, "--seconds", "0.1"]) == 2
     (line,) = capsys.readouterr().err.splitlines()
-    assert line.startswith("loadgen: ")
+    assert line.startswith("bench.load: ")
     assert complaint in line
 
 

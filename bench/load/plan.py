@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from loadgen.errors import LoadError
+from bench.load.errors import LoadError
 
 METHODS = ("GET", "HEAD", "POST")
 GOLDEN = (math.sqrt(5) - 1) / 2
@@ -80,7 +80,7 @@ class Plan:
 
     def request(self, method: str, host: str) -> bytes:
         """Write the bytes of a request; ``host`` is the value of its Host header."""
-        lines = [f"{method} {self.path} HTTP/1.1", f"Host: {host}", "User-Agent: loadgen", "Accept: */*"]
+        lines = [f"{method} {self.path} HTTP/1.1", f"Host: {host}", "User-Agent: bench.load", "Accept: */*"]
         body = b"x" * self.body_bytes if method == "POST" else b""
         if method == "POST":
             lines += ["Content-Type: application/octet-stream", f"Content-Length: {len(body)}"]

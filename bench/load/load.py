@@ -13,10 +13,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self, TypedDict, Unpack
 
-from loadgen.errors import LoadError
-from loadgen.plan import Plan
-from loadgen.report import Report
-from loadgen.target import find_target
+from bench.load.errors import LoadError
+from bench.load.plan import Plan
+from bench.load.report import Report
+from bench.load.target import find_target
 
 
 class Options(TypedDict, total=False):
@@ -66,9 +66,9 @@ class Load:
         Raises:
             LoadError: The load could not be started.
         """
-        root = str(Path(__file__).parents[1])
+        root = str(Path(__file__).parents[2])
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "loadgen.worker"],
+            [sys.executable, "-m", "bench.load.worker"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,

@@ -11,11 +11,11 @@ import threading
 import time
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 
-from loadgen.connection import Connection, Failure, Reset
-from loadgen.errors import LoadError
-from loadgen.plan import Plan
-from loadgen.report import Counts, Example, Method, Report, status_failure
-from loadgen.target import find_target
+from bench.load.connection import Connection, Failure, Reset
+from bench.load.errors import LoadError
+from bench.load.plan import Plan
+from bench.load.report import Counts, Example, Method, Report, status_failure
+from bench.load.target import find_target
 
 HEAD_START = 0.02
 """Seconds from the start of the clients until the first request is due, for them to claim theirs."""

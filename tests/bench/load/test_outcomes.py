@@ -6,14 +6,14 @@ import time
 
 import pytest
 
-from loadgen import connection
-from loadgen.errors import LoadError
-from loadgen.generator import run
-from loadgen.plan import Plan
-from loadgen.report import Method, Report
-from loadgen.target import Target
-from tests.loadgen import server as rogue
-from tests.loadgen.server import BODY, Behaviour, Server, answer, send, serving, slowly, then_close
+from bench.load import connection
+from bench.load.errors import LoadError
+from bench.load.generator import run
+from bench.load.plan import Plan
+from bench.load.report import Method, Report
+from bench.load.target import Target
+from tests.bench.load import server as rogue
+from tests.bench.load.server import BODY, Behaviour, Server, answer, send, serving, slowly, then_close
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 CHUNKS = b"%x;note=1\r\n%b\r\n%x\r\n%b\r\n0\r\nTrailer: t\r\n\r\n" % (10, BODY[:10], len(BODY) - 10, BODY[10:])

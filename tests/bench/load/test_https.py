@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from loadgen import Load, LoadError
-from loadgen.connection import Connection, Refused
-from loadgen.target import Target, find_target
-from tests.loadgen.server import BODY
+from bench.load import Load, LoadError
+from bench.load.connection import Connection, Refused
+from bench.load.target import Target, find_target
+from tests.bench.load.server import BODY
 from tests.self_signed import self_signed, serving
 
 NAME = "www.fleet.test"

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from loadgen import Load, LoadError
-from loadgen.target import find_target
+from bench.load import Load, LoadError
+from bench.load.target import find_target
 
 
 def resolving_to(*addresses: str) -> Any:

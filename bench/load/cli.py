@@ -1,4 +1,4 @@
-"""The command line: ``python -m loadgen URL [options]``."""
+"""The command line: ``python -m bench.load URL [options]``."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from loadgen.errors import LoadError
-from loadgen.generator import Generator
-from loadgen.plan import METHODS, Plan
-from loadgen.report import Latency, Report
+from bench.load.errors import LoadError
+from bench.load.generator import Generator
+from bench.load.plan import METHODS, Plan
+from bench.load.report import Latency, Report
 
 USAGE_ERROR = 2
 MAX_SHOWN = 20
@@ -21,7 +21,7 @@ MAX_SHOWN = 20
 def parser() -> argparse.ArgumentParser:
     """Describe the command line."""
     top = argparse.ArgumentParser(
-        prog="python -m loadgen",
+        prog="python -m bench.load",
         description="Send HTTP requests at a constant rate and count what became of each, for --seconds or until "
         "Ctrl-C. Exit code: 0 when all were ok, 1 when one was not, 2 when no load could be made.",
     )
@@ -197,6 +197,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         report = generator.report()
         _deliver(report, given.json)
     except LoadError as error:
-        print(f"loadgen: {error}", file=sys.stderr)
+        print(f"bench.load: {error}", file=sys.stderr)
         return USAGE_ERROR
     return 0 if report.ok == report.planned else 1

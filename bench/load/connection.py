@@ -13,8 +13,8 @@ import time
 from contextlib import suppress
 from dataclasses import dataclass
 
-from loadgen.errors import LoadError
-from loadgen.target import Target
+from bench.load.errors import LoadError
+from bench.load.target import Target
 
 MAX_HEAD = 64 * 1024
 RECEIVE = 64 * 1024
