@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from audit.report import Finding, Outcome
-from tests.live_app import copy_app, services
-from tests.live_playbook import Outcome as Run
+from bench.app import copy_app, services
+from bench.playbook import Outcome as Run
 
 REPOSITORY = "flask-fleet-audit/base"
 LOCAL = ("--inventory", "inventories/local")

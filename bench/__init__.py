@@ -1,1 +1,1 @@
-"""Measures the project from outside: a load generator, and the harness of the faults. It imports no test."""
+"""Drives and measures a running stack from outside: load, faults, and what tests need for it. It imports no test."""

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bench.app import copy_app
+from bench.ec2 import client
+from bench.stack import Stack, over_ssh
 from preflight import receipts
-from tests.live_app import copy_app
-from tests.live_fleet import client
-from tests.live_stack import Stack, over_ssh
 from tests.project import ROOT
 
 

@@ -10,8 +10,8 @@ import tempfile
 import venv
 from pathlib import Path
 
-from tests.live_fleet import REGION
-from tests.live_playbook import Outcome, variables_file
+from bench.ec2 import REGION
+from bench.playbook import Outcome, variables_file
 from tests.page import Block, blocks
 from tests.project import ROOT
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from tests.live_stack import Stack
+from bench.stack import Stack
 from tests.project import ROOT, load_mapping
 
 SCENARIO = ROOT / "molecule/services"

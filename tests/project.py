@@ -6,9 +6,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from bench.project import ROOT, load_mapping, load_yaml, relative
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["ROOT", "load_mapping", "load_yaml", "relative"]
+
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir() and not path.name.startswith("."))
 
 SERVICE = {
@@ -41,32 +42,6 @@ def machine(version: str = "26.1.5+dfsg1", cgroup: str = "1", **facts: Any) -> d
     """Register what `flask-fleet facts` says of a t2.micro with Debian 13's runc, as a task does."""
     known = {"ServerVersion": version, "CgroupVersion": cgroup, "RuncCommit": {"ID": "1.1.15+ds1-2+deb13u1"}}
     return {"processors": 1, "memory_mib": 950, "engine": known, "openssl": "3.5.4", **facts}
-
-
-class _Loader(yaml.SafeLoader):
-    """Reads YAML as Ansible writes it: a tag such as !vault is no error, and its value is not read."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
-
-
-def load_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, without its tags."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file that holds a mapping; empty and absent files hold an empty one."""
-    content = load_yaml(path) if path.exists() else None
-    if content is None:
-        return {}
-    assert isinstance(content, dict), f"{relative(path)} must hold a mapping"
-    return content
-
-
-def relative(path: Path) -> str:
-    """Name a file for a message."""
-    return path.relative_to(ROOT).as_posix()
 
 
 def files(*patterns: str) -> list[Path]:

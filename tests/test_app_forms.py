@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 from tests.project import ROOT
 
 pytestmark = pytest.mark.docker

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 
 pytestmark = pytest.mark.docker
 

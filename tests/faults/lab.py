@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.app import INVENTORY, OTHER_SERVER, services
+from bench.ec2 import client
 from bench.load import Load
-from tests.live_app import INVENTORY, OTHER_SERVER, services
-from tests.live_fleet import client
-from tests.live_stack import RATE, Stack
+from bench.stack import RATE, Stack
 from tests.project import ROOT
 
 METHODS = {"GET": 0.5, "POST": 0.5}

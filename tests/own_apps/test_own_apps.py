@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 from tests.project import ROOT, load_mapping
 
 STACKS = ROOT / "tests/own_apps/stacks"

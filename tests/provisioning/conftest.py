@@ -17,14 +17,14 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from bench.ec2 import PROJECT, REGION, client
+from bench.playbook import Outcome
 from rehearsal import CREDENTIAL
 from rehearsal.faults import Fault, Faults
 from rehearsal.front import Front, Recorder
 from rehearsal.policy import Policy
 from rehearsal.store import backends, put_back
 from roles.ec2.library.project_pieces import Pieces, of_dns, of_ec2, of_iam
-from tests.live_fleet import PROJECT, REGION, client
-from tests.live_playbook import Outcome
 
 ZONE = "example.com"
 SERVICES = {"ec2", "iam", "route53"}

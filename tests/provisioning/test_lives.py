@@ -13,10 +13,10 @@ from typing import Any
 import boto3
 import pytest
 
+from bench.ec2 import PROJECT, addresses, client, instances
+from bench.playbook import Outcome
 from rehearsal import CREDENTIAL
 from rehearsal.state import State
-from tests.live_fleet import PROJECT, addresses, client, instances
-from tests.live_playbook import Outcome
 from tests.project import ROOT
 from tests.provisioning.conftest import costly
 from tests.provisioning.test_refusals import changes, told

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bench.ec2 import PROJECT
 from tests.iam import read_policy
-from tests.live_fleet import PROJECT
 from tests.provisioning.conftest import Cloud
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]

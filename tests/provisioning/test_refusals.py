@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, REGION
-from tests.live_playbook import Outcome
+from bench.ec2 import PROJECT, REGION
+from bench.playbook import Outcome
 from tests.provisioning.conftest import Cloud
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, REGION
+from bench.ec2 import PROJECT, REGION
 from tests.provisioning.conftest import Cloud
 from tests.provisioning.test_refusals import changes, check, instances, told
 

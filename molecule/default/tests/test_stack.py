@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
+from bench.stack import CLIENTS, Stack, assert_nothing_lost
 
 MOST_UNEVEN = 1.10
 MOST_MEMORY_MIB = 200

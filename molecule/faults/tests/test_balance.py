@@ -6,9 +6,9 @@ import time
 from functools import partial
 
 from bench.load import Load, Report
+from bench.stack import CLIENTS, RECONNECTING
 from tests.faults.lab import METHODS, Lab
 from tests.faults.rows import Book
-from tests.live_stack import CLIENTS, RECONNECTING
 
 REQUESTS = 3000
 EVEN_RATE = 150

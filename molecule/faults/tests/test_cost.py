@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench.playbook import playbook
 from tests.faults.lab import SIDE_PORT, Lab
 from tests.faults.rows import Book, Row
-from tests.live_playbook import playbook
 from tests.project import ROOT, load_mapping
 
 ROUNDS = 20

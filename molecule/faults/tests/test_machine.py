@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from bench.app import edit, services
 from tests.faults.lab import Lab, extra, play
 from tests.faults.rows import Book
-from tests.live_app import edit, services
 
 BALLAST_MIB = 60
 LEFT_MIB = 20

@@ -8,10 +8,10 @@ from collections.abc import Sequence
 import pytest
 
 from bench.load import Report
+from bench.stack import CLIENTS
 from tests.faults.inside import NEVER_S
 from tests.faults.lab import Lab, play
 from tests.faults.rows import Book
-from tests.live_stack import CLIENTS
 
 CALM_S = 3
 """Seconds of load before the fault."""

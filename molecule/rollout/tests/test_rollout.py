@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bench.app import edit, services
+from bench.playbook import command, playbook
+from bench.stack import Stack, assert_nothing_lost
 from tests.faults.interruption import Point, Ssh, ways
-from tests.live_app import edit, services
-from tests.live_playbook import command, playbook
-from tests.live_stack import Stack, assert_nothing_lost
 from tests.project import ROOT
 
 JANES_JOB = """

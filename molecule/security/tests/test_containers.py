@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import Stack
+from bench.stack import Stack
 
 WAIVED = {
     "5.2": "the rehearsal's kernel has no AppArmor; where there is one, Docker's own profile is asked for",

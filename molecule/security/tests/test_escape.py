@@ -16,7 +16,7 @@ import pytest
 import yaml
 from testinfra.host import Host
 
-from tests.live_stack import Stack
+from bench.stack import Stack
 from tests.project import ROOT, SERVICE, machine
 from tests.templates.render import Renderer
 

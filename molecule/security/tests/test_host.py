@@ -11,10 +11,10 @@ from uuid import uuid4
 import pytest
 from testinfra.host import Host
 
-from tests.live_fleet import inside
+from bench.ec2 import inside
+from bench.playbook import interrupted, playbook
+from bench.stack import Stack
 from tests.live_outsider import KEY, KNOWN, Outsider
-from tests.live_playbook import interrupted, playbook
-from tests.live_stack import Stack
 
 LOGIN = "admin"
 """The login of Debian's machine images."""

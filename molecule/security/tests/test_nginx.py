@@ -18,8 +18,8 @@ from itertools import count
 import pytest
 from testinfra.host import Host
 
-from tests.live_playbook import playbook
-from tests.live_stack import Stack
+from bench.playbook import playbook
+from bench.stack import Stack
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
 # Two deploys, and ten seconds of slow clients.

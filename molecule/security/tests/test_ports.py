@@ -9,9 +9,9 @@ from contextlib import contextmanager
 import pytest
 from testinfra.host import Host
 
+from bench.playbook import playbook
+from bench.stack import Stack
 from tests.live_outsider import NETWORK, STRANGER, Outsider, scan
-from tests.live_playbook import playbook
-from tests.live_stack import Stack
 
 EVERY_PORT = range(1, 65536)
 SSH_PORT = 22

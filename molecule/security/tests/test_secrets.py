@@ -21,9 +21,9 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.live_app import services
-from tests.live_playbook import Outcome, playbook
-from tests.live_stack import Stack
+from bench.app import services
+from bench.playbook import Outcome, playbook
+from bench.stack import Stack
 from tests.project import ROOT
 
 # Three deploys, and a search of the whole disk.

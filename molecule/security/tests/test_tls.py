@@ -19,10 +19,10 @@ import pytest
 from testinfra.host import Host
 
 from bench.load import Load
+from bench.playbook import Outcome, playbook
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_authority import Authority
 from tests.live_outsider import Outsider
-from tests.live_playbook import Outcome, playbook
-from tests.live_stack import Stack, assert_nothing_lost
 from tests.project import ROOT, load_mapping
 from tests.self_signed import self_signed
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd

@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 import requests
 
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_services import PROBES, SERVICES, find
-from tests.live_stack import Stack, assert_nothing_lost
 
 UPLOAD = bytes(range(256)) * (20 * 2**12)
 """20 MiB."""

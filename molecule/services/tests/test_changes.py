@@ -13,11 +13,11 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bench.app import edit
 from bench.load import Load
-from tests.live_app import edit
-from tests.live_playbook import playbook
+from bench.playbook import playbook
+from bench.stack import CLIENTS, Stack, assert_nothing_lost
 from tests.live_services import PROBE, PROBES, SERVICES, changed, find
-from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
 
 RATE = 40
 """Requests per second to each service."""

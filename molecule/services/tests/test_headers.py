@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
+from bench.stack import Stack
 from tests.live_services import PROBES, find
-from tests.live_stack import Stack
 
 COOKIES, SIZE = 8, 3980
 """Eight cookies nearly as large as a browser keeps them, 31 KiB in all."""

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from tests.live_app import edit
-from tests.live_playbook import playbook
+from bench.app import edit
+from bench.playbook import playbook
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_services import PROBE, SERVICES, VARIABLES, changed, find
-from tests.live_stack import Stack, assert_nothing_lost
 
 RATE = 40
 

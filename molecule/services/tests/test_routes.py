@@ -10,9 +10,9 @@ import pytest
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
+from bench.stack import Stack
 from preflight.own_address import own_address
 from tests.live_services import PROBES, SERVICES, find
-from tests.live_stack import Stack
 
 REQUESTS = 60
 MOST_UNEVEN = 1.10

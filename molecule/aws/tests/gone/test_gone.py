@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from bench.ec2 import PROJECT, client, instances, names, tagged
 from rehearsal.state import State
 from tests import iam
-from tests.live_fleet import PROJECT, client, instances, names, tagged
 from tests.live_page import cloudshell, laptop
 
 UNUSED = {

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, addresses, client, inside, instances, names, serves
-from tests.live_playbook import interrupted, playbook, scenario_variables
+from bench.ec2 import PROJECT, addresses, client, inside, instances, names, serves
+from bench.playbook import interrupted, playbook, scenario_variables
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
 SSH_PORT = 22

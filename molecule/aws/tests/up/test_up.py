@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from tests.live_fleet import addresses, client, serves, tagged
+from bench.ec2 import addresses, client, serves, tagged
 from tests.live_page import cloudshell, laptop
 
 USER = "flask-fleet"

@@ -16,9 +16,9 @@ from typing import Any, Self
 import testinfra
 from testinfra.host import Host
 
+from bench.ec2 import client
 from bench.load import Load
-from tests.live_fleet import client
-from tests.project import ROOT, load_mapping
+from bench.project import ROOT, load_mapping
 
 CLIENTS = 8
 RECONNECTING = CLIENTS // 2

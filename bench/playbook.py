@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from tests.project import ROOT, load_mapping
+from bench.project import ROOT, load_mapping
 
 PATIENCE_S = 600
 

@@ -11,7 +11,7 @@ import boto3
 import testinfra
 from testinfra.host import Host
 
-from tests.project import ROOT, load_mapping
+from bench.project import ROOT, load_mapping
 
 INVENTORY = ROOT / "inventories/aws"
 KNOWN = load_mapping(INVENTORY / "aws_ec2.yml")

@@ -7,7 +7,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from tests.project import ROOT, load_mapping
+from bench.project import ROOT, load_mapping
 
 INVENTORY = "inventories/aws"
 OTHER_SERVER = os.environ.get("FAULTS_SERVER", "")
