@@ -62,7 +62,7 @@ def interrupted(task: str, command: str) -> list[str]:
     process.
     """
     callbacks = {
-        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'tests/faults/callback'}",
+        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'bench/faults/callback'}",
         "ANSIBLE_CALLBACKS_ENABLED": "interrupt,why_unreachable",
         "FAULTS_AT": task,
         "FAULTS_DO": command,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.faults.app_faults import break_in
+from bench.faults.lab import Lab, machine
+from bench.faults.rows import Book
 from bench.stack import Stack
-from tests.faults.app_faults import break_in
-from tests.faults.lab import Lab, machine
-from tests.faults.rows import Book
 from tests.project import ROOT
 
 STARTED = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")

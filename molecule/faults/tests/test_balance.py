@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
+from bench.faults.lab import METHODS, Lab
+from bench.faults.rows import Book
 from bench.load import Load, Report
 from bench.stack import CLIENTS, RECONNECTING
-from tests.faults.lab import METHODS, Lab
-from tests.faults.rows import Book
 
 REQUESTS = 3000
 EVEN_RATE = 150

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from bench.app import edit, services
-from tests.faults.lab import Lab, extra, play
-from tests.faults.rows import Book
+from bench.faults.lab import Lab, extra, play
+from bench.faults.rows import Book
 
 PATIENCE_S = 10
 """Seconds that a version gets to become healthy; the shipped 60 s would only make the run longer."""

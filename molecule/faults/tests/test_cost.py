@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
+from bench.faults.lab import SIDE_PORT, Lab
+from bench.faults.rows import Book, Row
 from bench.playbook import playbook
-from tests.faults.lab import SIDE_PORT, Lab
-from tests.faults.rows import Book, Row
 from tests.project import ROOT, load_mapping
 
 ROUNDS = 20

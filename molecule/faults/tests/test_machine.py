@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from bench.app import edit, services
-from tests.faults.lab import Lab, extra, play
-from tests.faults.rows import Book
+from bench.faults.lab import Lab, extra, play
+from bench.faults.rows import Book
 
 BALLAST_MIB = 60
 LEFT_MIB = 20

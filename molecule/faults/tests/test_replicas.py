@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
+from bench.faults.inside import NEVER_S
+from bench.faults.lab import Lab, play
+from bench.faults.rows import Book
 from bench.load import Report
 from bench.stack import CLIENTS
-from tests.faults.inside import NEVER_S
-from tests.faults.lab import Lab, play
-from tests.faults.rows import Book
 
 CALM_S = 3
 """Seconds of load before the fault."""

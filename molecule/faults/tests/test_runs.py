@@ -10,9 +10,9 @@ from itertools import product
 from pathlib import Path
 
 from bench.app import edit, services
-from tests.faults.interruption import JOB_KILLED, Interruption, Point, Ssh, points, ways, ways_at_a_step
-from tests.faults.lab import Lab, Run, extra, play
-from tests.faults.rows import Book, Row
+from bench.faults.interruption import JOB_KILLED, Interruption, Point, Ssh, points, ways, ways_at_a_step
+from bench.faults.lab import Lab, Run, extra, play
+from bench.faults.rows import Book, Row
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
 """A number above 1 is for trying these tests out: they repeat less, under another name in the table."""

@@ -16,9 +16,9 @@ import pytest
 from testinfra.host import Host
 
 from bench.app import edit, services
+from bench.faults.interruption import Point, Ssh, ways
 from bench.playbook import command, playbook
 from bench.stack import Stack, assert_nothing_lost
-from tests.faults.interruption import Point, Ssh, ways
 from tests.project import ROOT
 
 JANES_JOB = """

@@ -1,4 +1,4 @@
-"""Renders the results of some runs as a page: ``python -m tests.faults.table RUN.jsonl… > docs/faults.md``."""
+"""Renders the results of some runs as a page: ``python -m bench.faults.table RUN.jsonl… > docs/faults.md``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
-from tests.faults.rows import Figure, Row, read
+from bench.faults.rows import Figure, Row, read
 
 HEAD = """\
 # What was measured under faults
 
-Made by `python -m tests.faults.table docs/faults/*.jsonl`; how to repeat it: [testing.md](testing.md). Each event
+Made by `python -m bench.faults.table docs/faults/*.jsonl`; how to repeat it: [testing.md](testing.md). Each event
 happens while 8 clients send GET and POST, half and half, for at least 20 seconds, at a constant rate that does not
 wait for answers. 4 of them open a connection for each request, the others keep theirs; in older runs, which have no
 figure for requests over new connections, all kept theirs. Where two sides are compared, 12 clients ask each in turn,

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from bench.faults.rows import Book, read
+from bench.faults.table import page, worst
 from bench.load import Report
 from bench.load.report import Method
-from tests.faults.rows import Book, read
-from tests.faults.table import page, worst
 from tests.project import ROOT
 
 KEPT_RUNS = 3

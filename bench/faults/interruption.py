@@ -13,8 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.faults.lab import HERE, RUN_TIMEOUT_S, command
-from tests.project import ROOT, load_mapping
+from bench.faults.lab import HERE, RUN_TIMEOUT_S, command
+from bench.project import ROOT, load_mapping
 
 STEP = re.compile(r"^  i-[0-9a-f]+: ", re.MULTILINE)
 """How ansible-playbook shows each step of a job of the machine."""

@@ -21,8 +21,8 @@ from typing import Any
 from bench.app import INVENTORY, OTHER_SERVER, services
 from bench.ec2 import client
 from bench.load import Load
+from bench.project import ROOT
 from bench.stack import RATE, Stack
-from tests.project import ROOT
 
 METHODS = {"GET": 0.5, "POST": 0.5}
 MORE_THAN_ENOUGH = 5000

@@ -1,1 +1,0 @@
-"""The parts of the tests under faults: rows with goals, the table of them, and the code that makes the faults."""
