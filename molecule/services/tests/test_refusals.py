@@ -56,13 +56,15 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["tools", "extra"])
-def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "replicas"), [("tools", SERVICES["tools"]["replicas"]), ("extra", 1)])
+def test_version_that_does_not_start_leaves_what_was_there_serving(
+    stack: Stack, tmp_path: Path, name: str, replicas: int
+) -> None:
     """Its module imports one that is missing; the run tells the reason, also for a new service."""
     folder = tmp_path / "probe"
     shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     edit(folder / "probe.py", "import socket\n", "import socket\n\nimport nowhere\n")
-    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "context": str(folder), "replicas": 1}
+    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "context": str(folder), "replicas": replicas}
     others = [entry for entry in SERVICES.values() if entry["name"] != name]
     before = {other: {replica.id for replica in stack.containers(other)} for other in SERVICES}
     variables = {"stack_services": [*others, wrong], "stack_start_seconds": 10}
