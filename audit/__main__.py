@@ -9,16 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from audit.builds import base_twice, flipped_hash
 from audit.floors import Floor, below
+from audit.nginx import rendered
 from audit.report import Finding, Outcome, Reason, judge, table
-from tests.project import ROOT, SERVICE, relative
-from tests.templates.render import Renderer
-from tests.templates.test_nginx_conf import SEVERAL, TLS
+from bench.project import ROOT, relative
 
 TOOLS = ROOT / ".cache/audit/tools/bin"
 CHECKOV = ROOT / ".cache/audit/checkov/bin"
@@ -27,15 +25,6 @@ BILLS = ROOT / "sbom"
 TIMEOUT_S = 600
 
 HASH = "sha256:[0-9a-f]{64}"
-
-NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "one service": {"stack_services": [SERVICE]},
-    "several services": {"stack_services": SEVERAL, "stack_host_names": TLS["stack_host_names"]},
-    "names": {"stack_services": [SERVICE], "stack_host_names": TLS["stack_host_names"]},
-    "acme": {"stack_services": SEVERAL, **TLS},
-    "self-signed": {"stack_services": [SERVICE], **TLS, "certificate_mode": "self_signed"},
-}
-"""Each kind of nginx.conf that can be rendered; whoever adds one to the template adds it here."""
 
 
 def tool(program: Path, *arguments: str, fails_on_findings: bool = True) -> str:
@@ -105,21 +94,18 @@ def ansible_lint() -> Outcome:
 
 def gixy() -> Outcome:
     """Check each kind of nginx.conf as it is rendered."""
-    render = Renderer(ROOT / "roles")
-    given = {"stack_images": {"nginx": "nginx:1", "app": "app:1", "api": "api:1"}}
-    machine = {"processor_nproc": 1, "memtotal_mb": 950}
-    findings = []
+    findings, texts = [], dict(rendered())
     with tempfile.TemporaryDirectory() as folder:
-        for name, variables in NGINX_VARIANTS.items():
+        for name, text in texts.items():
             file = Path(folder, "nginx.conf")
-            file.write_text(render("stack", "nginx/nginx.conf.j2", facts=machine, **given, **variables))
+            file.write_text(text)
             found = json.loads(tool(TOOLS / "gixy", "--format", "json", str(file)))
             findings += [
                 Finding(one["plugin"], f"nginx.conf ({name})", one["reason"] or one["summary"], one["line"])
                 for one in found
             ]
     version = tool(TOOLS / "gixy", "--version").split()[1].lstrip("v")
-    return Outcome(version, "kinds of nginx.conf", len(NGINX_VARIANTS), findings)
+    return Outcome(version, "kinds of nginx.conf", len(texts), findings)
 
 
 def detect_secrets() -> Outcome:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.project import ROOT, load_mapping, load_yaml, relative
+from bench.render import machine
 
 __all__ = ["ROOT", "load_mapping", "load_yaml", "relative"]
 
@@ -36,12 +37,6 @@ ACCESSORY = {
 def engine(version: str = "26.1.5+dfsg1", cgroup: str = "1") -> dict[str, str]:
     """Register what `docker info` says of an engine with Debian 13's runc, as a task does."""
     return {"stdout": json.dumps(machine(version, cgroup)["engine"])}
-
-
-def machine(version: str = "26.1.5+dfsg1", cgroup: str = "1", **facts: Any) -> dict[str, Any]:
-    """Register what `flask-fleet facts` says of a t2.micro with Debian 13's runc, as a task does."""
-    known = {"ServerVersion": version, "CgroupVersion": cgroup, "RuncCommit": {"ID": "1.1.15+ds1-2+deb13u1"}}
-    return {"processors": 1, "memory_mib": 950, "engine": known, "openssl": "3.5.4", **facts}
 
 
 def files(*patterns: str) -> list[Path]:

@@ -12,6 +12,7 @@ import yaml
 
 from audit.__main__ import tool
 from audit.floors import Floor, below, is_older
+from audit.nginx import KINDS, rendered
 from audit.report import Finding, Outcome, Reason, judge, table
 from roles.image.library.image_packages import packages_in
 from tests.project import ROOT
@@ -69,6 +70,13 @@ def test_tool_that_failed_half_way_is_no_success() -> None:
     assert tool(Path(words[0]), *words[1:]).strip() == "one"
     with pytest.raises(RuntimeError, match="failed: the next one failed"):
         tool(Path(words[0]), *words[1:], fails_on_findings=False)
+
+
+def test_every_kind_of_nginx_conf_can_be_rendered() -> None:
+    """A variable that the template needs would be missed only when somebody runs the audit."""
+    texts = dict(rendered())
+    assert texts.keys() == KINDS.keys()
+    assert len(set(texts.values())) == len(KINDS)
 
 
 def test_table_has_a_line_for_each_check() -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.render import machine
 from plugins.filter.build_context import hashed_builds
 from plugins.lookup.project import images, servers
 from roles.image.filter_plugins.image_plan import application_builds, image_plan
 from tests.preflight.input import free_port
-from tests.project import ACCESSORY, ROOT, SERVICE, machine
+from tests.project import ACCESSORY, ROOT, SERVICE
 
 COPIED = ("ansible.cfg", "app", "files", "inventories", "playbooks", "plugins", "preflight", "roles")
 SERVER = {

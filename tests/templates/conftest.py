@@ -2,8 +2,8 @@
 
 import pytest
 
+from bench.render import Renderer
 from tests.project import ROOT
-from tests.templates.render import Renderer
 
 
 @pytest.fixture(scope="session")

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.render import MANAGED, Renderer, machine
 from plugins.filter.sizes import memory_mib
-from tests.project import ACCESSORY, SERVICE, engine, machine
-from tests.templates.render import MANAGED, Renderer
+from tests.project import ACCESSORY, SERVICE, engine
 
 DB = ACCESSORY
 CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": DB["password"][::-1]}

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.render import MANAGED, Renderer, machine
 from fleet.engine.compose import PORTS_LABEL, PROTOCOL_LABEL, STATIC_LABEL
 from plugins.filter.sizes import memory_mib
 from preflight.services import STACK_ENVIRONMENT
-from tests.project import SERVICE, machine
-from tests.templates.render import MANAGED, Renderer
+from tests.project import SERVICE
 
 APP = SERVICE
 API = APP | {"name": "api-2", "context": "api", "path": "/api", "replicas": 2, "memory": "1g", "cpus": "2"}

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 FOLDER = "etc/apt"
 

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 RULES = "etc/firewall.nft.j2"
 UNIT = "etc/systemd/system/firewall.service.j2"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from bench.render import MANAGED, Renderer
 from tests.project import ROOT, load_yaml
-from tests.templates.render import MANAGED, Renderer
 
 SWAP = "etc/systemd/system/host-swap.service.j2"
 UPDATES = "etc/apt/apt.conf.d/20auto-upgrades.j2"

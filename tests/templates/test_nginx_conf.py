@@ -8,17 +8,11 @@ from typing import Any
 import pytest
 import yaml
 
+from audit.nginx import API, APP, LIVE, SEVERAL, SHOP, TLS
+from bench.render import MANAGED, Renderer, machine
 from plugins.filter.routes import DEFAULTS
-from tests.project import ROOT, load_mapping, machine
-from tests.templates.render import MANAGED, Renderer
+from tests.project import ROOT, load_mapping
 
-STATIC = {"path": "/static/", "folder": "hello/static"}
-APP = {"name": "app", "path": "/"}
-API = {"name": "api-2", "path": "/api/"}
-LIVE = {"name": "live", "path": "/live", "port": 5001, "server": "granian", "streaming": True, "timeout_seconds": 120}
-SHOP = {"name": "shop", "host": "example.test", "server": "uwsgi", "body_bytes": 20971520, "streaming": True}
-SEVERAL: list[dict[str, Any]] = [APP | {"static": STATIC}, API | {"server": "uwsgi"}, LIVE, SHOP]
-"""A service of each kind: static files, uwsgi, streaming, and a host of its own."""
 SERVICES = {
     "one service": [APP],
     "two services": [APP, API],
@@ -28,13 +22,6 @@ SERVICES = {
 FOLDER = "/etc/nginx/stack"
 
 Conf = Callable[..., str]
-
-TLS = {
-    "certificate_mode": "acme",
-    "stack_host_names": ["www.example.test", "example.test"],
-    "inventory_hostname": "i-0",
-    "ansible_host": "192.0.2.7",
-}
 
 both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys())
 

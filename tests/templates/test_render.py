@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from ansible.errors import AnsibleUndefinedVariable
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 TEMPLATE = r"""{{ ansible_managed | comment }}
 {% for name in demo_names %}

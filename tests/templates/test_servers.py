@@ -25,12 +25,12 @@ from typing import Any
 
 import pytest
 
+from bench.render import MANAGED, Renderer
 from plugins.filter.routes import completed
 from plugins.filter.sizes import sized
 from plugins.lookup.project import servers
 from roles.stack.filter_plugins.server_folder import server_folder
 from tests.project import ROOT, SERVICE, load_mapping
-from tests.templates.render import MANAGED, Renderer
 
 PYTHON_IMAGE = ROOT / "files/images/python"
 VARIABLES = load_mapping(ROOT / "roles/stack/vars/main.yml")

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.render import Renderer
 from plugins.lookup.project import databases
-from tests.templates.render import Renderer
 
 MIB_OF = {"kB": 1 / 1024, "MB": 1.0}
 

@@ -1,6 +1,6 @@
 """The configuration of sshd; other tests on an instance show that sshd understands and obeys it."""
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 DROP_IN = "etc/ssh/sshd_config.d/10-flask-fleet.conf.j2"
 DEBIAN_12 = {"distribution_major_version": "12"}

@@ -16,9 +16,9 @@ import pytest
 import yaml
 from testinfra.host import Host
 
+from bench.render import Renderer, machine
 from bench.stack import Stack
-from tests.project import ROOT, SERVICE, machine
-from tests.templates.render import Renderer
+from tests.project import ROOT, SERVICE
 
 INTRUDER = (ROOT / "tests/intruder.py").read_bytes()
 METADATA = "169.254.169.254:80"

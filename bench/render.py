@@ -16,6 +16,12 @@ MANAGED = "Ansible managed: rendered by a test"
 PLUGINS = {"filter_plugins": filter_loader, "lookup_plugins": lookup_loader, "test_plugins": test_loader}
 
 
+def machine(version: str = "26.1.5+dfsg1", cgroup: str = "1", **facts: Any) -> dict[str, Any]:
+    """Register what `flask-fleet facts` says of a t2.micro with Debian 13's runc, as a task does."""
+    known = {"ServerVersion": version, "CgroupVersion": cgroup, "RuncCommit": {"ID": "1.1.15+ds1-2+deb13u1"}}
+    return {"processors": 1, "memory_mib": 950, "engine": known, "openssl": "3.5.4", **facts}
+
+
 class Renderer:
     """Renders the templates of the roles in one folder."""
 
