@@ -1,5 +1,6 @@
 """Rules for the repository as a whole: nothing private, nothing stale, and no link that leads nowhere."""
 
+import ast
 import json
 import re
 import subprocess
@@ -32,6 +33,18 @@ UNVERIFIED_TLS = re.compile(
     r"|sslVerify\W+false|NODE_TLS_REJECT_UNAUTHORIZE[D]|--no-check-certificat[e]\b",
     re.IGNORECASE,
 )
+PLACES = {"audit", "bench", "fleet", "molecule", "plugins", "preflight", "rehearsal", "roles", "tests"}
+CONTROLLER = {"plugins", "preflight", "roles"}
+MAY_IMPORT = {
+    "audit": {"audit", "bench"},
+    "bench": {"bench"},
+    "fleet": {"fleet"},
+    "plugins": CONTROLLER,
+    "preflight": CONTROLLER,
+    "rehearsal": {"rehearsal"},
+    "roles": CONTROLLER,
+}
+"""What the code of each place may import of this project: tests import code, and never the other way round."""
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
 
 
@@ -116,6 +129,29 @@ def declared() -> list[Requirement]:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
     groups = [entry for group in project["dependency-groups"].values() for entry in group if isinstance(entry, str)]
     return [Requirement(text) for text in [*project["project"]["dependencies"], *groups]]
+
+
+def imported(path: Path) -> set[str]:
+    """Return the packages that a Python file imports anywhere, each by its first name."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_imports_have_one_direction(place: str) -> None:
+    """Whoever changes a test, or one place, knows what else that can break."""
+    code = tracked(f"{place}/*.py")
+    assert code
+    refused = {relative(path): imported(path) & PLACES - MAY_IMPORT[place] for path in code}
+    assert {name: found for name, found in refused.items() if found} == {}
+
+
+def test_the_machines_program_needs_nothing_but_python() -> None:
+    """A machine has Debian's Python, and nothing of PyPI."""
+    known = sys.stdlib_module_names | {"fleet"}
+    assert {relative(path): imported(path) - known for path in tracked("fleet/*.py") if imported(path) - known} == {}
 
 
 def test_no_package_registry_is_named() -> None:
