@@ -16,21 +16,17 @@ class PaperFleet(Fleet):
     """A fleet whose orders succeed at once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Make an empty fleet."""
         super().__init__(settings)
         self.baked: list[tuple[str, bool]] = []
 
     def launch(self, instance: Any, machine: Machine) -> None:
-        """Boot without a container."""
         self.machines[instance.id] = machine
         instance.become("running")
 
     def start(self, instance: Any) -> None:
-        """Start at once."""
         instance.become("running")
 
     def stop(self, instance: Any) -> None:
-        """Stop at once."""
         instance.become("stopped")
 
     def reboot(self, instance: Any) -> None:
@@ -42,7 +38,6 @@ class PaperFleet(Fleet):
         self.baked.append((instance.id, reboot))
 
     def terminate(self, instance: Any) -> None:
-        """Terminate at once."""
         instance.become("terminated")
 
 
@@ -57,14 +52,12 @@ def newest_ami(ec2: Any, architecture: str = "x86_64") -> str:
 
 
 def run(ec2: Any, **changes: Any) -> dict[str, Any]:
-    """Launch one t2.micro."""
     request = {"ImageId": newest_ami(ec2), "InstanceType": "t2.micro", "KeyName": "key", "MinCount": 1, "MaxCount": 1}
     launched: dict[str, Any] = ec2.run_instances(**(request | changes))["Instances"][0]
     return launched
 
 
 def describe(ec2: Any, instance: dict[str, Any]) -> dict[str, Any]:
-    """Describe an instance anew."""
     found: dict[str, Any] = ec2.describe_instances(InstanceIds=[instance["InstanceId"]])["Reservations"][0][
         "Instances"
     ][0]
@@ -72,7 +65,6 @@ def describe(ec2: Any, instance: dict[str, Any]) -> dict[str, Any]:
 
 
 def refused(code: str, call: Any, **arguments: Any) -> None:
-    """Check the error code of a refused call."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     assert caught.value.response["Error"]["Code"] == code

@@ -27,13 +27,11 @@ Client = Callable[..., Any]
 
 
 def tagged(*kinds: str, project: str = "flask-fleet") -> list[dict[str, Any]]:
-    """Return the specification of a tag for something that is made."""
     return [{"ResourceType": kind, "Tags": [{"Key": "Project", "Value": project}]} for kind in kinds]
 
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve moto behind the policy."""
     policy = Policy(iam.read_policy())
     moto = DomainDispatcherApplication(create_backend_app)
     recorder = Recorder(tmp_path_factory.mktemp("api") / "calls.jsonl")
@@ -47,25 +45,21 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def root(endpoint: str) -> Client:
-    """Return clients of a user with all rights."""
     return lambda service: client(endpoint, service, "root")
 
 
 @pytest.fixture(scope="module")
 def user(endpoint: str) -> Client:
-    """Return clients of the playbooks' user."""
     return lambda service: client(endpoint, service, "rehearsal")
 
 
 def client(endpoint: str, service: str, key: str) -> Any:
-    """Make a client that does not retry."""
     once = Config(retries={"total_max_attempts": 1})
     credentials = {"aws_access_key_id": key, "aws_secret_access_key": "x"}
     return boto3.client(service, region_name=REGION, endpoint_url=endpoint, config=once, **credentials)
 
 
 def refused(call: Client, **arguments: Any) -> str:
-    """Return code and message of a refused call."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     error = caught.value.response["Error"]
@@ -74,16 +68,12 @@ def refused(call: Client, **arguments: Any) -> str:
 
 def no(action: str, resource: str) -> str:
     """Return EC2's message."""
-    why = f"because no identity-based policy allows the {action} action"
-    return (
-        f"UnauthorizedOperation: You are not authorized to perform this operation. {USER} {action} on resource: "
-        f"{resource} {why}"
-    )
+    said = f"UnauthorizedOperation: You are not authorized to perform this operation. {USER} {action} on resource: "
+    return f"{said}{resource} because no identity-based policy allows the {action} action"
 
 
 @pytest.fixture(scope="module")
 def launch(root: Client) -> dict[str, Any]:
-    """Return the arguments that launch an instance, with the tags that the policy demands."""
     root("ec2").import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
     kinds = tagged("instance", "volume")
     request = {"InstanceType": "t2.micro", "KeyName": "key", "MinCount": 1, "MaxCount": 1, "TagSpecifications": kinds}
@@ -91,7 +81,6 @@ def launch(root: Client) -> dict[str, Any]:
 
 
 def test_what_is_made_must_carry_the_tag(user: Client, launch: dict[str, Any]) -> None:
-    """This holds for each thing that a call makes, volumes of an instance included."""
     ec2 = user("ec2")
     ec2.run_instances(**launch)
     only_instance = launch | {"TagSpecifications": tagged("instance")}
@@ -104,7 +93,6 @@ def test_what_is_made_must_carry_the_tag(user: Client, launch: dict[str, Any]) -
 
 
 def test_what_others_own_is_neither_changed_nor_tagged(user: Client, root: Client, launch: dict[str, Any]) -> None:
-    """Otherwise a tag would make it ours."""
     untagged = {key: value for key, value in launch.items() if key != "TagSpecifications"}
     theirs = root("ec2").run_instances(**untagged)["Instances"][0]["InstanceId"]
     ours = user("ec2").run_instances(**launch)["Instances"][0]["InstanceId"]
@@ -161,7 +149,6 @@ def test_only_the_projects_role_is_passed_and_only_the_named_policy_attached(
 
 
 def test_other_services_refuse_in_their_own_format(user: Client) -> None:
-    """They use JSON and REST; GetCallerIdentity needs no permission."""
     said = refused(user("service-quotas").list_aws_default_service_quotas, ServiceCode="ec2")
     assert said == (
         f"AccessDeniedException: {USER} servicequotas:ListAWSDefaultServiceQuotas because no identity-based policy "
@@ -175,7 +162,6 @@ def test_other_services_refuse_in_their_own_format(user: Client) -> None:
 
 
 def statement(**more: Any) -> dict[str, Any]:
-    """Write a statement that allows to stop instances."""
     return {"Effect": "Allow", "Action": "ec2:Stop*", "Resource": "arn:aws:ec2:*:*:instance/*"} | more
 
 
@@ -194,12 +180,8 @@ def statement(**more: Any) -> dict[str, Any]:
     ],
 )
 def test_statements_are_evaluated_as_by_iam(statements: list[dict[str, Any]], allowed: bool) -> None:
-    """One of them must allow the call, none may deny it, and all conditions of a statement have to hold."""
-    asked = Ask(
-        "ec2:StopInstances",
-        "arn:aws:ec2:eu-central-1:000000000000:instance/i-1",
-        {"aws:ResourceTag/A": "a", "aws:ResourceTag/C": "c"},
-    )
+    tags = {"aws:ResourceTag/A": "a", "aws:ResourceTag/C": "c"}
+    asked = Ask("ec2:StopInstances", f"{EC2}:instance/i-1", tags)
     assert Policy({"Statement": statements}).allows(asked) is allowed
 
 

@@ -14,20 +14,14 @@ from rehearsal.state import Settings
 
 
 def moto(_environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
-    """Take the place of moto."""
     start_response("200 OK", [])
     return [b"moto"]
 
 
 def ask(settings: Settings, fleet: Fleet, path: str, method: str = "GET", body: bytes = b"") -> tuple[str, bytes]:
-    """Send one request and return status and body."""
     status: list[str] = []
-    environ = {
-        "PATH_INFO": path,
-        "REQUEST_METHOD": method,
-        "CONTENT_LENGTH": str(len(body)),
-        "wsgi.input": io.BytesIO(body),
-    }
+    length, stream = str(len(body)), io.BytesIO(body)
+    environ = {"PATH_INFO": path, "REQUEST_METHOD": method, "CONTENT_LENGTH": length, "wsgi.input": stream}
     answer = api.with_home(moto, settings, fleet)(environ, lambda line, _: status.append(line))
     return status[0], b"".join(answer)
 
@@ -40,7 +34,6 @@ def test_process_proves_whose_it_is(settings: Settings) -> None:
 
 
 def test_image_of_new_instances_can_change(settings: Settings) -> None:
-    """`up --image` changes it in a running rehearsal."""
     fleet = Fleet(settings)
     ask(settings, fleet, HOME, "PUT", b'{"image": "flask-fleet/instance:new"}')
     assert fleet.settings.image == "flask-fleet/instance:new"
@@ -63,8 +56,6 @@ def test_controller_is_told_its_address_as_instances_see_it(settings: Settings) 
 
 
 def test_change_that_cannot_be_enforced_is_said(settings: Settings) -> None:
-    """Otherwise a test would run with the old address."""
-
     def fail(_anew: bool) -> None:
         raise RehearsalError("no iptables here")
 

@@ -34,7 +34,6 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_filter_is_written_only_when_something_changed(settings: Settings, ran: list[list[str]]) -> None:
-    """Every call asks for an update."""
     guests: list[Guest] = []
     wall = Firewall(settings, lambda: guests)
     wall.sync(True)
@@ -51,7 +50,6 @@ def test_filter_is_written_only_when_something_changed(settings: Settings, ran: 
 
 
 def test_only_our_own_chains_are_removed(ran: list[list[str]]) -> None:
-    """The rules of Docker and of other rehearsals stay."""
     assert firewall.remove("trial", "image") == 1
     changed = [command for command in ran if "-S" not in command]
     chain = Names("trial").ingress
@@ -60,7 +58,6 @@ def test_only_our_own_chains_are_removed(ran: list[list[str]]) -> None:
 
 
 def test_failure_has_the_command_and_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It fails without root, or without the kernel's modules."""
     monkeypatch.setattr(Host, "attempt", lambda *_: Outcome(4, "", "Permission denied (you must be root)\n"))
     with pytest.raises(FirewallError, match=r"iptables -t nat failed \(4\): Permission denied"):
         Host("image").run(["iptables", "-t", "nat"])

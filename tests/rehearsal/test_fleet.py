@@ -18,8 +18,6 @@ from rehearsal.state import Settings, State
 
 @dataclass
 class FakeInstance:
-    """An instance that remembers its states."""
-
     id: str = "i-1"
     state: str = ""
     size: Size = field(default_factory=lambda: Size(1, 1024))
@@ -29,25 +27,19 @@ class FakeInstance:
     gave_back: bool = False
 
     def reclaim(self) -> None:
-        """Record the call."""
         self.seen.append("reclaimed")
 
     def give_back(self) -> None:
-        """Record the call."""
         self.gave_back = True
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
-        """Record the state."""
         self.state = state
         self.reason = f"{code}: {reason}" if code else ""
         self.seen.append(state)
 
 
 class FakeMachine(Machine):
-    """A machine that records what was done to it."""
-
     def __init__(self, settings: Settings, directory_name: str = "i-1") -> None:
-        """Make a machine without a history."""
         super().__init__(settings, State.of(settings.name).instance(directory_name), directory_name, "10.99.0.4", [])
         self.directory.mkdir(parents=True)
         self.done: list[str] = []
@@ -57,27 +49,21 @@ class FakeMachine(Machine):
         self.there = True
 
     def exists(self) -> bool:
-        """Return what the test has set."""
         return self.there
 
     def create(self, image: str, size: Size) -> None:
-        """Record the call."""
         self.done.append(f"create {image} {size.memory}")
 
     def resize(self, size: Size) -> None:
-        """Record the call."""
         self.done.append(f"resize {size.memory}")
 
     def start(self) -> None:
-        """Record the call."""
         self.done.append("start")
 
     def stop(self) -> None:
-        """Record the call."""
         self.done.append("stop")
 
     def destroy(self) -> None:
-        """Record the call."""
         self.done.append("destroy")
 
     def wait(self) -> None:
@@ -89,19 +75,16 @@ class FakeMachine(Machine):
 
 @pytest.fixture
 def fleet(settings: Settings) -> Fleet:
-    """Return a fleet without instances."""
     return Fleet(settings)
 
 
 @pytest.fixture
 def machine(settings: Settings) -> FakeMachine:
-    """Return a machine that boots at once."""
     return FakeMachine(settings)
 
 
 @pytest.fixture
 def running(fleet: Fleet, machine: FakeMachine) -> FakeInstance:
-    """Return an instance that runs."""
     instance = FakeInstance()
     fleet.launch(instance, machine)
     fleet.settle(["i-1"])
@@ -145,7 +128,6 @@ def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: Fak
 
 
 def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """A machine that ran has data on its disk."""
     fleet.stop(running)
     fleet.settle(["i-1"])
     machine.failure = RehearsalError("no memory")
@@ -157,7 +139,6 @@ def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeM
 
 
 def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """EC2 resizes an instance by stop, modify and start."""
     fleet.stop(running)
     running.size = Size(2, 4096)
     fleet.start(running)
@@ -167,7 +148,6 @@ def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, runn
 
 
 def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: FakeMachine) -> None:
-    """The order of the API's answers must be the order of the states."""
     instance = FakeInstance()
     machine.gate.clear()
     fleet.launch(instance, machine)
@@ -178,35 +158,30 @@ def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: 
     assert machine.abandoned.is_set()
 
 
-@dataclass(frozen=True)
-class End:
-    """How a container ended, and the state that EC2 shows for it."""
-
-    code: int
-    terminates: bool
-    state: str
-    done: list[str]
-
-
 @pytest.mark.parametrize(
-    "end",
+    ("code", "terminates", "shown"),
     [
-        pytest.param(End(REBOOTED, False, "running", ["start"]), id="reboot"),
-        pytest.param(End(130, False, "stopped", []), id="poweroff"),
-        pytest.param(End(130, True, "terminated", ["destroy"]), id="poweroff that terminates"),
-        pytest.param(End(137, True, "stopped", []), id="kill"),
+        (REBOOTED, False, ("running", ["start"], False)),
+        (130, False, ("stopped", [], False)),
+        (130, True, ("terminated", ["destroy"], True)),
+        (137, True, ("stopped", [], False)),
     ],
+    ids=["reboot", "poweroff", "poweroff that terminates", "kill"],
 )
-def test_what_the_system_inside_does_to_itself_shows_in_the_api(
-    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch, end: End
+def test_what_the_system_inside_does_to_itself_shows_in_the_api(  # noqa: PLR0913, PLR0917 (a table)
+    fleet: Fleet,
+    machine: FakeMachine,
+    running: FakeInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    terminates: bool,
+    shown: tuple[str, list[str], bool],
 ) -> None:
-    """EC2 too shows `reboot` and `poweroff` that are typed in an instance."""
-    monkeypatch.setattr(docker, "exit_code", lambda _: end.code)
-    running.terminates_on_shutdown = end.terminates
+    monkeypatch.setattr(docker, "exit_code", lambda _: code)
+    running.terminates_on_shutdown = terminates
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
     fleet.settle(["i-1"])
-    assert (running.state, machine.done) == (end.state, end.done)
-    assert running.gave_back == (end.state == "terminated")
+    assert (running.state, machine.done, running.gave_back) == shown
 
 
 @pytest.mark.parametrize(
@@ -226,7 +201,6 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
 def test_next_process_finishes_what_the_killed_one_began(  # noqa: PLR0913, PLR0917 (a table)
     fleet: Fleet, machine: FakeMachine, state: str, there: bool, after: str, done: list[str]
 ) -> None:
-    """No instance may stay pending for ever, and none that is gone may be called running."""
     instance = FakeInstance(state=state)
     machine.there = there
     fleet.adopt(instance, machine)
@@ -243,7 +217,6 @@ def test_interrupted_reboot_is_done_again(fleet: Fleet, machine: FakeMachine) ->
 
 
 def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings, machine: FakeMachine) -> None:
-    """The packet filter must know an instance before its first packet."""
     order: list[str] = []
     fleet = Fleet(settings, lambda anew: order.append(f"anew={anew} after {machine.done[-1].split()[0]}"))
     fleet.launch(FakeInstance(), machine)
@@ -255,13 +228,10 @@ def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings,
 
 @dataclass
 class FakeImage:
-    """An image that remembers its states."""
-
     id: str = "ami-1"
     seen: list[str] = field(default_factory=list)
 
     def become(self, state: str) -> None:
-        """Record the state."""
         self.seen.append(state)
 
 
@@ -274,7 +244,6 @@ def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fi
     reboot: bool,
     done: list[str],
 ) -> None:
-    """A running instance is stopped meanwhile, unless the call has NoReboot."""
     monkeypatch.setattr(Disk, "keep", lambda *_: machine.done.append("keep"))
     image = FakeImage()
     fleet.bake(running, image, reboot)
@@ -286,8 +255,6 @@ def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fi
 def test_disk_that_cannot_be_kept_fails_the_image_only(
     fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The instance comes up again."""
-
     def full(*_: object) -> None:
         raise RehearsalError("no space left on device")
 
@@ -301,7 +268,6 @@ def test_disk_that_cannot_be_kept_fails_the_image_only(
 
 
 def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
-    """It fails once, and shows it as EC2 does."""
     fleet.faults.add(Fault("boot"))
     instance = FakeInstance()
     fleet.launch(instance, machine)
@@ -312,7 +278,6 @@ def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
 
 
 def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
-    """DescribeInstances then does not wait."""
     fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
     fleet.stop(running)
     time.sleep(0.1)
@@ -325,7 +290,6 @@ def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
 
 
 def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """AWS takes back a spot instance so; the reason tells who did it."""
     fleet.reclaim("i-1", 0.1)
     assert running.seen[-1] == "running"
     time.sleep(0.3)

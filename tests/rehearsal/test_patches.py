@@ -32,13 +32,11 @@ def test_this_moto_is_the_one_that_was_patched() -> None:
 
 
 def test_moved_name_in_moto_fails_loudly() -> None:
-    """A patch of a name that nobody calls would have no effect and give no message."""
     with pytest.raises(RehearsalError, match=r"moto does not fit.*Instance\.began, Instance\.stop"):
         check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
 
 
 def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The page docs/rehearsal.md says where AWS behaves so."""
     replaced: set[str] = set()
     monkeypatch.setattr(patches, "_replace", lambda owner, name, _: replaced.add(f"{owner.__name__}.{name}"))
     patches.install(PaperFleet(settings))
@@ -54,7 +52,6 @@ def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypa
 
 
 def test_account_is_recognisable(fleet: PaperFleet) -> None:
-    """Playbooks must not treat a real account as a rehearsal, nor a rehearsal as a real account."""
     assert fleet.machines == {}
     assert boto3.client("sts", region_name="eu-central-1").get_caller_identity()["Account"] == ACCOUNT_ID
 
@@ -68,7 +65,6 @@ def test_newest_image_depends_on_date_and_architecture(ec2: Any) -> None:
 
 
 def test_addresses_are_the_containers_own(ec2: Any, fleet: PaperFleet) -> None:
-    """What is advertised must answer on port 22."""
     instance = describe(ec2, run(ec2))
     assert instance["PrivateIpAddress"] == "10.99.0.4"
     assert instance["PublicIpAddress"] == "10.99.0.4"
@@ -77,13 +73,11 @@ def test_addresses_are_the_containers_own(ec2: Any, fleet: PaperFleet) -> None:
 
 
 def test_user_data_arrives_decoded(ec2: Any, fleet: PaperFleet) -> None:
-    """Boto3 sends it in base64."""
     instance = run(ec2, UserData="#!/bin/sh\necho ü\n")
     assert fleet.machines[instance["InstanceId"]].user_data == "#!/bin/sh\necho ü\n"
 
 
 def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An unpatched moto would launch all of these."""
     refused("InvalidInstanceType.NotFound", run, ec2=ec2, InstanceType="t9.huge")
     refused("InvalidKeyPair.NotFound", run, ec2=ec2, KeyName="nobody")
     refused("InvalidAMIID.NotFound", run, ec2=ec2, ImageId="ami-0fffffffffffffff0")
@@ -106,23 +100,17 @@ def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
 
 
 def test_repeated_request_launches_once(ec2: Any) -> None:
-    """Boto3 repeats RunInstances with the same token when the answer was lost."""
     first, again, other = (run(ec2, ClientToken=token) for token in ("a", "a", "b"))
     assert first["InstanceId"] == again["InstanceId"] != other["InstanceId"]
 
 
 def test_type_changes_only_while_stopped(ec2: Any) -> None:
-    """An unpatched moto would change it under a running instance."""
     instance = run(ec2)
     key, change = instance["InstanceId"], {"InstanceType": {"Value": "t2.medium"}}
     refused("IncorrectInstanceState", ec2.modify_instance_attribute, InstanceId=key, **change)
     ec2.stop_instances(InstanceIds=[key])
-    refused(
-        "InvalidInstanceAttributeValue",
-        ec2.modify_instance_attribute,
-        InstanceId=key,
-        InstanceType={"Value": "t9.huge"},
-    )
+    unknown = {"InstanceType": {"Value": "t9.huge"}}
+    refused("InvalidInstanceAttributeValue", ec2.modify_instance_attribute, InstanceId=key, **unknown)
     ec2.modify_instance_attribute(InstanceId=key, **change)
     ec2.start_instances(InstanceIds=[key])
     after = describe(ec2, instance)
@@ -130,7 +118,6 @@ def test_type_changes_only_while_stopped(ec2: Any) -> None:
 
 
 def test_orders_need_the_right_state(ec2: Any) -> None:
-    """To start what runs is fine, and to reboot what is stopped is not."""
     instance = run(ec2)
     key = {"InstanceIds": [instance["InstanceId"]]}
     ec2.start_instances(**key)
@@ -146,12 +133,8 @@ def test_orders_need_the_right_state(ec2: Any) -> None:
 def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
     """It works inside the network, survives stop and start, and ends in favour of the instance's own address."""
     one, two = run(ec2), run(ec2)
-    allocated = ec2.allocate_address(
-        Domain="standard",
-        TagSpecifications=[
-            {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]},
-        ],
-    )
+    tags = {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]}
+    allocated = ec2.allocate_address(Domain="standard", TagSpecifications=[tags])
     assert allocated["PublicIp"] == "10.99.255.1"
     associate = {"AllocationId": allocated["AllocationId"], "AllowReassociation": True}
     ec2.associate_address(InstanceId=one["InstanceId"], **associate)
@@ -175,7 +158,6 @@ def test_tags_of_an_elastic_ip_are_found(ec2: Any) -> None:
 
 
 def test_a_vpc_outside_the_network_is_refused_with_one_that_works(ec2: Any) -> None:
-    """Docker could not give such an address to a container."""
     with pytest.raises(ClientError, match=r"InvalidVpcRange.*rehearsal's network 10\.99\.0\.0/16.*10\.99\.128\.0/20"):
         ec2.create_vpc(CidrBlock="172.30.0.0/16")
     refused("InvalidParameterValue", ec2.create_vpc, CidrBlock="nonsense")
@@ -194,7 +176,6 @@ def test_no_instance_takes_an_elastic_ip(ec2: Any) -> None:
 
 
 def test_credit_mode_is_kept(ec2: Any) -> None:
-    """An unpatched moto always says standard, and cannot set it."""
     small, larger = (run(ec2, InstanceType=size)["InstanceId"] for size in ("t2.micro", "t3.micro"))
 
     def modes() -> list[str]:
@@ -209,7 +190,6 @@ def test_credit_mode_is_kept(ec2: Any) -> None:
 
 
 def test_detailed_monitoring_is_switched(ec2: Any) -> None:
-    """An unpatched moto cannot switch it."""
     instance = run(ec2)
     for call, state in ((ec2.monitor_instances, "enabled"), (ec2.unmonitor_instances, "disabled")):
         (answer,) = call(InstanceIds=[instance["InstanceId"]])["InstanceMonitorings"]
@@ -240,14 +220,12 @@ def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> Non
 
 
 def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has host keys and cloud-init's messages, as on EC2."""
     monkeypatch.setattr(Machine, "console", lambda _: "Reached target multi-user.target")
     output = ec2.get_console_output(InstanceId=run(ec2)["InstanceId"])["Output"]
     assert output == "Reached target multi-user.target"
 
 
 def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
-    """Return what the packet filter would be told of each instance's ports."""
     return [[(rule.first, rule.peers) for rule in guest.ingress] for guest in guests()]
 
 
@@ -277,7 +255,6 @@ def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
 
 
 def test_elastic_ip_is_filtered_like_its_instance(ec2: Any) -> None:
-    """It leads to the same machine."""
     instance = run(ec2)["InstanceId"]
     address = ec2.allocate_address(Domain="vpc")
     ec2.associate_address(InstanceId=instance, AllocationId=address["AllocationId"])
@@ -306,7 +283,6 @@ def test_metadata_follows_the_api(ec2: Any) -> None:
 
 
 def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
-    """Its credentials are empty here, but they are where the SDKs look for them."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName="profile")
@@ -320,7 +296,6 @@ def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
 def test_images_of_instances_are_baked_and_named_once(
     ec2: Any, fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An image is pending until its disk is kept, and boots only then, with that disk."""
     monkeypatch.setattr(Disk, "remove", lambda _: None)
     source = run(ec2)["InstanceId"]
     tags = [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": "x"}]} for kind in ("image", "snapshot")]
@@ -328,10 +303,8 @@ def test_images_of_instances_are_baked_and_named_once(
     assert fleet.baked == [(source, False)]
     (image,) = ec2.describe_images(Owners=["self"])["Images"]
     assert (image["ImageId"], image["State"], image["Architecture"]) == (made, "pending", "x86_64")
-    assert [tag["ResourceType"] for tag in ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]] == [
-        "image",
-        "snapshot",
-    ]
+    tagged = ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]
+    assert [tag["ResourceType"] for tag in tagged] == ["image", "snapshot"]
     refused("InvalidAMIName.Duplicate", ec2.create_image, InstanceId=source, Name="baked")
     refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)
     next(one for one in own_images()).state = "available"

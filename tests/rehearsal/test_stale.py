@@ -14,12 +14,10 @@ SECONDS = 0.3
 
 
 def add(fleet: PaperFleet, action: str) -> None:
-    """Add the fault once."""
     fleet.faults.add(Fault("stale", action=action, seconds=SECONDS))
 
 
 def test_new_instance_is_not_found_at_first(ec2: Any, fleet: PaperFleet) -> None:
-    """It is missing by its id and in lists; a second instance is found at once."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_instance_profile(InstanceProfileName="profile")
     add(fleet, "RunInstances")
@@ -32,7 +30,6 @@ def test_new_instance_is_not_found_at_first(ec2: Any, fleet: PaperFleet) -> None
 
 
 def test_instance_shows_its_earlier_address_for_a_while(ec2: Any, fleet: PaperFleet) -> None:
-    """DescribeAddresses already has the new one."""
     instance = run(ec2)
     address = ec2.allocate_address(Domain="vpc")
     add(fleet, "AssociateAddress")
@@ -44,7 +41,6 @@ def test_instance_shows_its_earlier_address_for_a_while(ec2: Any, fleet: PaperFl
 
 
 def test_profile_is_invalid_until_its_role_has_arrived(ec2: Any, fleet: PaperFleet) -> None:
-    """This holds at launch and for a running instance, with AWS's message."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     arn = iam.create_instance_profile(InstanceProfileName="profile")["InstanceProfile"]["Arn"]
