@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,13 +18,15 @@ PATIENCE_S = 600
 class Outcome:
     """How a playbook ended."""
 
-    def __init__(self, command: list[str], patience: float = PATIENCE_S) -> None:
-        """Run a command from the project's folder, for at most ``patience`` seconds."""
+    def __init__(self, command: Sequence[str], patience: float = PATIENCE_S, **environment: str) -> None:
+        """Run a command from the project's folder, for at most ``patience`` seconds, with further environment."""
         # Molecule asks for colours, which are between the words that are looked for.
-        plain = os.environ | {"ANSIBLE_FORCE_COLOR": "false"}
+        plain = os.environ | {"ANSIBLE_FORCE_COLOR": "false"} | environment
+        began = time.monotonic()
         self.done = subprocess.run(
             command, cwd=ROOT, env=plain, capture_output=True, text=True, check=False, timeout=patience
         )
+        self.seconds = time.monotonic() - began
 
     @property
     def ok(self) -> bool:
@@ -36,11 +39,23 @@ class Outcome:
         return self.done.stdout + self.done.stderr
 
     @property
+    def text(self) -> str:
+        """All that it printed, on one line."""
+        return " ".join(self.said.split())
+
+    @property
     def changed(self) -> dict[str, int]:
         """Number of changes by host, from the recap."""
         recap = self.done.stdout.partition("PLAY RECAP")[2]
         return {
             host: int(number) for host, number in re.findall(r"^(\S+)\s+: ok=\d+\s+changed=(\d+)", recap, re.MULTILINE)
+        }
+
+    def task_seconds(self) -> dict[str, float]:
+        """Read how many seconds each task took, by its name, from the profile at the end of the output."""
+        return {
+            name.strip(): float(seconds)
+            for name, seconds in re.findall(r"^(\S.*?) -+ *([\d.]+)s$", self.done.stdout, re.MULTILINE)
         }
 
 

@@ -14,13 +14,13 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench.app import INVENTORY, OTHER_SERVER, services
 from bench.ec2 import client
 from bench.load import Load
+from bench.playbook import Outcome
 from bench.project import ROOT
 from bench.stack import RATE, Stack
 
@@ -34,47 +34,15 @@ RUN_TIMEOUT_S = 900
 HERE = Path(__file__).parent
 
 
-@dataclass(frozen=True)
-class Run:
-    """A run of ansible-playbook that has ended.
-
-    Attributes:
-        status: Exit status; negative when a signal ended it.
-        output: Its stdout and stderr.
-    """
-
-    status: int
-    output: str
-    seconds: float
-
-    def task_seconds(self) -> dict[str, float]:
-        """Read how many seconds each task took, by its name, from the profile at the end of the output."""
-        return {
-            name.strip(): float(seconds)
-            for name, seconds in re.findall(r"^(\S.*?) -+ *([\d.]+)s$", self.output, re.MULTILINE)
-        }
-
-
 def command(playbook: str, *arguments: str) -> list[str]:
     """Write the command that runs playbooks/<playbook>.yml with further arguments."""
     given = extra(stack_services=services(ROOT / "app")) if OTHER_SERVER else []
     return ["ansible-playbook", f"playbooks/{playbook}.yml", "--inventory", INVENTORY, *given, *arguments]
 
 
-def play(playbook: str, *arguments: str, **environment: str) -> Run:
+def play(playbook: str, *arguments: str, **environment: str) -> Outcome:
     """Run playbooks/<playbook>.yml to its end, whether it succeeds or not, with further environment variables."""
-    began = time.monotonic()
-    done = subprocess.run(
-        command(playbook, *arguments),
-        cwd=ROOT,
-        env=os.environ | environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        check=False,
-        timeout=RUN_TIMEOUT_S,
-    )
-    return Run(done.returncode, done.stdout, time.monotonic() - began)
+    return Outcome(command(playbook, *arguments), RUN_TIMEOUT_S, **environment)
 
 
 def extra(**variables: Any) -> list[str]:
@@ -143,7 +111,7 @@ class Lab:
         """Bring everything back to what the inventory says, and wait until it serves; each test begins with this."""
         if Lab._settled != self._state():
             run = play("deploy")
-            assert run.status == 0, run.output[-3000:]
+            assert run.ok, run.said[-3000:]
             # An earlier run of the tests may have left another number of replicas.
             self.stack.replicas = self.stack.wanted()
         self.stack.wait_for("all replicas answer", lambda: len(self.stack.ask(30)) == self.stack.replicas)
@@ -153,10 +121,10 @@ class Lab:
         """Describe what a deploy would put right."""
         return self.live(), len(self.ids())
 
-    def deploy(self, app: Path, **variables: Any) -> Run:
+    def deploy(self, app: Path, **variables: Any) -> Outcome:
         """Deploy another folder in the place of app/, with further extra variables; the run must succeed."""
         run = play("deploy", *extra(stack_services=services(app), **variables))
-        assert run.status == 0, run.output[-3000:]
+        assert run.ok, run.said[-3000:]
         return run
 
     def leftovers(self) -> dict[str, Any]:

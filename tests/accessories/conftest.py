@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.playbook import Outcome
 from tests.project import ACCESSORY, ROOT
 
 STACK = "accessory-test"
@@ -52,24 +51,6 @@ PATIENCE_S = 900
 """The first run makes images."""
 
 
-class Run:
-    """How a playbook ended."""
-
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Read the outcome of a finished ansible-playbook; without a recap ``changed`` is -1."""
-        self.ok = done.returncode == 0
-        self.said = done.stdout + done.stderr
-        found = re.search(
-            r"^localhost\s+: ok=\d+\s+changed=(\d+)", done.stdout.partition("PLAY RECAP")[2], re.MULTILINE
-        )
-        self.changed = int(found[1]) if found else -1
-
-    @property
-    def text(self) -> str:
-        """All that the run printed, on one line."""
-        return " ".join(self.said.split())
-
-
 class Lab:
     """An inventory with databases, and what tests do with them."""
 
@@ -83,7 +64,7 @@ class Lab:
         (folder / "hosts.yml").write_text(HOSTS)
         (folder / "start.yml").write_text(START)
 
-    def play(self, playbook: str | Path, *arguments: str) -> Run:
+    def play(self, playbook: str | Path, *arguments: str) -> Outcome:
         """Run a playbook of the project or one of this folder, with further arguments of ansible-playbook."""
         kinds = {"db": "postgresql", "cache": "redis"}
         variables = {
@@ -97,18 +78,13 @@ class Lab:
         }
         (self.folder / "group_vars/all/test.yml").write_text(json.dumps(variables))
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        done = subprocess.run(
+        return Outcome(
             [program, str(playbook), "--inventory", str(self.folder / "hosts.yml"), *arguments],
-            cwd=ROOT,
-            env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
+            PATIENCE_S,
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
         )
-        return Run(done)
 
-    def start(self) -> Run:
+    def start(self) -> Outcome:
         """Do what a deploy does with databases."""
         return self.play(self.folder / "start.yml")
 

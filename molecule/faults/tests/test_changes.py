@@ -46,18 +46,18 @@ def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
         row.figure("longest deploy (s)", longest.seconds)
         for name, seconds in longest.task_seconds().items():
             row.figure(f"of which: {name} (s)", seconds)
-        said = [line.strip().partition(": ")[2] for line in longest.output.splitlines() if line.startswith("  i-")]
+        said = [line.strip().partition(": ")[2] for line in longest.said.splitlines() if line.startswith("  i-")]
         row.figure("its steps", "; ".join(said))
 
 
 def test_scaling_by_playbook(lab: Lab, book: Book) -> None:
     """People scale up before a busy hour and down after it."""
     with book.row("scale 2 → 5 → 1 → 3 by playbook") as row:
-        assert play("scale", *extra(app=2)).status == 0
+        assert play("scale", *extra(app=2)).ok
         with lab.load() as load:
             for number in (5, 1, 3):
                 run = play("scale", *extra(app=number))
-                row.holds(f"{number} replicas then", run.status == 0 and len(lab.ids()) == number)
+                row.holds(f"{number} replicas then", run.ok and len(lab.ids()) == number)
         row.load(load.report())
 
 
@@ -82,7 +82,7 @@ def test_rollback(lab: Lab, book: Book, app: Path) -> None:
         with lab.load() as load:
             run = play("rollback")
         row.load(load.report())
-        row.holds("the release before is live", run.status == 0 and lab.live() == before)
+        row.holds("the release before is live", run.ok and lab.live() == before)
         row.figure("duration (s)", run.seconds)
 
 
@@ -104,7 +104,7 @@ def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
         with lab.load() as load:
             run = play("deploy", *extra(stack_services=services(app), stack_start_seconds=PATIENCE_S))
         row.load(load.report())
-        row.holds("the run fails", run.status != 0)
+        row.holds("the run fails", not run.ok)
         row.holds("the old replicas serve, all of them", lab.ids() == before and set(lab.stack.ask(30)) == set(before))
         after = lab.leftovers()
         row.holds("nothing is left behind", after == left)
@@ -119,7 +119,7 @@ def test_change_of_nginx(lab: Lab, book: Book) -> None:
         with lab.load() as load:
             for seconds in (41, 42, 43):
                 run = play("deploy", *extra(stack_retry_after_seconds=seconds))
-                row.holds("it runs with the new configuration", run.status == 0 and lab.nginx_is_current())
+                row.holds("it runs with the new configuration", run.ok and lab.nginx_is_current())
         row.load(load.report())
 
 
@@ -132,7 +132,7 @@ def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
                 (before,) = lab.stack.containers("nginx")
                 runs.append(play("deploy", *extra(stack_nginx_memory=f"{mib}m")))
                 (after,) = lab.stack.containers("nginx")
-                row.holds("it is another one", runs[-1].status == 0 and after.id != before.id)
+                row.holds("it is another one", runs[-1].ok and after.id != before.id)
         row.load(load.report())
         row.figure("longest deploy (s)", max(run.seconds for run in runs))
 
@@ -144,7 +144,7 @@ def test_new_base(lab: Lab, book: Book) -> None:
         with lab.load() as load:
             run = play("deploy", *extra(image_base_revision=str(time.time())))
         after = {one["Image"] for name in ("nginx", "app") for one in lab.stack.inspect(name)}
-        row.holds("nginx and the app are others", run.status == 0 and not before & after)
+        row.holds("nginx and the app are others", run.ok and not before & after)
         row.load(load.report())
         row.figure("from the command to all replicas and nginx live (s)", run.seconds)
         for name, seconds in run.task_seconds().items():

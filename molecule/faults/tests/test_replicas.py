@@ -131,7 +131,7 @@ def test_cut_network(lab: Lab, book: Book) -> None:
 
 def _seen(name: str) -> Sequence[str]:
     """Return a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
-    lines = [line.split() for line in play("status").output.splitlines()]
+    lines = [line.split() for line in play("status").said.splitlines()]
     (found,) = [line for line in lines if line[:1] == [name]]
     return [*found[1:4], *(word for word in found if word == "RAN")]
 

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from bench.app import edit, services
 from bench.faults.interruption import JOB_KILLED, Interruption, Point, Ssh, points, ways, ways_at_a_step
-from bench.faults.lab import Lab, Run, extra, play
+from bench.faults.lab import Lab, extra, play
 from bench.faults.rows import Book, Row
+from bench.playbook import Outcome
 
 EVERY = int(os.environ.get("FAULTS_EVERY", "1"))
 """A number above 1 is for trying these tests out: they repeat less, under another name in the table."""
@@ -69,10 +70,10 @@ class Rerun:
             if not self._is_whole():
                 wrong.append("the roll-out does not go on to its end")
         again = play("deploy", *arguments)
-        if again.status != 0:
+        if not again.ok:
             wrong.append(f"the rerun fails: {_reason(again)}")
             self.lab.settle()
-            assert play("deploy", *arguments).status == 0
+            assert play("deploy", *arguments).ok
         elif not self._is_whole():
             wrong.append("the rerun does not converge")
         left = self.lab.leftovers()
@@ -83,9 +84,9 @@ class Rerun:
         return len(self.lab.ids()) == len(self.replicas) and self.lab.nginx_is_current()
 
 
-def _reason(run: Run) -> str:
-    lines = [line.strip() for line in run.output.splitlines() if "msg:" in line or "ERROR" in line]
-    return lines[0][:200] if lines else f"status {run.status}"
+def _reason(run: Outcome) -> str:
+    lines = [line.strip() for line in run.said.splitlines() if "msg:" in line or "ERROR" in line]
+    return lines[0][:200] if lines else f"status {run.done.returncode}"
 
 
 def test_interrupted_at_every_boundary(lab: Lab, book: Book, app: Path, tmp_path: Path) -> None:
@@ -161,13 +162,13 @@ def test_races(lab: Lab, book: Book) -> None:
                 ended = dict(zip(names, [run.result() for run in runs], strict=True))
                 audit = lab.host.check_output(f"tail --lines 2 {lab.stack.directory}/audit.log").splitlines()
                 one_by_one = {line.partition(" live by ")[2] for line in audit} == set(names)
-                if any(run.status for run in ended.values()) or not one_by_one or not lab.nginx_is_current():
+                if any(not run.ok for run in ended.values()) or not one_by_one or not lab.nginx_is_current():
                     odd += 1
                     row.figure(f"race {number + 1}", f"{audit}; {[_reason(run) for run in ended.values()]}")
-                followers = [name for name, run in ended.items() if FOLLOWS in run.output]
+                followers = [name for name, run in ended.items() if FOLLOWS in run.said]
                 met += len(followers) == 1
                 unclear += sum(
-                    not re.search(rf"{FOLLOWS}: deploy \w+ by {other}, begun at 20", ended[name].output)
+                    not re.search(rf"{FOLLOWS}: deploy \w+ by {other}, begun at 20", ended[name].said)
                     for name, other in (names, names[::-1])
                     if name in followers
                 )
