@@ -19,16 +19,6 @@ RESERVED = {"localhost", "nginx"}
 """Names that already mean another host inside a container."""
 
 
-def as_secrets(accessories: object) -> object:
-    """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
-
-    ``accessories`` that are no list of mappings are returned as they are.
-    """
-    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
-        return accessories
-    return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
-
-
 def _accessory_problems(accessory: Mapping[str, Any]) -> Iterator[str]:
     kind, memory, password = (accessory.get(key) for key in ("kind", "memory", "password"))
     known = databases().get(str(kind))

@@ -1,13 +1,11 @@
 """The files of the project, as the policy tests read them."""
 
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from bench.project import ROOT, load_mapping, load_yaml, relative
-from bench.render import machine
 
 __all__ = ["ROOT", "load_mapping", "load_yaml", "relative"]
 
@@ -32,11 +30,6 @@ ACCESSORY = {
     "password": secrets.token_hex(16),
 }
 """An entry of accessory_services that is in order."""
-
-
-def engine(version: str = "26.1.5+dfsg1", cgroup: str = "1") -> dict[str, str]:
-    """Register what `docker info` says of an engine with Debian 13's runc, as a task does."""
-    return {"stdout": json.dumps(machine(version, cgroup)["engine"])}
 
 
 def files(*patterns: str) -> list[Path]:

@@ -90,10 +90,6 @@ def rendered(project: Path, folder: Path, **changes: Any) -> "subprocess.Complet
     """Run the preflight checks and the roles without a machine, which writes into a folder."""
     (project / "plugins/action/flask_fleet.py").write_text(MACHINE)
     (project / "playbooks/render.yml").write_text(PLAY)
-    docker = folder / "bin/docker"
-    docker.parent.mkdir()
-    docker.write_text(f"#!/bin/sh\necho '{json.dumps(machine()['engine'])}'\n")
-    docker.chmod(0o755)
     variables = {
         "accessory_images": {"pretended": "p:1"},
         "accessory_services": [ACCESSORY | {"kind": "pretended", "memory": "64m", "password": "{{ vault_password }}"}],
@@ -106,7 +102,7 @@ def rendered(project: Path, folder: Path, **changes: Any) -> "subprocess.Complet
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "playbooks/render.yml"]
     command += ["--inventory=inventories/local", f"--extra-vars={json.dumps(variables)}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
-    environment |= {"ANSIBLE_HOME": str(folder / "ansible"), "PATH": f"{docker.parent}:{os.environ['PATH']}"}
+    environment |= {"ANSIBLE_HOME": str(folder / "ansible")}
     return subprocess.run(
         command, check=False, capture_output=True, text=True, timeout=120, cwd=project, env=environment
     )

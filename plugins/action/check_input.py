@@ -19,7 +19,8 @@ from ansible.utils.display import Display
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from preflight.accessories import as_secrets, bad_accessories, scattered_data
+from plugins.filter.passwords import as_secrets
+from preflight.accessories import bad_accessories, scattered_data
 from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import Cloud

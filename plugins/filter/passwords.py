@@ -1,4 +1,4 @@
-"""Ansible filter: gives each service the passwords of the accessories that it names."""
+"""Ansible filters: describe the passwords of accessories as secrets, and give them to the services that name them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,16 @@ Entry = Mapping[str, Any]
 def password_name(accessory: str) -> str:
     """Name the secret that holds an accessory's password, which is its file in /run/secrets."""
     return f"{accessory}_password"
+
+
+def as_secrets(accessories: object) -> object:
+    """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
+
+    ``accessories`` that are no list of mappings are returned as they are.
+    """
+    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
+        return accessories
+    return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
 
 
 def with_passwords(services: Sequence[Entry], accessories: Sequence[Entry]) -> list[dict[str, Any]]:
@@ -32,5 +42,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filter."""
-        return {"with_passwords": with_passwords}
+        """Name the filters."""
+        return {"as_secrets": as_secrets, "with_passwords": with_passwords}

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from plugins.filter.passwords import as_secrets
 from plugins.filter.sizes import SYSTEM_MIB
-from preflight.accessories import as_secrets, bad_accessories, scattered_data
+from preflight.accessories import bad_accessories, scattered_data
 from preflight.secrets import readable_secrets
 from preflight.services import no_room
 from preflight.variables import known_variables

@@ -8,20 +8,19 @@ import yaml
 
 from bench.render import MANAGED, Renderer, machine
 from plugins.filter.sizes import memory_mib
-from tests.project import ACCESSORY, SERVICE, engine
+from tests.project import ACCESSORY, SERVICE
 
 DB = ACCESSORY
 CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": DB["password"][::-1]}
 IMAGES = {"postgresql": "flask-fleet/postgresql:0123456789ab", "redis": "flask-fleet/redis:123456789012"}
 STACK_IMAGES = {"nginx": "flask-fleet/nginx:0123456789ab", "app": "flask-fleet/app:123456789012"}
-ENGINE = engine()
 
 Compose = Callable[..., dict[str, Any]]
 
 
 def data_project(render: Renderer, *accessories: dict[str, Any], **variables: Any) -> str:
     """Render the file of the databases."""
-    given = {"accessory_services": list(accessories), "accessory_images": IMAGES, "__accessory_engine": ENGINE}
+    given = {"accessory_services": list(accessories), "accessory_images": IMAGES, "__accessory_machine": machine()}
     return render("accessory", "compose.yml.j2", **(given | variables))
 
 
@@ -84,13 +83,13 @@ def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Com
 @pytest.mark.parametrize("version", ["20.10.24+dfsg1", "24.0.9"])
 def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str) -> None:
     """Debian 12's engine knows no start_interval."""
-    assert "healthcheck" not in compose(DB, __accessory_engine=engine(version))["services"]["db"]
+    assert "healthcheck" not in compose(DB, __accessory_machine=machine(version))["services"]["db"]
 
 
 @pytest.mark.parametrize(("cgroup", "shares"), [("1", 2048), ("2", 5220)])
 def test_a_database_has_twice_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
     """A replica has the default; the filter's own test shows what the shares become on cgroup v2."""
-    assert compose(DB, __accessory_engine=engine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
+    assert compose(DB, __accessory_machine=machine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
 
 
 def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose) -> None:
