@@ -14,6 +14,9 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from preflight import refusals
+from roles.ec2.filter_plugins import ec2_plan
+from roles.ec2.library import instance_settings, project_pieces
 from tests.project import ROOT, load_mapping, relative
 
 SERVER_LOCKS = [ROOT / f"files/servers/{name}/{name}.txt" for name in ("gunicorn", "granian")]
@@ -152,6 +155,12 @@ def test_the_machines_program_needs_nothing_but_python() -> None:
     """A machine has Debian's Python, and nothing of PyPI."""
     known = sys.stdlib_module_names | {"fleet"}
     assert {relative(path): imported(path) - known for path in tracked("fleet/*.py") if imported(path) - known} == {}
+
+
+def test_modules_and_controller_know_the_same_of_aws() -> None:
+    """A module is sent without what the controller has, so what both have to know is written twice."""
+    assert project_pieces.DENIED == refusals.DENIED
+    assert instance_settings.BURSTABLE == ec2_plan.BURSTABLE
 
 
 def test_no_package_registry_is_named() -> None:
