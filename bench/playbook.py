@@ -78,7 +78,7 @@ def interrupted(task: str, command: str) -> list[str]:
     """
     callbacks = {
         "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'bench/faults/callback'}",
-        "ANSIBLE_CALLBACKS_ENABLED": "interrupt,why_unreachable",
+        "ANSIBLE_CALLBACKS_ENABLED": "interrupt,diagnose_ssh",
         "FAULTS_AT": task,
         "FAULTS_DO": command,
     }

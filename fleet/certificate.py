@@ -212,7 +212,7 @@ class Certificates:
         """
         answer = self._served()
         if answer in ("live", "nobody"):
-            self._forget_old()
+            self._prune_old()
             return
         before = self._before()
         try:
@@ -223,7 +223,7 @@ class Certificates:
                 self._point_to(before.name)
             raise
         self.changes.append("nginx serves it")
-        self._forget_old()
+        self._prune_old()
 
     def _missing(self, *, anew: bool) -> Callable[[], None] | None:
         """Give what gets a pair that nginx can start with; None while there is one."""
@@ -283,7 +283,7 @@ class Certificates:
         others = [pair for pair in self._pairs() if pair != current and (pair / SOURCE).exists()]
         return others[0] if others else None
 
-    def _forget_old(self) -> None:
+    def _prune_old(self) -> None:
         """Remove all but the live pair and the one before it, those of runs that were killed included."""
         kept = {self.live.resolve(), self._before()}
         for pair in self._pairs():
@@ -374,7 +374,8 @@ class Certificates:
         _write(challenge, text.encode(), 0o444)
         try:
             found = {
-                name: obstacle(f"http://{name}/{CHALLENGES}/{challenge.name}", text) for name in self.settings.names
+                name: unreachable_reason(f"http://{name}/{CHALLENGES}/{challenge.name}", text)
+                for name in self.settings.names
             }
         finally:
             challenge.unlink()
@@ -423,7 +424,7 @@ def check(pair: Path, now: float) -> None:
         raise FleetError("the certificate has expired")
 
 
-def obstacle(url: str, expected: str) -> str:
+def unreachable_reason(url: str, expected: str) -> str:
     """Look whether a file of ours is what a URL answers; give why it is not, empty when it is."""
     # Without proxies: the authority has none either.
     browser = urllib.request.build_opener(urllib.request.ProxyHandler({}))

@@ -178,7 +178,7 @@ class Databases:
         containers = self._containers()
         staying = [one for one in containers if _service(one) in names]
         going = [one for one in containers if _service(one) not in names]
-        secrets, images = self._doomed_secrets(staying), _old_images(staying)
+        secrets, images = self._unused_secrets(staying), _old_images(staying)
         if really:
             _remove(going)
             for path in secrets:
@@ -203,16 +203,16 @@ class Databases:
         """
         containers, networks = self._containers(), self._listed("network", "ls", "--quiet")
         volumes = self._listed("volume", "ls", "--quiet")
-        doomed = volumes if deletes_data else []
-        changed = bool(containers or networks or doomed or self.directory.exists())
+        unwanted = volumes if deletes_data else []
+        changed = bool(containers or networks or unwanted or self.directory.exists())
         if really:
             _remove(containers)
-            for kind, names in (("network", networks), ("volume", doomed)):
+            for kind, names in (("network", networks), ("volume", unwanted)):
                 if names:
                     run(["docker", kind, "rm", *names])
             if self.directory.exists():
                 shutil.rmtree(self.directory)
-        return _gone(containers, set(volumes) - set(doomed), changed=changed)
+        return _gone(containers, set(volumes) - set(unwanted), changed=changed)
 
     @property
     def _label(self) -> str:
@@ -254,7 +254,7 @@ class Databases:
                 raise FleetError(f"{name} {how}. Its last log lines:\n{log}")
             time.sleep(POLL_S)
 
-    def _doomed_secrets(self, staying: Sequence[Container]) -> list[Path]:
+    def _unused_secrets(self, staying: Sequence[Container]) -> list[Path]:
         """List the folders of passwords that no container needs any more."""
         mounts = [mount for one in staying for mount in one["Mounts"] if mount["Destination"] == MOUNTED["secrets"]]
         needed = {Path(mount["Source"]).name for mount in mounts}

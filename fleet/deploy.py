@@ -22,7 +22,7 @@ def is_deployed(stack: Stack, release: str, last: Progress) -> bool:
     worked = {one.id for one in stack.releases.kept()}
     if last.was_killed or stack.releases.live() != release or release not in worked:
         return False
-    view = stack.look(release)
+    view = stack.inspect(release)
     return view.as_wanted and view.nginx_current
 
 
@@ -51,7 +51,7 @@ def deploy(stack: Stack, job: Job, release: str, *, prepares: bool) -> Mapping[s
         stack.releases.note_that_it_works(release, job.who)
         stack.prune()
     finally:
-        stack.proxy.release_hold()
+        stack.proxy.open_gate()
         stack.audit(f"{release} {outcome}", job.who)
     return {"msg": f"Release {release} is live."}
 

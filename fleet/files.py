@@ -26,7 +26,7 @@ class File:
     """Command that fails when the file is wrong; ``%s`` in it is the file beside the one that is there."""
 
     @property
-    def beside(self) -> Path:
+    def staged(self) -> Path:
         """Name the file that is checked and then takes the place."""
         place = Path(self.path)
         return place.with_name(f".{place.name}.new")
@@ -61,31 +61,31 @@ def place(files: Sequence[File], *, really: bool, check: Check | None = None) ->
     if really and new:
         try:
             for one in new:
-                _write_beside(one)
+                _stage(one)
             if check:
-                check({one.path: one.beside if one in new else Path(one.path) for one in files})
+                check({one.path: one.staged if one in new else Path(one.path) for one in files})
             for one in new:
-                one.beside.replace(one.path)
+                one.staged.replace(one.path)
         finally:
             for one in new:
-                one.beside.unlink(missing_ok=True)
+                one.staged.unlink(missing_ok=True)
     return {"changed": bool(new), "diff": difference}
 
 
-def _write_beside(file: File) -> None:
-    beside = file.beside
+def _stage(file: File) -> None:
+    staged = file.staged
     try:
-        beside.parent.mkdir(parents=True, exist_ok=True)
-        beside.unlink(missing_ok=True)
+        staged.parent.mkdir(parents=True, exist_ok=True)
+        staged.unlink(missing_ok=True)
         # With its mode from the beginning: nobody who may not read it ever can.
-        with os.fdopen(os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
+        with os.fdopen(os.open(staged, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as opened:
             opened.write(file.content)
-        beside.chmod(int(file.mode, 8))
+        staged.chmod(int(file.mode, 8))
     except OSError as error:
         # The error of a full disk does not name the file.
         raise FleetError(f"{file.path} is not written: {error.strerror}. Nothing was changed.") from error
     if file.validate:
-        done = attempt([word.replace("%s", str(beside)) for word in shlex.split(file.validate)])
+        done = attempt([word.replace("%s", str(staged)) for word in shlex.split(file.validate)])
         if done.returncode:
             raise FleetError(
                 f"{file.path} is not written, because it is refused: {(done.stderr or done.stdout).strip()}"

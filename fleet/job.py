@@ -95,10 +95,10 @@ class Jobs:
             since: How many of its lines are known already.
             job: The id of the one that is meant, if it is still known; it may be the one before.
         """
-        found = self._look(since)
+        found = self._read(since)
         if found.was_killed:
             # Or it began after the lock was looked at; then a second look tells.
-            found = self._look(since)
+            found = self._read(since)
         before = _progress(self._notes_before, since, is_held=False) if job not in ("", found.id) else found
         return before if before.id == job else found
 
@@ -164,7 +164,7 @@ class Jobs:
             BusyError: Another one is under way, or was.
         """
         with self._alone():
-            before = self._look(0, is_held=False)
+            before = self._read(0, is_held=False)
             if before.id != after:
                 raise BusyError(before)
             if before.id:
@@ -199,7 +199,7 @@ class Jobs:
             raise FleetError(f"Not cancelled: {found.describe()}: {error.strerror}") from error
         return found
 
-    def _look(self, since: int, *, is_held: bool | None = None) -> Progress:
+    def _read(self, since: int, *, is_held: bool | None = None) -> Progress:
         # Before the notes are read, because a job notes its end before it lets go of the lock.
         is_held = self._is_held() if is_held is None else is_held
         return _progress(self._notes, since, is_held=is_held)

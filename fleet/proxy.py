@@ -18,7 +18,7 @@ ADMITTED = "nginx/admitted.json"
 """Where balancer.lua reads which addresses may get requests while a roll-out tries a version."""
 PORTS = "nginx/ports.json"
 """Where balancer.lua reads the ports that replicas of a service may have: a roll-out may change it."""
-HOLD_S = 30
+GATE_S = 30
 """How long nginx goes by it after a roll-out was killed; one that lives renews it at every look."""
 CLOSING_S = 60
 """How long nginx, before it ends, asks clients to go on over new connections, if it does not end after all."""
@@ -35,8 +35,8 @@ class Proxy:
 
     def status(self) -> dict[str, Any]:
         """Ask the nginx that gets new connections what it knows; empty when none runs."""
-        beside = self._engine.beside()
-        return (self._is_diverted(beside) and self._status_of(beside)) or self._status_of(NGINX)
+        standby = self._engine.standby()
+        return (self._is_diverted(standby) and self._status_of(standby)) or self._status_of(NGINX)
 
     def _status_of(self, container: str) -> dict[str, Any]:
         try:
@@ -52,17 +52,17 @@ class Proxy:
         if answer.status:
             raise FleetError(f"nginx does not reload its configuration: {answer.text.strip()}")
 
-    def hold(self, on_trial: Collection[str]) -> None:
+    def gate_traffic(self, on_trial: Collection[str]) -> None:
         """Have nginx send requests only to the containers that run now, without those on trial."""
         allowed = [one for one in self._engine.replicas() if one.id not in on_trial]
         listed = sorted(frozenset().union(*(one.addresses for one in allowed)))
-        write(self._directory / ADMITTED, json.dumps({"until_time": time.time() + HOLD_S, "addresses": listed}))
+        write(self._directory / ADMITTED, json.dumps({"until_time": time.time() + GATE_S, "addresses": listed}))
 
-    def release_hold(self) -> None:
+    def open_gate(self) -> None:
         """Have nginx send requests to all that are ready."""
         (self._directory / ADMITTED).unlink(missing_ok=True)
 
-    def not_admitted(self, replicas: Collection[Replica]) -> set[str]:
+    def unadmitted(self, replicas: Collection[Replica]) -> set[str]:
         """Pick those that nginx may not send requests to yet; none while it may send them to all."""
         note = self._directory / ADMITTED
         if not note.exists():
@@ -76,7 +76,7 @@ class Proxy:
         """Tell nginx where the replicas of each service may listen: those that run, and those of a release to come."""
         ports = {name: {one.plan.port} for name, one in state.services.items()}
         running = [replica for one in state.services.values() for replica in one.replicas]
-        for one in (*running, *state.strangers):
+        for one in (*running, *state.orphans):
             ports.setdefault(one.service, set()).add(one.port)
         listed = {name: sorted(int(one) for one in of_one if one) for name, of_one in ports.items()}
         (self._directory / "nginx").mkdir(exist_ok=True)
@@ -92,28 +92,28 @@ class Proxy:
             Whether it serves; not on an engine with the userland proxy, which leaves the kernel no way from the
             loopback to a container.
         """
-        name, ports = self._engine.beside(), self._engine.published()
+        name, ports = self._engine.standby(), self._engine.published()
         run(["nft", _diversion(name, ports, self._engine.address_of(name))])
         return _connects(ports[0])
 
     def end_diversion(self) -> None:
         """Lead new connections to nginx itself again, and remove the container beside it once it has finished."""
-        name = self._engine.beside()
+        name = self._engine.standby()
         if self._is_diverted(name):
             run(["nft", f"delete table ip {name}"])
         if self._engine.replicas([name]):
-            self.retire([name])
+            self.drain([name])
 
-    def is_stood_in_for(self) -> bool:
+    def has_standby(self) -> bool:
         """Tell whether a container stands in for nginx, or connections are led to one, also when it is gone."""
-        name = self._engine.beside()
+        name = self._engine.standby()
         return bool(self._engine.replicas([name])) or self._is_diverted(name)
 
-    def retire(self, containers: Sequence[str]) -> None:
+    def drain(self, containers: Sequence[str]) -> None:
         """Have the clients of nginx go on over new connections, which are led elsewhere by now, and remove it."""
         for container in containers:
             # An nginx of an older release cannot do this.
-            self._engine.execute(container, ["let-go", str(CLOSING_S)])
+            self._engine.execute(container, ["drain-clients", str(CLOSING_S)])
         self._engine.stop(containers)
 
     def _is_diverted(self, name: str) -> bool:

@@ -84,13 +84,13 @@ class Releases:
         file = self.folder(release) / ("nginx.conf" if release else LIVE["nginx.conf"])
         return hashlib.sha1(file.read_bytes(), usedforsecurity=False).hexdigest()
 
-    def forget(self, kept: Collection[str]) -> None:
+    def prune(self, kept: Collection[str]) -> None:
         """Remove the folders of other releases."""
         for path in (self.directory / "releases").iterdir():
             if path.name not in kept:
                 shutil.rmtree(path)
 
-    def forget_mounted(self, mounts: Collection[tuple[str, str]]) -> None:
+    def prune_mounted(self, mounts: Collection[tuple[str, str]]) -> None:
         """Remove the secrets, and the configurations of servers, that no release needs any more.
 
         Args:

@@ -17,7 +17,7 @@ from fleet.proxy import can_divert
 from fleet.stack import Stack, View
 from fleet.system import CancelledError, FleetError, LateError, last_lines
 
-BESIDE = "another new one serves while the old one finishes what it has and is replaced"
+HANDOVER = "another new one serves while the old one finishes what it has and is replaced"
 ALONE = (
     "is replaced now, about a second without answers; another can serve where root has nft, on an instance for example"
 )
@@ -63,7 +63,7 @@ def next_step(wanted: int, surge: int, replicas: Sequence[Replica]) -> Step | No
         return Step("start", count=len(replicas) + min(missing, room))
     # One that takes no traffic is missed by nobody. Those that are more than wanted drain at the same time.
     first = sorted(old or idle, key=lambda one: (one.ready, one.since))[: max(len(replicas) - wanted, 1)]
-    return Step("retire", replicas=tuple(one.id for one in first))
+    return Step("drain", replicas=tuple(one.id for one in first))
 
 
 def running_nginx_is_blind(state: State) -> bool:
@@ -157,12 +157,12 @@ class RollOut:
         view = self._end_stale_diversion(release)
         # Where the one that runs finds no replica, one that is tried would find none either.
         tries_first = not late and self._serves(view.state.nginx)
-        if not late and (view.stood_in or not view.state.nginx.runs) and self._all_are_healthy(view.state):
+        if not late and (view.has_standby or not view.state.nginx.runs) and self._all_are_healthy(view.state):
             # Nobody is answered, or by one that may be of any release.
             self._renew_nginx(view)
         elif tries_first:
             self._try_nginx(release)
-        view = self._stack.look(release)
+        view = self._stack.inspect(release)
         if running_nginx_is_blind(view.state):
             self._say("nginx: the new one takes the old one's place first, to find the new replicas")
             self._renew_nginx(view)
@@ -174,16 +174,16 @@ class RollOut:
 
     def _nginx_is_last(self, release: str) -> bool:
         """Tell whether the nginx of a release has no use for some of the replicas that run."""
-        state = self._stack.look(release).state
+        state = self._stack.inspect(release).state
         return new_nginx_is_blind(state) or changes_to_uwsgi(state)
 
     def _end_stale_diversion(self, release: str) -> View:
         """End what a run that was interrupted, or a step that failed, left beside an nginx that serves."""
-        view = self._stack.look(release)
-        if not (view.stood_in and self._serves(view.state.nginx)):
+        view = self._stack.inspect(release)
+        if not (view.has_standby and self._serves(view.state.nginx)):
             return view
         self._proxy.end_diversion()
-        return self._stack.look(release)
+        return self._stack.inspect(release)
 
     def _serves(self, nginx: Service) -> bool:
         """Tell whether nginx runs and has found replicas, which one that has just been started has not."""
@@ -195,23 +195,23 @@ class RollOut:
         return bool(replicas) and all(one.running and not self._engine.health_failure(one.id) for one in replicas)
 
     def _finish(self, release: str) -> None:
-        view = self._stack.look(release)
+        view = self._stack.inspect(release)
         if not view.state.nginx.is_fresh:
             self._renew_nginx(view)
-        if not self._stack.look(release).as_wanted:
+        if not self._stack.inspect(release).as_wanted:
             self._bring_up(release, replace=True)
-        if view.stood_in:
+        if view.has_standby:
             self._proxy.end_diversion()
         self._have_nginx_read(release)
 
     def _have_nginx_read(self, release: str) -> None:
         """Have nginx run with the configuration of the release."""
-        if self._stack.look(release).nginx_current:
+        if self._stack.inspect(release).nginx_current:
             return
         self._proxy.reload()
         # `nginx -s reload` says 0 also when the master then keeps the old configuration.
         deadline = time.monotonic() + RELOAD_S
-        while not self._stack.look(release).nginx_current:
+        while not self._stack.inspect(release).nginx_current:
             if time.monotonic() > deadline:
                 raise FleetError(f"nginx did not read its new configuration within {RELOAD_S} s")
             time.sleep(POLL_S)
@@ -219,15 +219,15 @@ class RollOut:
     def _renew_nginx(self, view: View) -> None:
         """Put a new nginx in the place of the old one, and leave the services that it depends on as they are."""
         nginx = view.state.nginx
-        if nginx.runs and not view.stood_in:
-            self._say(f"nginx: {BESIDE if self._stand_in() else ALONE}")
-        self._proxy.retire([one.id for one in nginx.replicas])
+        if nginx.runs and not view.has_standby:
+            self._say(f"nginx: {HANDOVER if self._divert_to_standby() else ALONE}")
+        self._proxy.drain([one.id for one in nginx.replicas])
         # Not alone: Compose would count it as another configuration, and replace it once more at the end.
         self._engine.bring_up(["nginx"], replace=False, seconds=self._settings.start_seconds)
         self._proxy.end_diversion()
         self._say("nginx: the new one serves")
 
-    def _stand_in(self) -> bool:
+    def _divert_to_standby(self) -> bool:
         """Start nginx of the live release beside the one that serves, and lead new connections to it, where possible.
 
         Returns:
@@ -235,16 +235,16 @@ class RollOut:
         """
         if not can_divert():
             return False
-        self._start_beside(reachable=True)
+        self._start_standby(reachable=True)
         if not self._proxy.divert():
             self._proxy.end_diversion()
             return False
         return True
 
-    def _start_beside(self, *, reachable: bool) -> None:
-        name = self._engine.beside()
+    def _start_standby(self, *, reachable: bool) -> None:
+        name = self._engine.standby()
         try:
-            self._engine.start_beside(reachable=reachable)
+            self._engine.start_standby(reachable=reachable)
             self._wait([name])
         except BaseException:
             self._engine.remove([name])
@@ -252,7 +252,7 @@ class RollOut:
 
     def _leave_uwsgi(self, release: str) -> None:
         """Have nginx speak HTTP where it speaks uwsgi, before the first replica comes that does not understand it."""
-        view = self._stack.look(release)
+        view = self._stack.inspect(release)
         nginx = view.state.nginx
         if not (leaves_uwsgi(view.state) and nginx.runs) or view.nginx_current:
             return
@@ -271,7 +271,7 @@ class RollOut:
 
     def _reason_for_no_traffic(self, release: str) -> str:
         """Give the reason and the last log lines of a replica that takes no traffic, which the engine does not show."""
-        for service in self._stack.look(release).state.applications.values():
+        for service in self._stack.inspect(release).state.applications.values():
             for replica in service.replicas:
                 # A ready one too: it may not be healthy.
                 try:
@@ -285,15 +285,15 @@ class RollOut:
 
         So a version of it that does not start, or finds no replica, costs nobody an answer.
         """
-        state = self._stack.look(release).state
+        state = self._stack.inspect(release).state
         if state.nginx.is_fresh or not state.nginx.runs:
             return
         new = [name for name, service in state.applications.items() if not service.replicas]
         if new:
             # nginx is healthy only when it finds a replica of every service.
             self._bring_up(release, new, replace=True)
-        self._start_beside(reachable=False)
-        self._engine.remove([self._engine.beside()])
+        self._start_standby(reachable=False)
+        self._engine.remove([self._engine.standby()])
         self._say("nginx: the new one is healthy in a trial and will take the old one's place")
 
     def _replace_all(self, release: str) -> None:
@@ -303,7 +303,7 @@ class RollOut:
 
     def _replace(self, name: str, release: str) -> None:
         while True:
-            service = self._stack.look(release).state.services[name]
+            service = self._stack.inspect(release).state.services[name]
             step = next_step(service.plan.count, self._settings.surge, service.replicas)
             if step is None:
                 return
@@ -322,11 +322,11 @@ class RollOut:
 
     def _start(self, service: str, count: int) -> list[str]:
         """Start replicas beside those that run; nginx sends them nothing before they are healthy."""
-        self._proxy.hold(())
+        self._proxy.gate_traffic(())
         return self._engine.start(service, count)
 
     def _take_away(self, step: Step) -> str:
-        if step.action == "retire":
+        if step.action == "drain":
             self._engine.stop(step.replicas)
             return "drained and removed"
         self._engine.remove(step.replicas)
@@ -348,31 +348,31 @@ class RollOut:
         seconds = self._settings.start_seconds if seconds is None else seconds
         deadline = time.monotonic() + seconds
         # Others than these as well: on the way back the one that does not work is still there.
-        on_trial = self._proxy.not_admitted(self._engine.replicas())
+        on_trial = self._proxy.unadmitted(self._engine.replicas())
         for replica in replicas:
-            reason = self._reason(replica, on_trial, deadline)
+            reason = self._not_ready_after(deadline, replica, on_trial)
             if reason:
-                words = self._engine.last_words(replica)
+                log = self._engine.log_tail(replica)
                 raise FleetError(
-                    f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{words}"
+                    f"{replica} did not take traffic within {seconds} s: {reason}\nIts last log lines:\n{log}"
                 )
         if not on_trial:
-            self._proxy.release_hold()
+            self._proxy.open_gate()
 
-    def _reason(self, replica: str, on_trial: set[str], deadline: float) -> str:
-        """Say why a container takes no traffic until the deadline; empty when it does."""
+    def _not_ready_after(self, deadline: float, replica: str, on_trial: set[str]) -> str:
+        """Wait until a container takes traffic; say why it does not at the deadline, empty when it does."""
         while True:
             try:
-                reason = self._obstacle(replica, on_trial)
+                reason = self._not_ready_reason(replica, on_trial)
             except FleetError as hopeless:
                 return str(hopeless)
             if not reason or time.monotonic() > deadline:
                 return reason
             time.sleep(POLL_S)
             if on_trial:
-                self._proxy.hold(on_trial)
+                self._proxy.gate_traffic(on_trial)
 
-    def _obstacle(self, replica: str, on_trial: set[str]) -> str:
+    def _not_ready_reason(self, replica: str, on_trial: set[str]) -> str:
         """Say what a container lacks that takes no traffic yet; empty when it does.
 
         Args:
@@ -398,7 +398,7 @@ class RollOut:
             return f"not healthy: {unhealthy}"
         if one.id in on_trial:
             on_trial.remove(one.id)
-            self._proxy.hold(on_trial)
+            self._proxy.gate_traffic(on_trial)
         known = self._proxy.status().get("services", {}).get(one.service)
         if known is None:
             return ""

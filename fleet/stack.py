@@ -41,7 +41,7 @@ class View:
     state: State
     nginx_current: bool
     """Whether nginx runs with the configuration of the release."""
-    stood_in: bool
+    has_standby: bool
     """Whether something stands in for nginx."""
     as_wanted: bool
     """Whether there are as many replicas as there shall be, fresh ones alone, and nothing else."""
@@ -65,12 +65,12 @@ class Stack:
         said = json.loads(file.read_text()) if file.exists() else {}
         return Settings(**{name: value for name, value in said.items() if name in known})
 
-    def look(self, release: str | None) -> View:
+    def inspect(self, release: str | None) -> View:
         """Compare what runs with a release; None is the live one."""
         state = self.engine.compare(release)
         status = self.proxy.status() if self.releases.live() else {}
-        state = State({name: _with_traffic(one, name, status) for name, one in state.services.items()}, state.strangers)
-        stood_in = bool(self.releases.live()) and self.proxy.is_stood_in_for()
+        state = State({name: _with_traffic(one, name, status) for name, one in state.services.items()}, state.orphans)
+        has_standby = bool(self.releases.live()) and self.proxy.has_standby()
         as_wanted = all(
             len(one.replicas) == one.plan.count and all(replica.fresh and replica.running for replica in one.replicas)
             for one in state.services.values()
@@ -78,8 +78,8 @@ class Stack:
         return View(
             state=state,
             nginx_current=status.get("config_sha1") == self.releases.nginx_conf_sha1(release),
-            stood_in=stood_in,
-            as_wanted=as_wanted and not (state.strangers or stood_in),
+            has_standby=has_standby,
+            as_wanted=as_wanted and not (state.orphans or has_standby),
         )
 
     def bring_static(self, release: str) -> None:
@@ -97,16 +97,16 @@ class Stack:
         worked = [one.id for one in self.releases.kept()][: self.settings.keep_releases]
         keep = {*worked, *self.releases.about_to_be_deployed()} - {failed}
         rendered = {path.name for path in (self.directory / "releases").iterdir()}
-        doomed = {plan.image for release in rendered - keep for plan in self._plans(release).values()}
+        removed = {plan.image for release in rendered - keep for plan in self._plans(release).values()}
         plans = [one for release in sorted(keep) for one in self.engine.plan(release).items()]
-        self.releases.forget(keep)
-        self.releases.forget_mounted([mount for _, plan in plans for mount in plan.mounted.items()])
-        self.engine.forget({plan.image for _, plan in plans}, doomed)
+        self.releases.prune(keep)
+        self.releases.prune_mounted([mount for _, plan in plans for mount in plan.mounted.items()])
+        self.engine.prune({plan.image for _, plan in plans}, removed)
         static: dict[str, list[str]] = {}
         for name, plan in plans:
             if plan.static:
                 static.setdefault(name, []).append(plan.image)
-        static_files.forget(self.directory / "static", static)
+        static_files.prune(self.directory / "static", static)
 
     def down(self) -> None:
         """Remove what runs, and all files."""

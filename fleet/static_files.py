@@ -57,7 +57,7 @@ def bring(engine: Engine, root: Path, service: str, image: str, folder: str) -> 
     _note(root, service, {**_noted(root, service), image: sorted(names | ours)})
 
 
-def forget(root: Path, keep: Mapping[str, Collection[str]]) -> None:
+def prune(root: Path, keep: Mapping[str, Collection[str]]) -> None:
     """Remove the files that no kept image has.
 
     Args:

@@ -18,7 +18,7 @@ def status(stack: Stack, jobs: Jobs) -> dict[str, Any]:
     Returns:
         For a program ``live``, ``job`` and ``replicas``; for a person the same as ``text``.
     """
-    view, used, job = stack.look(None), stack.engine.usage(), jobs.progress()
+    view, used, job = stack.inspect(None), stack.engine.usage(), jobs.progress()
     live = stack.releases.live()
     known = next((one for one in stack.releases.kept() if one.id == live), None)
     rows: list[Sequence[str]] = [HEAD]

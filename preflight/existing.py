@@ -7,8 +7,8 @@ from typing import Any
 
 from preflight.cost import Prices
 
-Pieces = Mapping[str, list[dict[str, Any]]]
-"""Things by kind, as the module ``project_pieces`` lists them."""
+Resources = Mapping[str, list[dict[str, Any]]]
+"""Things by kind, as the module ``tagged_resources_info`` lists them."""
 
 FREE = 0.0
 
@@ -36,11 +36,11 @@ def price(
     return FREE
 
 
-def described(pieces: Pieces, region: str, prices: Prices) -> Iterator[str]:
+def described(resources: Resources, region: str, prices: Prices) -> Iterator[str]:
     """Describe what there is, thing by thing, and what all of it costs."""
     total, unknown = FREE, False
-    elastic = {one["id"] for one in pieces.get("address", [])}
-    for kind, things in pieces.items():
+    elastic = {one["id"] for one in resources.get("address", [])}
+    for kind, things in resources.items():
         for one in things:
             cost = price(kind, one["raw"], region, prices, elastic)
             total, unknown = total + (cost or FREE), unknown or cost is None

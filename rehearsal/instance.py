@@ -241,7 +241,7 @@ class Machine:
             if code == REBOOTED:
                 self.start()
             elif code is not None:
-                raise InstanceError(f"the container ended with exit code {code}; {self._last_words()}")
+                raise InstanceError(f"the container ended with exit code {code}; {self._log_tail()}")
             # Last, because sshd soon refuses who asks it five times a second and never logs in.
             elif not self._exec_fails(BOOTED) and ssh_answers(self.address):
                 return
@@ -251,7 +251,7 @@ class Machine:
     def _exec_fails(self, script: str) -> bool:
         return docker.attempt("container", "exec", self.container, "sh", "-c", script).status != 0
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = [line.strip() for line in self.console().splitlines() if line.strip()]
         return f"console: {' | '.join(lines[-3:])}" if lines else "nothing on its console"
 

@@ -81,7 +81,7 @@ class State:
     """What runs, beside what a release says."""
 
     services: Mapping[str, Service]
-    strangers: tuple[Replica, ...] = ()
+    orphans: tuple[Replica, ...] = ()
     """Containers whose service the release does not have."""
 
     @property
@@ -153,7 +153,7 @@ class Engine(Protocol):
     def health_failure(self, container: str) -> str:
         """Run a container's own health check now; give what is wrong, empty when it is healthy or has no check."""
 
-    def last_words(self, container: str) -> str:
+    def log_tail(self, container: str) -> str:
         """Give the last log lines; of a container that was started again, those before that."""
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
@@ -165,10 +165,10 @@ class Engine(Protocol):
         The container is gone afterwards, also when the command did not end in time.
         """
 
-    def beside(self) -> str:
+    def standby(self) -> str:
         """Name the container that is tried beside nginx or stands in for it."""
 
-    def start_beside(self, *, reachable: bool) -> None:
+    def start_standby(self, *, reachable: bool) -> None:
         """Start that container, an nginx of the live release that is published nowhere.
 
         Args:
@@ -181,12 +181,12 @@ class Engine(Protocol):
     def published(self) -> list[Port]:
         """List what nginx of the live release publishes."""
 
-    def forget(self, keep: Collection[str], doomed: Collection[str]) -> None:
+    def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
         """Remove images that no release needs any more, and networks that nothing uses.
 
         Args:
             keep: Images that are needed.
-            doomed: Images of releases that were removed; others of the same services go when they are old.
+            removed: Images of releases that were removed; others of the same services go when they are old.
         """
 
     def folder_of(self, image: str, folder: str) -> AbstractContextManager[IO[bytes]]:

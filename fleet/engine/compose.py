@@ -57,16 +57,16 @@ class Compose:
         """Compare what runs with a release; None is the live one."""
         plans, hashes = self.plan(release), self._config_hashes(release)
         found: dict[str, list[Replica]] = {name: [] for name in plans}
-        strangers = []
+        orphans = []
         for container in self._inspect(self._ids(self._name(release))):
             replica = _replica(container)
             if replica.service in found:
                 is_fresh = container["Config"]["Labels"][HASH_LABEL] == hashes.get(replica.service)
                 found[replica.service].append(changed(replica, fresh=is_fresh))
             else:
-                strangers.append(replica)
+                orphans.append(replica)
         services = {name: Service(plan, tuple(found[name])) for name, plan in plans.items()}
-        return State(services, tuple(strangers))
+        return State(services, tuple(orphans))
 
     def check(self, compose_file: Path, nginx_conf: Path) -> None:
         """Have the real programs read what a release says, before it can become live."""
@@ -141,7 +141,7 @@ class Compose:
         done = attempt(["docker", "exec", container, *command], timeout=CHECK_TIMEOUT_S)
         return (done.stdout + done.stderr).strip() or "the health check fails" if done.returncode else ""
 
-    def last_words(self, container: str) -> str:
+    def log_tail(self, container: str) -> str:
         """Give the last log lines; of a container that was started again, those before that.
 
         The next start is told at length too.
@@ -173,17 +173,17 @@ class Compose:
             self.remove([name])
         return Answer(done.returncode, done.stdout)
 
-    def beside(self) -> str:
+    def standby(self) -> str:
         """Name the container that is tried beside nginx or stands in for it."""
-        return f"{self._name(None)}-nginx-stand-in"
+        return f"{self._name(None)}-nginx-standby"
 
-    def start_beside(self, *, reachable: bool) -> None:
+    def start_standby(self, *, reachable: bool) -> None:
         """Start that container, an nginx of the live release that is published nowhere.
 
         Args:
             reachable: Whether services find it by nginx's names, and the engine lets packets in to it.
         """
-        name = self.beside()
+        name = self.standby()
         # One that an interrupted run left behind.
         self.remove([name])
         # The engine lets packets in only where a port is published; which one does not matter, and nobody is told.
@@ -203,19 +203,19 @@ class Compose:
         ports = self._config(None)["services"][NGINX].get("ports", [])
         return [Port(str(one["host_ip"]), str(one["published"]), str(one["target"])) for one in ports]
 
-    def forget(self, keep: Collection[str], doomed: Collection[str]) -> None:
+    def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
         """Remove images that no release needs any more, and networks that nothing uses.
 
         Args:
             keep: Images that are needed.
-            doomed: Images of releases that were removed. Others of the same services go when they are older than an
+            removed: Images of releases that were removed. Others of the same services go when they are older than an
                 hour, because somebody may have built them for a release that is about to be rendered.
         """
         repositories = {image.rpartition(":")[0] for image in keep}
         listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
         others = [one for one in listed if one.rpartition(":")[0] in repositories and one not in keep]
-        old = [one for one in listed if one in doomed and one not in keep] + self._tagged_long_ago(
-            [one for one in others if one not in doomed]
+        old = [one for one in listed if one in removed and one not in keep] + self._tagged_long_ago(
+            [one for one in others if one not in removed]
         )
         if old:
             # An image that a stopped container still needs stays; that is no reason to fail.

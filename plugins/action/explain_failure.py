@@ -40,11 +40,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _left(self) -> Iterator[str]:
         project, region, existing = (self._task.args[name] for name in ("project", "region", "existing"))
-        if "pieces" not in existing:
+        if "resources" not in existing:
             yield f"What exists of {project} in {region} could not be listed: {next(messages(existing))}"
         elif existing["lines"]:
             yield f"This exists of {project} in {region}:"
-            yield from described(existing["pieces"], region, read_prices(PRICES))
+            yield from described(existing["resources"], region, read_prices(PRICES))
         elif not existing["unknown"]:
             yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
             return

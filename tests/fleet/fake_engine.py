@@ -38,7 +38,7 @@ HEALTHY_S = 0.5
 READY_S = 0.75
 """Later than healthy, so that a roll-out that waits only for healthy loses requests."""
 DRAIN_S = 0.25
-BESIDE = "fleet-nginx-stand-in"
+STANDBY = "fleet-nginx-standby"
 NOTHING_BEFORE = Progress()
 KILLED = Progress(id="before", what="deploy", who="joe")
 """A job that ended without a word."""
@@ -92,7 +92,7 @@ class Container:
     """It was told to stop."""
     has_served: bool = False
     """For nginx: whether clients have connections to it."""
-    lets_go: bool = False
+    drains_clients: bool = False
     conf: str = ""
     """For nginx: the configuration that it runs with."""
 
@@ -206,11 +206,11 @@ class FakeEngine:
 
     def of(self, service: str) -> list[Container]:
         """List the containers of a service, dead ones too."""
-        return [one for one in self.containers.values() if one.service == service and one.name != BESIDE]
+        return [one for one in self.containers.values() if one.service == service and one.name != STANDBY]
 
     def settle(self) -> None:
         """Let all that was started become ready, and let any hold expire."""
-        self.clock.sleep(proxy.HOLD_S + 1)
+        self.clock.sleep(proxy.GATE_S + 1)
 
     # What the roll-out asks of an engine.
 
@@ -223,13 +223,13 @@ class FakeEngine:
         self.step("compare")
         said = self._said(release)
         found = {name: [self._replica(one, said[name]) for one in self.of(name)] for name in said}
-        strangers = [self._replica(one, {}) for one in self.containers.values() if one.service not in said]
+        orphans = [self._replica(one, {}) for one in self.containers.values() if one.service not in said]
         plans = self.plan(release)
-        return State({name: Service(plans[name], tuple(found[name])) for name in said}, tuple(strangers))
+        return State({name: Service(plans[name], tuple(found[name])) for name in said}, tuple(orphans))
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
         """Inspect the containers with these ids, or all of the stack."""
-        chosen = [one for one in self.containers.values() if one.name != BESIDE] if ids is None else self._chosen(ids)
+        chosen = [one for one in self.containers.values() if one.name != STANDBY] if ids is None else self._chosen(ids)
         return [self._replica(one, one.said) for one in chosen]
 
     def start(self, service: str, count: int) -> list[str]:
@@ -263,7 +263,7 @@ class FakeEngine:
             return
         self.step(f"stop {ids}")
         for one in self._chosen(ids):
-            if one.has_served and self.can_divert and not one.lets_go:
+            if one.has_served and self.can_divert and not one.drains_clients:
                 self._wrong(f"{one.id} closes kept connections")
             one.drains = True
         self.clock.sleep(DRAIN_S)
@@ -288,9 +288,9 @@ class FakeEngine:
         """Run a container's own health check now."""
         return "" if all(self._is_healthy(one) for one in self._chosen([container])) else "the health check fails"
 
-    def last_words(self, container: str) -> str:
+    def log_tail(self, container: str) -> str:
         """Return the last log lines."""
-        return f"last words of {container}"
+        return f"last log lines of {container}"
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
         """Run a command in a container, or in the first one of a service."""
@@ -300,8 +300,8 @@ class FakeEngine:
         if command[0] == "balancer-status":
             return Answer(0, json.dumps(self._balancer_status(found[0])))
         self.step(" ".join([*command, container]))
-        if command[0] == "let-go":
-            found[0].lets_go = True
+        if command[0] == "drain-clients":
+            found[0].drains_clients = True
             self.clock.sleep(2)
         elif _is_broken(text := self._conf()):
             return Answer(1, "unknown directive")
@@ -318,15 +318,15 @@ class FakeEngine:
             raise answer
         return answer
 
-    def beside(self) -> str:
+    def standby(self) -> str:
         """Name the container that is tried beside nginx or stands in for it."""
-        return BESIDE
+        return STANDBY
 
-    def start_beside(self, *, reachable: bool) -> None:
+    def start_standby(self, *, reachable: bool) -> None:
         """Start the container that is tried beside nginx or stands in for it."""
-        self.remove([one.id for one in self._chosen([BESIDE])])
-        self.step(f"start beside, reachable: {reachable}")
-        self._create(NGINX, self._said(None)[NGINX], BESIDE)
+        self.remove([one.id for one in self._chosen([STANDBY])])
+        self.step(f"start standby, reachable: {reachable}")
+        self._create(NGINX, self._said(None)[NGINX], STANDBY)
         self.look()
 
     def address_of(self, container: str) -> str:
@@ -337,10 +337,10 @@ class FakeEngine:
         """List the ports that nginx of the live release publishes."""
         return [Port(proxy.EVERY_ADDRESS, "80", "80")]
 
-    def forget(self, keep: Collection[str], doomed: Collection[str]) -> None:
+    def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
         """Remove images that no release needs any more."""
-        self.step(f"forget {sorted(doomed)}")
-        self.images -= set(doomed) - set(keep)
+        self.step(f"prune {sorted(removed)}")
+        self.images -= set(removed) - set(keep)
 
     @contextmanager
     def folder_of(self, image: str, folder: str) -> Iterator[IO[bytes]]:
@@ -479,7 +479,7 @@ class FakeEngine:
         running = [one for one in self.containers.values() if one.service == NGINX and one.running]
         if self.diverted:
             return next((one for one in running if one.address == self.diverted), None)
-        return next((one for one in running if one.name != BESIDE), None)
+        return next((one for one in running if one.name != STANDBY), None)
 
     def _reached(self, nginx: Container, service: str) -> list[Container]:
         """List the replicas that an nginx finds and that speak its protocol."""
@@ -642,7 +642,7 @@ class Bench:
         """Tell whether a release runs completely and alone, and everything of it takes traffic."""
         self.engine.settle()
         name = self.render(of)
-        view = self.stack.look(name)
+        view = self.stack.inspect(name)
         ready = all(one.ready for service in view.state.applications.values() for one in service.replicas)
         return self.stack.releases.live() == name and view.as_wanted and view.nginx_current and ready
 

@@ -315,7 +315,7 @@ def test_refusal_of_an_authority_says_what_goes_on(
     kept: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
     """The reader wants to know whether the site still answers, and when to try again."""
-    monkeypatch.setattr(certificate, "obstacle", lambda *_: "")
+    monkeypatch.setattr(certificate, "unreachable_reason", lambda *_: "")
     client = tmp_path / "bin/certbot"
     client.parent.mkdir()
     client.write_text(f"#!/bin/sh\necho '{said}'\necho 'Some challenges have failed.' >&2\nexit 1\n")
@@ -345,11 +345,11 @@ def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
-        assert certificate.obstacle(f"{url}/token", "0123456789") == ""
-        assert certificate.obstacle(f"{url}/token", "another") == "another server answers"
-        assert "answers 404" in certificate.obstacle(f"{url}/missing", "0123456789")
+        assert certificate.unreachable_reason(f"{url}/token", "0123456789") == ""
+        assert certificate.unreachable_reason(f"{url}/token", "another") == "another server answers"
+        assert "answers 404" in certificate.unreachable_reason(f"{url}/missing", "0123456789")
         server.shutdown()
-    assert "refused" in certificate.obstacle(f"{url}/token", "0123456789")
+    assert "refused" in certificate.unreachable_reason(f"{url}/token", "0123456789")
 
 
 def test_each_run_says_what_it_did(folder: Path, settings: Settings) -> None:

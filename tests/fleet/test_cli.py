@@ -72,7 +72,7 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     running = [container("n1", "nginx", "aaaa"), container("a1", "app", "bbbb"), container("a2", "app", "bbbb")]
     fake.answer("inspect --type container n1", says=json.dumps(running))
     fake.answer("balancer-status", says='{"config_sha1": "da39a3ee5e6b4b0d3255bfef95601890afd80709"}')
-    fake.answer("inspect --type container fleet-nginx-stand-in", says="[]", status=1)
+    fake.answer("inspect --type container fleet-nginx-standby", says="[]", status=1)
     return fake
 
 

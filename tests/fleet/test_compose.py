@@ -131,7 +131,7 @@ def test_what_runs_is_compared_by_what_compose_would_label_it_with(docker: Docke
     assert fresh.networks == {"fleet_inside", "front"}
     assert (old.fresh, old.running, old.exit_code, old.out_of_memory) == (False, False, 137, True)
     assert [(one.fresh, one.port, one.finds_ports) for one in state.nginx.replicas] == [(True, "", True)]
-    assert [one.service for one in state.strangers] == ["gone"]
+    assert [one.service for one in state.orphans] == ["gone"]
     (listing,) = docker.asked("ps --all")
     assert "label=com.docker.compose.oneoff=False" in listing, "those of docker compose run are no replicas"
 
@@ -221,14 +221,14 @@ def test_health_check_is_the_one_of_the_container(
 
 
 @pytest.mark.parametrize(("restarts", "part"), [(0, ["--tail", "20"]), (2, ["--until", "2026-11-22T06:19:00.1Z"])])
-def test_last_words_are_those_before_it_was_started_again(
+def test_log_tail_is_that_before_it_was_started_again(
     docker: Docker, compose: Compose, restarts: int, part: list[str]
 ) -> None:
     """The many lines of a server's next start would hide why it ended."""
     state = {"RestartCount": restarts, "State": {"StartedAt": "2026-11-22T06:19:00.1Z"}}
     docker.answer("inspect", says=json.dumps([state]))
     docker.answer("logs", says="\n".join(map(str, range(50))))
-    assert compose.last_words("0a1b").splitlines() == [str(number) for number in range(50 - LOG_LINES, 50)]
+    assert compose.log_tail("0a1b").splitlines() == [str(number) for number in range(50 - LOG_LINES, 50)]
     assert docker.asked("logs") == [["logs", *part, "0a1b"]]
 
 
@@ -268,14 +268,14 @@ def test_command_that_does_not_end_is_ended_with_its_container(docker: Docker, c
 def test_only_an_nginx_that_was_tried_is_found_by_the_services(docker: Docker, compose: Compose) -> None:
     """An nginx that stands in has nginx's names in their networks, and one on trial, which may be broken, does not."""
     docker.answer("inspect", says=json.dumps([container("x", "nginx")]))
-    compose.start_beside(reachable=False)
-    compose.start_beside(reachable=True)
+    compose.start_standby(reachable=False)
+    compose.start_standby(reachable=True)
     tried, stands_in = docker.asked("run --detach")
     assert "--use-aliases" in stands_in
     assert stands_in[stands_in.index("--publish") + 1] == "127.0.0.1::80"
     assert max(map(stands_in.index, ("--use-aliases", "--publish"))) < stands_in.index(NGINX), "a command of its own"
     assert not {"--use-aliases", "--publish"} & set(tried)
-    assert docker.asked("rm --force") == [["rm", "--force", compose.beside()]] * 2
+    assert docker.asked("rm --force") == [["rm", "--force", compose.standby()]] * 2
     assert compose.published() == [Port("127.0.0.1", "7151", "80")]
 
 
@@ -293,7 +293,7 @@ def test_images_go_that_no_release_needs(docker: Docker, compose: Compose) -> No
     now = int(time.time())
     docker.answer("image inspect", says=f"{now - FRESH_S - 60}\n{now}\n")
     docker.answer("rmi", status=1, complains="is in use")
-    compose.forget({"fleet-app:2"}, {"fleet-app:1", "fleet-gone:1", "fleet-app:2", "never-built:1"})
+    compose.prune({"fleet-app:2"}, {"fleet-app:1", "fleet-gone:1", "fleet-app:2", "never-built:1"})
     assert docker.asked("image inspect")[0][-2:] == ["fleet-app:old", "fleet-app:new"]
     assert docker.asked("rmi") == [["rmi", "fleet-app:1", "fleet-gone:1", "fleet-app:old"]]
     assert [call[:3] for call in docker.asked("network prune")] == [["network", "prune", "--force"]]

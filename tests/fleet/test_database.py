@@ -145,7 +145,7 @@ def test_other_trouble_with_the_login_is_not_taken_for_a_wrong_password(docker: 
         described(tmp_path).log_in()
 
 
-def test_database_that_does_not_serve_in_time_is_told_with_its_last_words(docker: Docker, tmp_path: Path) -> None:
+def test_database_that_does_not_serve_in_time_is_told_with_its_last_log_lines(docker: Docker, tmp_path: Path) -> None:
     """Only its log has the reason."""
     runs(docker, container("db", "starting"))
     docker.answer("logs --tail", says="no space left on device")

@@ -12,7 +12,7 @@ import pytest
 
 from fleet.engine.base import Answer, Plan, Port, Replica, Service, State
 from fleet.engine.compose import Compose
-from fleet.proxy import ADMITTED, HOLD_S, PORTS, Proxy
+from fleet.proxy import ADMITTED, GATE_S, PORTS, Proxy
 from fleet.release import Releases
 from fleet.system import FleetError
 from tests.fake_docker import Docker
@@ -41,9 +41,9 @@ class Engine(Compose):
         """Record the call."""
         self.stopped += ids
 
-    def beside(self) -> str:
+    def standby(self) -> str:
         """Name the container that stands in."""
-        return "beside"
+        return "standby"
 
     def published(self) -> list[Port]:
         """Publish one port."""
@@ -51,7 +51,7 @@ class Engine(Compose):
 
     def address_of(self, container: str) -> str:
         """Return an address."""
-        return {"beside": "172.19.0.9"}[container]
+        return {"standby": "172.19.0.9"}[container]
 
 
 @pytest.fixture
@@ -72,10 +72,10 @@ def replica(name: str, *addresses: str, service: str = "app", port: str = "5000"
     return Replica(id=name, name=name, service=service, addresses=frozenset(addresses), port=port)
 
 
-def state(services: Mapping[str, tuple[str, Sequence[Replica]]], *strangers: Replica) -> State:
+def state(services: Mapping[str, tuple[str, Sequence[Replica]]], *orphans: Replica) -> State:
     """Describe what runs by service, with the port that each service will have."""
     known = {name: Service(Plan(1, "image", port=port), tuple(those)) for name, (port, those) in services.items()}
-    return State(known, tuple(strangers))
+    return State(known, tuple(orphans))
 
 
 def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy, tmp_path: Path) -> None:
@@ -101,15 +101,15 @@ def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy
         "new": replica("new", "172.18.0.3", "172.19.0.3"),
         "crashing": replica("crashing"),
     }
-    assert ours.not_admitted(engine.replicas()) == set()
-    ours.hold({"new", "crashing"})
+    assert ours.unadmitted(engine.replicas()) == set()
+    ours.gate_traffic({"new", "crashing"})
     told = json.loads((tmp_path / ADMITTED).read_text())
     assert told["addresses"] == ["172.18.0.2"]
-    assert 0 < told["until_time"] - time.time() <= HOLD_S
-    assert ours.not_admitted(engine.replicas()) == {"new", "crashing"}
-    ours.release_hold()
-    ours.release_hold()
-    assert ours.not_admitted(engine.replicas()) == set()
+    assert 0 < told["until_time"] - time.time() <= GATE_S
+    assert ours.unadmitted(engine.replicas()) == {"new", "crashing"}
+    ours.open_gate()
+    ours.open_gate()
+    assert ours.unadmitted(engine.replicas()) == set()
 
 
 @pytest.mark.parametrize("answer", [Answer(1, '{"services": {}}'), Answer(0, "an error page"), None])
@@ -131,9 +131,9 @@ def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Pr
     ours.reload()
 
 
-def test_nginx_of_an_older_release_is_stopped_though_it_cannot_let_go(engine: Engine, ours: Proxy) -> None:
+def test_nginx_of_an_older_release_is_stopped_though_it_cannot_drain_its_clients(engine: Engine, ours: Proxy) -> None:
     """It then closes the connections of its clients."""
-    ours.retire(["old"])
+    ours.drain(["old"])
     assert engine.stopped == ["old"]
 
 
@@ -155,9 +155,9 @@ def test_only_what_is_published_is_led_to_who_stands_in(
     assert not ours.divert(), "nobody listens there"
     ((script,),) = nft.asked()
     lines = script.splitlines()
-    assert lines[:3] == ["add table ip beside", "delete table ip beside", "add table ip beside"]
+    assert lines[:3] == ["add table ip standby", "delete table ip standby", "add table ip standby"]
     assert [line for line in lines if line.startswith("add rule")] == [
-        f"add rule ip beside {chain} fib daddr type local {asked}tcp dport 1 dnat to 172.19.0.9:80"
+        f"add rule ip standby {chain} fib daddr type local {asked}tcp dport 1 dnat to 172.19.0.9:80"
         for chain in ("prerouting", "output")
     ]
 
@@ -178,14 +178,14 @@ def test_rules_go_before_who_stands_in(
     monkeypatch.setattr("os.geteuid", lambda: 0 if is_root else 1000)
     asked_at_the_stop: list[Sequence[str]] = []
     monkeypatch.setattr(engine, "stop", lambda _: asked_at_the_stop.extend(nft.asked()))
-    engine.running["beside"] = replica("beside")
-    assert ours.is_stood_in_for()
+    engine.running["standby"] = replica("standby")
+    assert ours.has_standby()
     ours.end_diversion()
     assert asked_at_the_stop[-2:] == (
-        [["list", "table", "ip", "beside"], ["delete table ip beside"]] if is_root else []
+        [["list", "table", "ip", "standby"], ["delete table ip standby"]] if is_root else []
     )
     engine.running.clear()
     # Led to a container that is gone.
-    assert ours.is_stood_in_for() == is_root
+    assert ours.has_standby() == is_root
     nft.answer("list table", status=1)
-    assert not ours.is_stood_in_for()
+    assert not ours.has_standby()

@@ -97,7 +97,7 @@ def test_a_release_that_was_rendered_a_moment_ago_waits_for_its_deploy(releases:
 
 def test_only_the_folders_of_kept_releases_stay(releases: Releases) -> None:
     """A stack that is deployed every day for years would fill the disk otherwise."""
-    releases.forget(["two", "three"])
+    releases.prune(["two", "three"])
     assert [path.name for path in (releases.directory / "releases").iterdir()] == ["two"]
 
 
@@ -111,7 +111,7 @@ def test_what_is_mounted_stays_as_long_as_a_release_that_needs_it(tmp_path: Path
     apps = [(target, str(tmp_path / folder / name)) for name in ("app-kept", "app-live")]
     # The same name of another kind keeps nothing.
     other = ("/else", str(tmp_path / "else" / "app-old"))
-    Releases(tmp_path).forget_mounted([nginx, *apps, other])
+    Releases(tmp_path).prune_mounted([nginx, *apps, other])
     assert sorted(path.name for path in (tmp_path / folder).iterdir()) == ["app-kept", "app-live"]
-    Releases(tmp_path).forget_mounted([nginx])
+    Releases(tmp_path).prune_mounted([nginx])
     assert list((tmp_path / folder).iterdir()) == []

@@ -74,10 +74,10 @@ def test_dead_ones_go_first() -> None:
 def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
     """Nobody misses it; after it the oldest goes first."""
     hung = replica(2, ready=False)
-    assert next_step(2, 1, [*replicas(2), hung]) == Step("retire", replicas=("c2",))
-    assert next_step(2, 1, replicas(3)) == Step("retire", replicas=("c0",))
+    assert next_step(2, 1, [*replicas(2), hung]) == Step("drain", replicas=("c2",))
+    assert next_step(2, 1, replicas(3)) == Step("drain", replicas=("c0",))
     fresh = replica(2, ready=False, fresh=True)
-    assert next_step(2, 1, [*replicas(0, 2), fresh]) == Step("retire", replicas=("c2",))
+    assert next_step(2, 1, [*replicas(0, 2), fresh]) == Step("drain", replicas=("c2",))
     assert next_step(3, 1, [*replicas(0, 2), fresh]) is None
 
 
@@ -235,7 +235,7 @@ def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
         failure = on.deploy(release("1", fault=fault))
         assert "There was no release before it." in failure
         assert "did not take traffic" in failure
-        assert "last words of c" in failure
+        assert "last log lines of c" in failure
         assert on.deploy(release("2")) == "", on.story
         assert on.runs(release("2"))
 

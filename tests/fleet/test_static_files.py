@@ -16,7 +16,7 @@ import pytest
 
 from fleet.engine.compose import Compose
 from fleet.release import Releases
-from fleet.static_files import COMPRESSIBLE, LEAST_COMPRESSED, bring, forget
+from fleet.static_files import COMPRESSIBLE, LEAST_COMPRESSED, bring, prune
 from fleet.system import FleetError
 from tests.project import ROOT
 
@@ -185,7 +185,7 @@ def test_only_what_no_kept_image_has_is_forgotten(tmp_path: Path) -> None:
     for number in (b"1", b"2", b"3"):
         name = f"a_{number.decode() * 8}_css"
         brought(tmp_path, f"app:{number.decode()}", *files(**{name: LONG + number, "plain_js": number}))
-    forget(tmp_path, {"app": ["app:2", "app:3"], "other": ["other:1"]})
+    prune(tmp_path, {"app": ["app:2", "app:3"], "other": ["other:1"]})
     assert set(served(tmp_path)) == {
         *("a.22222222.css", "a.22222222.css.gz", "a.33333333.css", "a.33333333.css.gz", "plain.js"),
     }
@@ -196,16 +196,16 @@ def test_folders_that_are_empty_go_too(tmp_path: Path) -> None:
     brought(tmp_path, "app:1", ("static/x/y/a.js", b"1", {}))
     brought(tmp_path, "app:2", ("static/b.js", b"2", {}))
     (tmp_path / "app/stray").write_text("of a run that was killed")
-    forget(tmp_path, {"app": ["app:2"]})
+    prune(tmp_path, {"app": ["app:2"]})
     assert [path.name for path in (tmp_path / "app").rglob("*")] == ["b.js"]
 
 
 def test_a_service_that_is_gone_leaves_nothing(tmp_path: Path) -> None:
     """Neither does one that has no static files any more; a machine that never had any has nothing to remove."""
     brought(tmp_path, "app:1", *files(a_js=b"1"))
-    forget(tmp_path, {})
+    prune(tmp_path, {})
     assert list(tmp_path.iterdir()) == []
-    forget(tmp_path / "nowhere", {})
+    prune(tmp_path / "nowhere", {})
 
 
 DOCKER = """#!/bin/bash

@@ -43,12 +43,12 @@ class Engine(Compose):
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
         """Return no container, because none stands in for nginx."""
-        assert ids == ["beside"]
+        assert ids == ["standby"]
         return []
 
-    def beside(self) -> str:
+    def standby(self) -> str:
         """Name the container that would stand in."""
-        return "beside"
+        return "standby"
 
 
 @pytest.fixture

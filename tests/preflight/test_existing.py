@@ -24,7 +24,7 @@ def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
 
 def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
     """A person decides from it whether to keep them."""
-    pieces = {
+    resources = {
         "instance": [instance("running")],
         "volume": [piece("vol-1", Size=10)],
         "address": [piece("192.0.2.1")],
@@ -35,7 +35,7 @@ def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
     hours = PRICES["hours_per_month"]
     compute = PRICES["instances"]["prices"][REGION]["t2.micro"] * hours
     disk, address = PRICES["volumes"]["prices"][REGION] * 10, PRICES["address"]["price"] * hours
-    assert list(described(pieces, REGION, PRICES)) == [
+    assert list(described(resources, REGION, PRICES)) == [
         f"  instance i-1, t2.micro, running: about {compute:.2f} USD a month",
         f"  volume vol-1: about {disk:.2f} USD a month",
         f"  address 192.0.2.1: about {address:.2f} USD a month",

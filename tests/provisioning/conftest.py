@@ -24,7 +24,7 @@ from rehearsal.faults import Fault, Faults
 from rehearsal.front import Front, Recorder
 from rehearsal.policy import Policy
 from rehearsal.store import backends, put_back
-from roles.ec2.library.project_pieces import Pieces, of_dns, of_ec2, of_iam
+from roles.ec2.library.tagged_resources_info import Resources, of_dns, of_ec2, of_iam
 
 ZONE = "example.com"
 SERVICES = {"ec2", "iam", "route53"}
@@ -131,7 +131,7 @@ class Cloud:
         """Let AWS refuse a call, with an error after which no client tries again."""
         self.faults.add(Fault("error", count, action, code, words, nth))
 
-    def ours(self) -> Pieces:
+    def ours(self) -> Resources:
         """List what destroy would find."""
         return (
             of_ec2(self.client("ec2"), PROJECT, {})

@@ -33,8 +33,8 @@ def check(aws: Cloud, outcome: Outcome) -> str:
     assert ": Words of AWS." in said
     assert "Module result" not in said, "Ansible's words for a traceback instead of an answer"
     assert "To change: nothing here: AWS has blocked the account" in said
-    pieces = aws.ours()
-    seen = {str(one["id"]) for things in pieces.values() for one in things}
+    resources = aws.ours()
+    seen = {str(one["id"]) for things in resources.values() for one in things}
     assert aws.costly() <= seen
     for one in seen:
         assert one in said, f"{one} exists and is not named: {said}"
@@ -97,9 +97,9 @@ def test_new_profile_is_waited_for(provisioned: Cloud) -> None:
 @each_part
 def test_repair_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -> None:
     """The instance was terminated by hand, its address released, the firewall opened, and the key pair deleted."""
-    ec2, pieces = provisioned.client("ec2"), provisioned.ours()
-    (instance,), (group,), (key,) = (pieces[kind] for kind in ("instance", "security group", "key pair"))
-    (address,) = pieces["address"]
+    ec2, resources = provisioned.client("ec2"), provisioned.ours()
+    (instance,), (group,), (key,) = (resources[kind] for kind in ("instance", "security group", "key pair"))
+    (address,) = resources["address"]
     ec2.modify_instance_attribute(InstanceId=instance["id"], DisableApiTermination={"Value": False})
     ec2.disassociate_address(AssociationId=address["raw"]["AssociationId"])
     ec2.terminate_instances(InstanceIds=[instance["id"]])

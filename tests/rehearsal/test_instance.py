@@ -91,7 +91,7 @@ def test_only_an_ssh_server_counts_as_booted(greeting: bytes, answer: bool) -> N
         thread.join()
 
 
-def test_container_that_dies_ends_the_wait_with_its_last_words(
+def test_container_that_dies_ends_the_wait_with_its_last_log_lines(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason must reach DescribeInstances instead of a time-out."""

@@ -86,7 +86,7 @@ def test_two_deploys_in_a_row_lose_no_request(host: Host, stack: Stack, app: Pat
     assert len(stack.containers("app")) == stack.replicas
     for step in ("takes traffic after", "drained and removed", "another new one serves while the old one"):
         assert step in said
-    left = host.check_output("docker ps --all --quiet --filter name=stand-in; nft list tables | grep stand-in || true")
+    left = host.check_output("docker ps --all --quiet --filter name=standby; nft list tables | grep standby || true")
     assert left == ""
 
 

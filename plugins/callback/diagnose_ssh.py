@@ -15,20 +15,13 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.unreachable import NEEDED, explain_host
 
-DOCUMENTATION = """
-name: why_unreachable
-type: notification
-short_description: Says why an instance is unreachable
-description: Asks AWS and sshd whether the security group, the key or the boot of an instance is the reason.
-"""
-
 
 class CallbackModule(CallbackBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     CALLBACK_VERSION = 2.0
     CALLBACK_TYPE = "notification"
-    CALLBACK_NAME = "why_unreachable"
+    CALLBACK_NAME = "diagnose_ssh"
     CALLBACK_NEEDS_ENABLED = True
 
     def v2_playbook_on_play_start(self, play: Any) -> None:

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from ansible.module_utils.testing import patch_module_args
 
-from roles.stack.library import answer_spread
+from roles.stack.library import balance_check
 from tests.project import ROOT
 from tests.self_signed import self_signed, serving
 
@@ -110,9 +110,11 @@ def run(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> 
             super().__init__(*arguments, **options)
             opened.append(self)
 
-    def run_module(**arguments: Any) -> dict[str, Any]:
+    def run_module(requests: int = balance_check.REQUESTS, timeout: int = 5, **arguments: Any) -> dict[str, Any]:
+        monkeypatch.setattr(balance_check, "REQUESTS", requests)
+        monkeypatch.setattr(balance_check, "TIMEOUT_S", timeout)
         with patch_module_args(arguments), pytest.raises(SystemExit):
-            answer_spread.main()
+            balance_check.main()
         said: dict[str, Any] = json.loads(capsys.readouterr().out)
         return said
 
@@ -139,7 +141,7 @@ def test_one_connection_is_kept(stack: Stack, run: Run) -> None:
     assert stack.connections == 1
 
 
-def test_thirty_requests_unless_told_otherwise(stack: Stack, run: Run) -> None:
+def test_thirty_requests_are_sent(stack: Stack, run: Run) -> None:
     """They are enough to reach every replica of a small stack."""
     assert run(url=f"http://127.0.0.1:{stack.server_port}/")["spread"] == {"a": 10, "b": 10, "c": 10}
 
@@ -148,7 +150,7 @@ def test_thirty_requests_unless_told_otherwise(stack: Stack, run: Run) -> None:
 def test_first_answer_is_waited_for(stack: Stack, connection: HTTPConnection, naps: list[float], first: Answer) -> None:
     """The service may have been started a moment ago."""
     stack.first = [first] * 3
-    assert answer_spread.wait_for_first(connection, "/", {}, 60) == "a"
+    assert balance_check.wait_for_first(connection, "/", {}, 60) == "a"
     assert naps == [0.5] * 3
 
 
@@ -164,7 +166,7 @@ def test_service_that_begins_to_listen_is_waited_for(
         client.port = stack.server_port
 
     monkeypatch.setattr(time, "sleep", nap)
-    assert answer_spread.wait_for_first(client, "/", {}, 60) == "a"
+    assert balance_check.wait_for_first(client, "/", {}, 60) == "a"
     assert naps == [0.5]
     client.close()
 
@@ -174,7 +176,7 @@ def test_waiting_ends(stack: Stack, connection: HTTPConnection) -> None:
     """The last refusal is what the person has to see."""
     stack.then = [NOT_READY]
     with pytest.raises(ValueError, match="status 503"):
-        answer_spread.wait_for_first(connection, "/", {}, 0)
+        balance_check.wait_for_first(connection, "/", {}, 0)
 
 
 @pytest.mark.parametrize(
@@ -212,10 +214,10 @@ def test_nobody_listening_is_a_failure(run: Run) -> None:
 def test_ansible_runs_it(stack: Stack, tmp_path: Path) -> None:
     """Ansible finds the module and can run it."""
     url = f"http://127.0.0.1:{stack.server_port}/healthz"
-    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=answer_spread", "--check"]
-    command += [f"--module-path={ROOT / 'roles/stack/library'}", f"--args=url={url} requests=6"]
+    command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=balance_check", "--check"]
+    command += [f"--module-path={ROOT / 'roles/stack/library'}", f"--args=url={url}"]
     subprocess.run([*command, f"--tree={tmp_path}"], check=True, capture_output=True, timeout=60, cwd=tmp_path)
-    assert json.loads((tmp_path / "localhost").read_text(encoding="utf-8"))["spread"] == {"a": 2, "b": 2, "c": 2}
+    assert json.loads((tmp_path / "localhost").read_text(encoding="utf-8"))["spread"] == {"a": 10, "b": 10, "c": 10}
 
 
 def test_certificate_of_the_machine_is_the_only_one_accepted(stack: Stack, run: Run, tmp_path: Path) -> None:

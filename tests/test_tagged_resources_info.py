@@ -9,8 +9,8 @@ from botocore.exceptions import ClientError
 from botocore.stub import Stubber
 from moto import mock_aws
 
-from roles.ec2.library import project_pieces
-from roles.ec2.library.project_pieces import Pieces, lines, of_dns, of_ec2, of_iam, when_gone
+from roles.ec2.library import tagged_resources_info
+from roles.ec2.library.tagged_resources_info import Resources, lines, of_dns, of_ec2, of_iam, when_gone
 
 REGION = "eu-central-1"
 PROJECT = "mine"
@@ -60,23 +60,23 @@ def make_everything(ec2: Any, project: str) -> None:
     ec2.create_snapshot(VolumeId=volumes[0]["VolumeId"], TagSpecifications=tagged("snapshot", project))
 
 
-def counted(pieces: Pieces) -> dict[str, int]:
+def counted(resources: Resources) -> dict[str, int]:
     """Count the things of each kind."""
-    return {kind: len(things) for kind, things in pieces.items() if things}
+    return {kind: len(things) for kind, things in resources.items() if things}
 
 
 def test_one_of_each_kind_is_found(ec2: Any) -> None:
     """Those of another project in the same account are not found."""
     make_everything(ec2, PROJECT)
     make_everything(ec2, "theirs")
-    pieces = of_ec2(ec2, PROJECT, {})
-    assert counted(pieces) == {kind.name: 1 for kind in project_pieces.KINDS}
+    resources = of_ec2(ec2, PROJECT, {})
+    assert counted(resources) == {kind.name: 1 for kind in tagged_resources_info.KINDS}
     carried = ec2.describe_tags(
         Filters=[{"Name": "key", "Values": ["Project"]}, {"Name": "value", "Values": [PROJECT]}]
     )
     assert {tag["ResourceId"] for tag in carried["Tags"]} == {
         one["raw"].get("KeyPairId") or one["raw"].get("AllocationId") or one["id"]
-        for things in pieces.values()
+        for things in resources.values()
         for one in things
     }
 
@@ -123,7 +123,8 @@ def test_what_the_policy_does_not_allow_is_noted_and_the_rest_is_found(ec2: Any)
     make_everything(ec2, PROJECT)
     ec2.meta.events.register_first("before-call.ec2.DescribeAddresses", refuse)
     unknown: dict[str, str] = {}
-    assert counted(of_ec2(ec2, PROJECT, unknown)).keys() == {kind.name for kind in project_pieces.KINDS} - {"address"}
+    known = {kind.name for kind in tagged_resources_info.KINDS}
+    assert counted(of_ec2(ec2, PROJECT, unknown)).keys() == known - {"address"}
     assert unknown == {"address": "ec2:DescribeAddresses"}
     iam = boto3.client("iam")
     with Stubber(iam) as stubber:
@@ -175,8 +176,8 @@ def test_dns_record_is_found_by_its_name() -> None:
 
 def test_waiting_ends_when_nothing_is_left(monkeypatch: pytest.MonkeyPatch) -> None:
     """AWS shows removed things for some more seconds; things that are not waited for do not matter."""
-    monkeypatch.setattr(project_pieces, "POLL_S", 0)
+    monkeypatch.setattr(tagged_resources_info, "POLL_S", 0)
     thing = {"id": "x", "about": "", "raw": {}}
-    answers: Iterator[Pieces] = iter([{"a": [thing], "b": [thing]}, {"a": [], "b": [thing]}])
+    answers: Iterator[Resources] = iter([{"a": [thing], "b": [thing]}, {"a": [], "b": [thing]}])
     assert when_gone(lambda: next(answers), ["a"], 60) == {"a": [], "b": [thing]}
     assert when_gone(lambda: {"a": [thing]}, ["a"], 0) == {"a": [thing]}

@@ -1,4 +1,7 @@
-"""Ansible module: asks a URL repeatedly and counts which replica answered."""
+"""Ansible module: asks a URL repeatedly, over one kept connection, and counts which replica answered.
+
+Replicas name themselves in the header ``X-Replica``.
+"""
 
 from __future__ import annotations
 
@@ -12,52 +15,11 @@ from urllib.parse import urlsplit
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: answer_spread
-short_description: Count which replicas answer at a URL
-options:
-  url:
-    description: A URL that answers with a header C(X-Replica) that names the replica.
-    type: str
-    required: true
-  address:
-    description: Where to connect to, where the URL's name does not lead there yet; empty to go by the name.
-    type: str
-    default: ""
-  certificate:
-    description:
-      - For an https URL the one certificate to accept, in PEM. The name must be right and its time not over.
-    type: str
-    default: ""
-  requests:
-    description: How many requests to send, one after the other, over one kept connection.
-    type: int
-    default: 30
-  timeout:
-    description: How long the first answer may take to come, and any other answer, in seconds.
-    type: int
-    default: 20
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Ask thirty times
-  answer_spread:
-    url: http://localhost:7151/healthz
-"""
-
-RETURN = """
-spread:
-  description: Number of answers by container id; those without one are C(unnamed).
-  type: dict
-  returned: success
-"""
-
-
 UNNAMED = "unnamed"
 """An answer of an image without the wrapper that names its container."""
+REQUESTS = 30
+TIMEOUT_S = 20
+"""How long the first answer may take to come, and any other answer."""
 
 
 class Direct(http.client.HTTPSConnection):
@@ -134,27 +96,26 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "url": {"type": "str", "required": True},
+            # Where to connect to, where the URL's name does not lead there yet.
             "address": {"type": "str", "default": ""},
+            # The one to accept, in PEM.
             "certificate": {"type": "str", "default": ""},
-            "requests": {"type": "int", "default": 30},
-            "timeout": {"type": "int", "default": 20},
         },
         supports_check_mode=True,
     )
     url = urlsplit(module.params["url"])
-    timeout = module.params["timeout"]
     name = url.hostname or ""
     address = module.params["address"] or name
     connection: http.client.HTTPConnection
     try:
         if url.scheme == "https":
-            connection = Direct(name, url.port or 443, address, timeout, only(module.params["certificate"]))
+            connection = Direct(name, url.port or 443, address, TIMEOUT_S, only(module.params["certificate"]))
         else:
-            connection = http.client.HTTPConnection(address, url.port or 80, timeout=timeout)
+            connection = http.client.HTTPConnection(address, url.port or 80, timeout=TIMEOUT_S)
         headers = {"Host": url.netloc}
         with closing(connection):
-            answers = [wait_for_first(connection, url.path, headers, timeout)]
-            answers += [ask(connection, url.path, headers) for _ in range(module.params["requests"] - 1)]
+            answers = [wait_for_first(connection, url.path, headers, TIMEOUT_S)]
+            answers += [ask(connection, url.path, headers) for _ in range(REQUESTS - 1)]
     except (OSError, ValueError, http.client.HTTPException) as error:
         module.fail_json(msg=f"{module.params['url']} did not answer as a replica: {error}")
         return

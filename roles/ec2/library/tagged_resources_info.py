@@ -1,4 +1,8 @@
-"""Ansible module: lists everything in the account that belongs to the project, as its tag says."""
+"""Ansible module: lists everything in the account that belongs to the project.
+
+It asks for what has the tag ``Project``. A role and a profile are asked for by name and then for the tag. Records of
+Route 53 have no tags, so the name decides.
+"""
 
 from __future__ import annotations
 
@@ -11,89 +15,17 @@ from typing import Any
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from botocore.exceptions import BotoCoreError, ClientError
 
-DOCUMENTATION = """
-module: project_pieces
-short_description: List everything in the account that belongs to the project
-description:
-  - Asks for what has the tag C(Project). A role and a profile are asked for by name and then for the tag. Records of
-    Route 53 have no tags, so the name decides.
-options:
-  project:
-    description: Value of the tag C(Project).
-    type: str
-    required: true
-  role:
-    description: Name of the instance profile and of its role.
-    type: str
-    required: true
-  zone:
-    description: Hosted zone of the DNS record; empty when there is none.
-    type: str
-    default: ""
-  record:
-    description: Name of the DNS record.
-    type: str
-    default: ""
-  data:
-    description: C(keep) sets the snapshots apart, which hold what was on the disks.
-    type: str
-    choices: [keep, delete]
-    default: keep
-  gone:
-    description: Kinds, of which to wait until there is none left, because AWS takes a while to forget.
-    type: list
-    elements: str
-    default: []
-  seconds:
-    description: How long to wait at most.
-    type: int
-    default: 60
-extends_documentation_fragment:
-  - amazon.aws.common.modules
-  - amazon.aws.region.modules
-attributes:
-  check_mode:
-    support: full
-    details: It only looks.
-"""
-
-EXAMPLES = """
-- name: List what is ours
-  project_pieces:
-    region: eu-central-1
-    project: flask-fleet
-    role: flask-fleet-eu-central-1
-"""
-
-RETURN = """
-pieces:
-  description: What was found, by kind; each with its C(id), what to say of it as C(about), and what AWS says as C(raw).
-  type: dict
-  returned: success
-lines:
-  description: A line for each, for a person.
-  type: list
-  returned: success
-unknown:
-  description: Kinds that these credentials may not ask for, each with the IAM action that is missing.
-  type: dict
-  returned: success
-kept_lines:
-  description: A line for each thing that was set apart.
-  type: list
-  returned: success
-"""
-
 Raw = Mapping[str, Any]
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
 Unknown = dict[str, str]
 """The IAM action that is missing, by kind of thing."""
 
-Pieces = dict[str, list[dict[str, Any]]]
+Resources = dict[str, list[dict[str, Any]]]
 """Things by kind, each with ``id``, ``about`` and ``raw``."""
 
 POLL_S = 3
+WAIT_S = 60
 
 
 @dataclass(frozen=True)
@@ -170,7 +102,7 @@ def unless_denied(client: Any, ask: Callable[[], list[Any]], kind: str, unknown:
         return []
 
 
-def of_ec2(client: Any, project: str, unknown: Unknown) -> Pieces:
+def of_ec2(client: Any, project: str, unknown: Unknown) -> Resources:
     """List what EC2 has with the project's tag; kinds that may not be asked for are added to ``unknown``."""
 
     def ask(kind: Kind, filters: list[dict[str, Any]]) -> list[Any]:
@@ -191,7 +123,7 @@ def of_ec2(client: Any, project: str, unknown: Unknown) -> Pieces:
     return found
 
 
-def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Pieces:
+def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Resources:
     """List the instance profile and its role, which have the same name.
 
     Kinds that may not be asked for are added to ``unknown``.
@@ -214,7 +146,7 @@ def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Pieces:
     }
 
 
-def of_dns(client: Any, zone: str, record: str, unknown: Unknown) -> Pieces:
+def of_dns(client: Any, zone: str, record: str, unknown: Unknown) -> Resources:
     """Look for the DNS record in the hosted zone; an empty zone has none.
 
     When it may not be asked for, that is added to ``unknown``.
@@ -240,24 +172,24 @@ def _values(record: Raw) -> str:
     return "A " + " ".join(value["Value"] for value in record.get("ResourceRecords", []))
 
 
-def lines(pieces: Pieces) -> Iterator[str]:
+def lines(resources: Resources) -> Iterator[str]:
     """Yield a line for each thing, for a person."""
-    for kind, things in pieces.items():
+    for kind, things in resources.items():
         for one in things:
             yield f"{kind:17} {one['id']:32} {one['about']}".rstrip()
 
 
-def when_gone(look: Callable[[], Pieces], kinds: Collection[str], seconds: float) -> Pieces:
+def when_gone(look: Callable[[], Resources], kinds: Collection[str], seconds: float) -> Resources:
     """List what there is, again and again until nothing is left of some kinds or ``seconds`` are over.
 
     Without kinds, one look is enough.
     """
     deadline = time.monotonic() + seconds
-    pieces = look()
-    while any(pieces[kind] for kind in kinds) and time.monotonic() < deadline:
+    resources = look()
+    while any(resources[kind] for kind in kinds) and time.monotonic() < deadline:
         time.sleep(POLL_S)
-        pieces = look()
-    return pieces
+        resources = look()
+    return resources
 
 
 def main() -> None:
@@ -265,12 +197,14 @@ def main() -> None:
     module = AnsibleAWSModule(
         argument_spec={
             "project": {"type": "str", "required": True},
+            # Name of the instance profile as well.
             "role": {"type": "str", "required": True},
             "zone": {"type": "str", "default": ""},
             "record": {"type": "str", "default": ""},
+            # "keep" sets the snapshots apart, which hold what was on the disks.
             "data": {"type": "str", "choices": ["keep", "delete"], "default": "keep"},
+            # Kinds, of which to wait until there is none left, because AWS takes a while to forget.
             "gone": {"type": "list", "elements": "str", "default": []},
-            "seconds": {"type": "int", "default": 60},
         },
         supports_check_mode=True,
     )
@@ -279,7 +213,7 @@ def main() -> None:
 
     unknown: Unknown = {}
 
-    def look() -> Pieces:
+    def look() -> Resources:
         return (
             of_ec2(clients["ec2"], wanted["project"], unknown)
             | of_iam(clients["iam"], wanted["role"], wanted["project"], unknown)
@@ -287,9 +221,10 @@ def main() -> None:
         )
 
     try:
-        pieces = when_gone(look, wanted["gone"], wanted["seconds"])
-        kept = {"snapshot": pieces.pop("snapshot")} if wanted["data"] == "keep" else {}
-        module.exit_json(pieces=pieces, lines=list(lines(pieces)), kept_lines=list(lines(kept)), unknown=unknown)
+        resources = when_gone(look, wanted["gone"], WAIT_S)
+        kept = {"snapshot": resources.pop("snapshot")} if wanted["data"] == "keep" else {}
+        listed = {"lines": list(lines(resources)), "kept_lines": list(lines(kept))}
+        module.exit_json(resources=resources, **listed, unknown=unknown)
     except (BotoCoreError, ClientError) as error:
         module.fail_json_aws(error, msg="What belongs to the project could not be listed")
 
