@@ -16,7 +16,7 @@ from packaging.utils import canonicalize_name
 
 from preflight import refusals
 from roles.ec2.filter_plugins import ec2_plan
-from roles.ec2.library import instance_settings, project_pieces
+from roles.ec2.library import instance_settings, tagged_resources_info
 from tests.project import ROOT, load_mapping, relative
 
 SERVER_LOCKS = [ROOT / f"files/servers/{name}/{name}.txt" for name in ("gunicorn", "granian")]
@@ -159,7 +159,7 @@ def test_the_machines_program_needs_nothing_but_python() -> None:
 
 def test_modules_and_controller_know_the_same_of_aws() -> None:
     """A module is sent without what the controller has, so what both have to know is written twice."""
-    assert project_pieces.DENIED == refusals.DENIED
+    assert tagged_resources_info.DENIED == refusals.DENIED
     assert instance_settings.BURSTABLE == ec2_plan.BURSTABLE
 
 

@@ -1,4 +1,6 @@
-"""Ansible callback: counts what a run does on the machines, by task, because each call costs time.
+"""Ansible callback: counts the modules that are sent over SSH, and the commands that actions run there, by task.
+
+Each of these calls costs time. It has to be enabled by name:
 
 ANSIBLE_CALLBACKS_ENABLED=executions ansible-playbook site.yml -i inventories/aws
 """
@@ -16,16 +18,6 @@ from typing import Any
 
 from ansible.plugins.action import ActionBase
 from ansible.plugins.callback import CallbackBase
-
-DOCUMENTATION = """
-name: executions
-type: aggregate
-short_description: Count module executions and commands on the machines
-description:
-  - Counts the modules that are sent to machines over SSH, and the commands that actions run there by themselves.
-requirements:
-  - To be enabled by name.
-"""
 
 COUNTED = {"_execute_module": "module", "_low_level_execute_command": "command"}
 

@@ -1,4 +1,8 @@
-"""Ansible callback: prints one line per phase of a run, and every task only with -v."""
+"""Ansible callback: prints one line per phase of a run, and every task only with -v.
+
+A phase is a role within a play. A task that takes long is named, and so is whatever fails. With --check and --diff the
+tasks that change something are named too.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +15,7 @@ from ansible.plugins.callback.default import CallbackModule as Default
 DOCUMENTATION = """
 name: phases
 type: stdout
-short_description: Prints one line per phase, with its time and number of changes
-description:
-  - A phase is a role within a play. A task that takes long is named, and so is whatever fails.
-  - With C(--check) and C(--diff) it also prints the tasks that change something, with C(-v) all that
-    M(ansible.builtin.default) prints.
+short_description: Prints one line per phase, and every task only with -v
 extends_documentation_fragment:
   - default_callback
   - result_format_callback

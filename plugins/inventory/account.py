@@ -17,22 +17,6 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.account import AccountError, identify, inventory_region
 
-DOCUMENTATION = """
-name: account
-short_description: Say whether this is AWS or the rehearsal, and refuse to go on when it is neither
-description:
-  - Adds no host. Says the account and the region, or ends the run with one message that says how to reach either.
-options:
-  plugin:
-    description: Always C(account).
-    required: true
-    choices: [account]
-"""
-
-EXAMPLES = """
-plugin: account
-"""
-
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     """Ansible's entry point."""

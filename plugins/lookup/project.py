@@ -1,4 +1,12 @@
-"""Ansible lookup: reads from folders of the project what several roles and preflight use."""
+"""Ansible lookup: reads from folders of the project what several roles and preflight use, by one of these words.
+
+- ``servers`` are the application servers by their names, as files/servers/NAME/server.yml describes each, with
+  ``template``, the path of the template of the file that it reads, and ``image``, the image that it is built into.
+- ``databases`` are the kinds of databases by their names, as files/images/KIND/kind.yml describes each, with
+  ``sizing``, the path of the template for what follows from its memory.
+- ``images`` lists how the images of the project are built.
+- ``defaults`` are the default values of the variables of all roles.
+"""
 
 from __future__ import annotations
 
@@ -12,22 +20,6 @@ from ansible.plugins.lookup import LookupBase
 
 if TYPE_CHECKING:
     from plugins.filter.build_context import Build
-
-DOCUMENTATION = """
-name: project
-short_description: What folders of the project say that several roles and preflight go by
-description:
-  - C(servers) are the application servers by their names, as files/servers/NAME/server.yml describes each, with
-    C(template), the path of the template of the file that it reads, and C(image), the image that it is built into.
-  - C(databases) are the kinds of databases by their names, as files/images/KIND/kind.yml describes each, with
-    C(sizing), the path of the template for what follows from its memory.
-  - C(images) lists how the images of the project are built.
-  - C(defaults) are the default values of the variables of all roles.
-options:
-  _terms:
-    description: One of these words.
-    required: true
-"""
 
 PROJECT = Path(__file__).parents[2]
 PYTHON = "python"
@@ -92,7 +84,6 @@ TERMS: dict[str, Callable[[], Any]] = {
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[Any]:
+    def run(self, terms: list[str], *_: Any, **__: Any) -> list[Any]:
         """Read what is asked for."""
-        self.set_options(var_options=variables, direct=kwargs)
         return [TERMS[term]() for term in terms]

@@ -11,21 +11,15 @@ from ansible.plugins.lookup import LookupBase
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[dict[str, Any]]:
-        """Give each file the content that its template renders.
+    def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **_: Any) -> list[dict[str, Any]]:
+        """Give each file of a list the ``content`` that its template renders, where it has none.
 
-        Args:
-            terms: Lists of mappings, each with the ``path`` of a file; ``content`` where it has no template.
-
-        Returns:
-            The mappings with their ``content``, as the action flask_fleet takes them.
+        They are as the action flask_fleet takes them.
         """
-        self.set_options(var_options=variables, direct=kwargs)
+        (files,) = terms
         template = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
-        return [
-            {"content": template.run([f"{file['path'].lstrip('/')}.j2"], variables)[0]} | dict(file)
-            if "content" not in file
-            else dict(file)
-            for term in terms
-            for file in (term if isinstance(term, list) else [term])
-        ]
+
+        def rendered(path: str) -> str:
+            return str(template.run([f"{path.lstrip('/')}.j2"], variables)[0])
+
+        return [dict(file) if "content" in file else {**file, "content": rendered(file["path"])} for file in files]

@@ -19,7 +19,7 @@ from preflight.own_address import UnknownAddressError, ssh_blocks
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:  # noqa: ARG002
+    def run(self, terms: list[Any], *_: Any, **__: Any) -> list[str]:
         """Give the blocks of ec2_ssh_cidrs, and ask for this machine's address only where it is needed.
 
         Raises:

@@ -1,4 +1,4 @@
-"""Ansible module: refuses to go on when a disk has too little room for what comes next."""
+"""Ansible module: refuses to go on when a disk has too little room for what will be written to it."""
 
 from __future__ import annotations
 
@@ -9,44 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = """
-module: disk_space
-short_description: Refuse to go on when a disk has too little room
-options:
-  needs:
-    description: What will be written where. Needs on one file system are added up.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      path:
-        description: Where; the folder need not exist yet.
-        type: path
-        required: true
-      bytes:
-        description: How much.
-        type: int
-        required: true
-      what:
-        description: What it is, for the message.
-        type: str
-        required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Refuse a disk that is too full
-  disk_space:
-    needs:
-      - path: /var/lib/docker
-        bytes: 100000000
-        what: the new images
-"""
-
-RETURN = """#"""
 
 
 def existing(path: Path) -> Path:
@@ -75,6 +37,7 @@ def main() -> None:
     need = {
         "path": {"type": "path", "required": True},
         "bytes": {"type": "int", "required": True},
+        # For the message.
         "what": {"type": "str", "required": True},
     }
     module = AnsibleModule(

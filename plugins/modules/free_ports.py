@@ -1,4 +1,4 @@
-"""Ansible module: says which ports nginx could not have on the machine."""
+"""Ansible module: says which ports nginx could not be published on, in a sentence for each as ``problems``."""
 
 from __future__ import annotations
 
@@ -8,43 +8,6 @@ import socket
 import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = """
-module: free_ports
-short_description: Say which ports could not be published on the machine
-options:
-  address:
-    description: Address to publish on.
-    type: str
-    required: true
-  ports:
-    description: Ports to publish on, by the name of the variable that each comes from.
-    type: dict
-    required: true
-  project:
-    description: Name of the Compose project that may have them.
-    type: str
-    required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Look whether nginx can have its port
-  free_ports:
-    address: 0.0.0.0
-    ports: {stack_port: 80}
-    project: flask-fleet
-"""
-
-RETURN = """
-problems:
-  description: A sentence for each port that cannot be had.
-  type: list
-  elements: str
-  returned: always
-"""
 
 
 def _published_by(project: str, port: int) -> bool:
@@ -88,7 +51,9 @@ def main() -> None:
     """Run the module."""
     options = {
         "address": {"type": "str", "required": True},
+        # By the name of the variable that each comes from.
         "ports": {"type": "dict", "required": True},
+        # The Compose project that may have them.
         "project": {"type": "str", "required": True},
     }
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)

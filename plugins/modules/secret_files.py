@@ -1,4 +1,7 @@
-"""Ansible module: puts the secrets of a service into files that only its user can read."""
+"""Ansible module: puts the secrets of a service into files that only its user can read.
+
+The values come with the module's arguments, over a pipe where pipelining is on, and are never in another file.
+"""
 
 from __future__ import annotations
 
@@ -8,39 +11,6 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: secret_files
-short_description: Put the secrets of a service into files that only its user can read
-description:
-  - The values come with the module's arguments, over a pipe where pipelining is on, and are never in another file.
-options:
-  path:
-    description: Folder for the files. It and the folder around it are closed to everybody else.
-    type: path
-    required: true
-  owner:
-    description: Number of the user that may read them.
-    type: int
-    required: true
-  secrets:
-    description: Values by the names of their files.
-    type: dict
-    required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Hand over the secrets
-  secret_files:
-    path: /opt/flask-fleet/secrets/app-0123456789ab
-    owner: 10001
-    secrets:
-      secret_key: "{{ vault_app_secret_key }}"
-  no_log: true
-"""
-
 FILE_MODE = 0o400
 FOLDER_MODE = 0o500
 PARENT_MODE = 0o700
@@ -49,8 +19,7 @@ PARENT_MODE = 0o700
 def is_right(folder: Path, secrets: Mapping[str, str], owner: int) -> bool:
     """Tell whether exactly these files are in a folder, and only the owner can read them.
 
-    The folder need not exist. ``secrets`` are values by the names of their files, and ``owner`` is the number of the
-    user.
+    The folder need not exist.
     """
     if not folder.is_dir() or {path.name for path in folder.iterdir()} != set(secrets):
         return False
@@ -90,6 +59,7 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "owner": {"type": "int", "required": True},
+            # Values by the names of their files.
             "secrets": {"type": "dict", "required": True, "no_log": True},
         },
         supports_check_mode=True,

@@ -1,6 +1,7 @@
 """Ansible vars plugin: gives no variables, but says which vault has no password, or a wrong one, and how to give one.
 
-Ansible's own message names neither the file nor the option. It comes while variables are read, before any task.
+Ansible's own message names neither the file nor the option. This looks at group_vars and host_vars beside the inventory
+and the playbook while variables are read, before any task.
 """
 
 from __future__ import annotations
@@ -12,15 +13,6 @@ from ansible.errors import AnsibleError
 from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecretsContext, is_encrypted
 from ansible.plugins.vars import BaseVarsPlugin
-
-DOCUMENTATION = """
-name: vault_password
-short_description: Say which encrypted file cannot be opened, and how to open it
-description:
-  - Looks at group_vars and host_vars beside the inventory and the playbook, before host_group_vars reads them.
-extends_documentation_fragment:
-  - vars_plugin_staging
-"""
 
 OPTIONS = "--ask-vault-pass or --vault-password-file FILE"
 

@@ -8,51 +8,9 @@ from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: backup_file
-short_description: Look at a backup, or keep it
-options:
-  path:
-    description: The file.
-    type: path
-    required: true
-  kind:
-    description: What it shall be a backup of.
-    type: str
-    required: true
-  magic:
-    description: How a backup of each kind begins.
-    type: dict
-    required: true
-  keep_as:
-    description: The name that it gets, when all of it is on the disk; without it the file is only looked at.
-    type: path
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Refuse a file of another kind
-  backup_file:
-    path: backups/i-0123456789abcdef0/db-20261122T040000Z.dump
-    kind: postgresql
-    magic: {postgresql: PGDMP, redis: REDIS}
-"""
-
-RETURN = """
-bytes:
-  description: Size of the file.
-  type: int
-  returned: success
-"""
-
 
 def problem(path: Path, kind: str, magic: Mapping[str, str]) -> str:
-    """Say in a sentence why a file is no backup of a kind; empty when it is one, as far as its beginning says.
-
-    ``magic`` is how a backup of each kind begins.
-    """
+    """Say in a sentence why a file is no backup of a kind; empty when it is one, as far as its beginning says."""
     allowed = f"allowed is a file that playbooks/backup.yml made of {kind}"
     if not path.is_file():
         return f"backup is {path}: there is no such file; {allowed}"
@@ -78,7 +36,9 @@ def main() -> None:
         argument_spec={
             "path": {"type": "path", "required": True},
             "kind": {"type": "str", "required": True},
+            # How a backup of each kind begins.
             "magic": {"type": "dict", "required": True},
+            # Without it the file is only looked at.
             "keep_as": {"type": "path"},
         },
         supports_check_mode=True,

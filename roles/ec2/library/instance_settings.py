@@ -9,45 +9,6 @@ from typing import Any
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from botocore.exceptions import BotoCoreError, ClientError
 
-DOCUMENTATION = """
-module: instance_settings
-short_description: CPU credits, monitoring and absence of a profile, of instances that exist
-options:
-  instance_ids:
-    description: Their ids.
-    type: list
-    elements: str
-    required: true
-  credits:
-    description: What a burstable instance does without CPU credits; other instances have none.
-    type: str
-    choices: [standard, unlimited]
-    required: true
-  detailed_monitoring:
-    description: Whether CloudWatch measures every minute.
-    type: bool
-    required: true
-  keep_profile:
-    description: Whether an instance may have an instance profile; when not, it is taken away.
-    type: bool
-    required: true
-extends_documentation_fragment:
-  - amazon.aws.common.modules
-  - amazon.aws.region.modules
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-"""
-
-RETURN = """
-changes:
-  description: A line for each thing that was changed, or would be.
-  type: list
-  returned: always
-"""
-
 BURSTABLE = re.compile(r"t\d")
 """Families with CPU credits: t2, t3, t3a, t4g."""
 
@@ -126,6 +87,7 @@ def main() -> None:
             "instance_ids": {"type": "list", "elements": "str", "required": True},
             "credits": {"type": "str", "choices": ["standard", "unlimited"], "required": True},
             "detailed_monitoring": {"type": "bool", "required": True},
+            # Whether an instance may keep its instance profile; else it is taken away.
             "keep_profile": {"type": "bool", "required": True},
         },
         supports_check_mode=True,

@@ -1,4 +1,4 @@
-"""Ansible module: packs the files of a build context into one file."""
+"""Ansible module: packs the files of a build context, those that its tag was made with, into one temporary file."""
 
 from __future__ import annotations
 
@@ -8,44 +8,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
-
-DOCUMENTATION = """
-module: context_archive
-short_description: Pack a folder into an archive
-description:
-  - Packs what the image's tag was made with, and nothing else.
-options:
-  path:
-    description: The folder.
-    type: path
-    required: true
-  files:
-    description: Names in it, as the filter C(context_files) lists them.
-    type: list
-    elements: str
-    required: true
-  others:
-    description: Paths of files outside it by their names in the archive.
-    type: dict
-    default: {}
-attributes:
-  check_mode:
-    support: none
-"""
-
-EXAMPLES = """
-- name: Pack the application
-  context_archive:
-    path: app
-    files: [wsgi.py, requirements.txt]
-"""
-
-RETURN = """
-archive:
-  description: The archive, in a temporary file that the caller removes.
-  type: str
-  returned: success
-"""
 
 
 def pack(path: Path, files: Iterable[str], others: Mapping[str, str]) -> Path:
@@ -63,6 +25,7 @@ def main() -> None:
     arguments = {
         "path": {"type": "path", "required": True},
         "files": {"type": "list", "elements": "str", "required": True},
+        # Paths of files outside of it, by their names in the archive.
         "others": {"type": "dict", "default": {}},
     }
     module = AnsibleModule(argument_spec=arguments)

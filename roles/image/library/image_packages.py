@@ -1,4 +1,4 @@
-"""Ansible module: lists the packages that are in an image, without running anything of it."""
+"""Ansible module: lists the packages of Debian and of Python in an image, without running anything of it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,8 @@ from typing import IO
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: image_packages
-short_description: List the packages of Debian and of Python that are in an image
-options:
-  reference:
-    description: Name and tag of the image.
-    type: str
-    required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: List what is in it
-  image_packages:
-    reference: flask-fleet/app:0123456789ab
-"""
-
-RETURN = """
-packages:
-  description: Kind (deb or pypi), name, version and, for Debian's, architecture of each.
-  type: list
-  returned: success
-id:
-  description: Id of the image.
-  type: str
-  returned: success
-created:
-  description: When it was made, in ISO 8601.
-  type: str
-  returned: success
-"""
-
 Package = dict[str, str]
+"""Kind (deb or pypi), name, version and, for Debian's, architecture."""
 
 DPKG_STATUS = "var/lib/dpkg/status"
 DEBIANS_PYTHON = "usr/lib/python3"

@@ -1,4 +1,7 @@
-"""Ansible lookup: the words of a command that was given as `-e command='python -c "..."'`."""
+"""Ansible lookup: the words of a command that was given as `-e command='python -c "..."'`.
+
+Ansible reads `-e command=python -V` as the command `python` and forgets the rest. This takes it as it was typed.
+"""
 
 from __future__ import annotations
 
@@ -9,17 +12,6 @@ from typing import Any
 from ansible import context
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
-
-DOCUMENTATION = """
-name: command_words
-short_description: The words of a command given on the command line
-description:
-  - Ansible reads C(-e command=python -V) as the command C(python) and forgets the rest. This takes it as it was typed.
-options:
-  _terms:
-    description: Value of the variable C(command), used where it did not come as C(-e command=...).
-    required: true
-"""
 
 
 def command_words(value: str, extra_vars: Iterable[str]) -> list[str]:
@@ -39,13 +31,12 @@ def command_words(value: str, extra_vars: Iterable[str]) -> list[str]:
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[list[str]]:
+    def run(self, terms: list[str], *_: Any, **__: Any) -> list[list[str]]:
         """Look the command up; the result is one list of words.
 
         Raises:
             AnsibleLookupError: A quotation mark is not closed.
         """
-        self.set_options(var_options=variables, direct=kwargs)
         try:
             return [command_words(str(terms[0]), context.CLIARGS.get("extra_vars") or ())]
         except ValueError as error:
