@@ -18,16 +18,9 @@ MARGIN_BYTES = 16 * 1024 * 1024
 
 
 def bring(stack: Stack, release: str, files: Sequence[File], *, really: bool) -> Mapping[str, Any]:
-    """Write the files that say something else than those that are there.
+    """Write the files of a release that say something else than those that are there.
 
-    Args:
-        stack: The stack.
-        release: Id of the release that they are of.
-        files: All that it needs, compose.yml and nginx.conf in its own folder included; relative to the stack's.
-        really: False only compares.
-
-    Returns:
-        Whether something changed, and how, as Ansible's --diff shows it.
+    They are relative to the stack's folder, compose.yml and nginx.conf in the release's own folder included.
 
     Raises:
         FleetError: The disk is too full, or a program refuses what it is to read. Nothing was changed.

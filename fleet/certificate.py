@@ -87,14 +87,10 @@ class Certificate:
 
 
 def keep(file: Path, reload: Callable[[], None], *, renews: bool, anew: bool, really: bool) -> dict[str, Any]:
-    """See to it that nginx can start, or that it serves a certificate that is not due.
+    """See to it that nginx can start, or, if it ``renews``, that it serves a certificate that is not due.
 
-    Args:
-        file: The settings, in the folder where certificates are kept.
-        reload: Has nginx read its configuration and the certificate again.
-        renews: Whether to ask the authority and nginx too.
-        anew: Whether to get a new certificate even when it is not due.
-        really: False only looks.
+    The settings in ``file`` are in the folder where certificates are kept. ``reload`` has nginx read its configuration
+    and the certificate again, ``anew`` gets a new one even when it is not due, and without ``really`` nothing changes.
 
     Raises:
         FleetError: There is no good certificate, or nginx does not serve it; then the one before does.
@@ -120,14 +116,7 @@ class Certificates:
     def __init__(
         self, folder: Path, settings: Settings, reload: Callable[[], None], clock: Callable[[], float] = time.time
     ) -> None:
-        """Say where and for what.
-
-        Args:
-            folder: Where certificates are kept.
-            settings: What the role wrote down.
-            reload: Has nginx read its configuration and the certificate again.
-            clock: Gives the seconds since 1970.
-        """
+        """Say where certificates are kept and for what; ``clock`` gives the seconds since 1970."""
         # As the link to the live pair resolves to, which is compared with the others.
         folder = folder.resolve()
         self.settings = settings
@@ -151,9 +140,6 @@ class Certificates:
     def prepare(self, *, anew: bool = False) -> None:
         """See to it that nginx can start: with a good certificate, or with a placeholder until there is one.
 
-        Args:
-            anew: Whether to make a self-signed one even when it is not due.
-
         Raises:
             FleetError: There is none.
         """
@@ -162,9 +148,6 @@ class Certificates:
 
     def renew(self, *, anew: bool = False) -> None:
         """Get a new certificate when it is due, and have nginx serve the one that is live.
-
-        Args:
-            anew: Whether to get one even when it is not due.
 
         Raises:
             FleetError: There is no new one, or nginx does not serve it; then the one before does.
@@ -177,11 +160,7 @@ class Certificates:
         self.serve()
 
     def install(self, source: Path, name: str) -> None:
-        """Make a pair the live one, once it is on the disk whole and checked.
-
-        Args:
-            source: Folder with the pair.
-            name: Where it comes from.
+        """Make the pair in a folder the live one, once it is on the disk whole and checked.
 
         Raises:
             FleetError: The pair is no good.
@@ -407,11 +386,7 @@ def read(file: Path) -> Certificate:
 
 
 def check(pair: Path, now: float) -> None:
-    """Check a pair as nginx will.
-
-    Args:
-        pair: Folder with the certificate and its key.
-        now: Seconds since 1970.
+    """Check a folder with a certificate and its key as nginx will.
 
     Raises:
         FleetError: nginx would not start with it, or no client would take it.
@@ -463,14 +438,7 @@ def _leaf(file: Path) -> str:
 
 
 def _write(path: Path, content: bytes, mode: int, owner: int = -1) -> None:
-    """Write a new file that nobody else can read meanwhile, down to the disk.
-
-    Args:
-        path: The file, which must not exist.
-        content: What it shall hold.
-        mode: Its permissions.
-        owner: User who may read it; -1 is this process's own.
-    """
+    """Write a new file that nobody else can read meanwhile, down to the disk; owner -1 is this process's own."""
     descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "wb") as file:
         os.fchown(descriptor, owner, -1)

@@ -8,14 +8,14 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fleet.engine.compose import HASH_LABEL, PROJECT_LABEL, SERVICE_LABEL
+from fleet.engine import docker
+from fleet.engine.docker import HASH_LABEL, PROJECT_LABEL, SERVICE_LABEL, Container
 from fleet.release import COMPOSE_FILE, MOUNTED
 from fleet.stack import SETTINGS
 from fleet.system import LOG_LINES, CancelledError, FleetError, attempt, last_lines, run
@@ -25,8 +25,6 @@ DUMP_TIMEOUT_S = 6 * 3600
 MOST_RESTARTS = 3
 """A server that ended so often while it was waited for will not start by itself."""
 
-Container = Mapping[str, Any]
-"""As the engine inspects it."""
 Say = Callable[[str], None]
 
 
@@ -50,12 +48,7 @@ class Databases:
     """The databases beside the stack in one folder, a Compose project of their own."""
 
     def __init__(self, stack: Path, project: str = "") -> None:
-        """Read what the role wrote down.
-
-        Args:
-            stack: Folder of the stack.
-            project: Name of the Compose project, where the files of the databases may be gone already.
-        """
+        """Read what the role wrote down; name the Compose project where those files may be gone already."""
         stack = stack.absolute()
         self.directory = stack.with_name(f"{stack.name}-data")
         file = self.directory / SETTINGS
@@ -69,10 +62,9 @@ class Databases:
         """Tell whether all run as compose.yml says."""
         if not (self.directory / COMPOSE_FILE).exists():
             return False
-        lines = run([*self._compose(), "config", "--hash", "*"]).splitlines()
-        running = {_service(one): one for one in self._containers() if one["State"]["Running"]}
-        found = {name: str(one["Config"]["Labels"][HASH_LABEL]) for name, one in running.items()}
-        return {tuple(line.split()) for line in lines} <= set(found.items())
+        running = [one for one in self._containers() if one["State"]["Running"]]
+        found = {_service(one): str(one["Config"]["Labels"][HASH_LABEL]) for one in running}
+        return docker.config_hashes(self._compose()).items() <= found.items()
 
     def start(self, say: Say) -> dict[str, Any]:
         """Start what does not run, replace what compose.yml says otherwise, and see that all of it serves.
@@ -116,12 +108,9 @@ class Databases:
         raise FleetError(f"{name} does not run here. To start it: playbooks/deploy.yml")
 
     def backup(self, name: str, path: Path) -> dict[str, Any]:
-        """Write a backup into a file that nobody else can read, and read all of it again.
+        """Write a backup of a database into a new file that nobody else can read, and read all of it again.
 
-        Args:
-            name: The database.
-            path: The file; it must not exist, and does not when this fails. Where root writes it, it belongs to the
-                owner of its folder.
+        When this fails there is no file. Where root writes it, it belongs to the owner of its folder.
         """
         container = self.running(name)
         with os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o600), "r+b") as file:
@@ -137,14 +126,10 @@ class Databases:
         return {"changed": True, "msg": f"{path}: {path.stat().st_size} bytes, read whole and in order"}
 
     def restore(self, name: str, path: Path) -> dict[str, Any]:
-        """Put a backup in the place of what a database has; if that fails, it has what it had.
-
-        Args:
-            name: The database.
-            path: The backup.
+        """Put a backup in the place of what a database has.
 
         Raises:
-            FleetError: It failed.
+            FleetError: It failed, and the database has what it had.
         """
         container = self.running(name)
         with path.open("rb") as file:
@@ -165,9 +150,6 @@ class Databases:
     def prune(self, *, really: bool) -> dict[str, Any]:
         """Remove containers, passwords and images that are not wanted any more. Data stays.
 
-        Args:
-            really: False only looks.
-
         Returns:
             Whether anything changed, the databases that went, and the volumes that nothing uses now.
         """
@@ -180,7 +162,7 @@ class Databases:
         going = [one for one in containers if _service(one) not in names]
         secrets, images = self._unused_secrets(staying), _old_images(staying)
         if really:
-            _remove(going)
+            docker.stop([one["Id"] for one in going])
             for path in secrets:
                 shutil.rmtree(path)
             # One that something else still runs stays.
@@ -194,10 +176,6 @@ class Databases:
     def down(self, *, deletes_data: bool, really: bool) -> dict[str, Any]:
         """Remove containers, networks and files, found by their labels; the files may be gone already.
 
-        Args:
-            deletes_data: Whether to remove the data too.
-            really: False only looks.
-
         Returns:
             As for ``prune``.
         """
@@ -206,7 +184,7 @@ class Databases:
         unwanted = volumes if deletes_data else []
         changed = bool(containers or networks or unwanted or self.directory.exists())
         if really:
-            _remove(containers)
+            docker.stop([one["Id"] for one in containers])
             for kind, names in (("network", networks), ("volume", unwanted)):
                 if names:
                     run(["docker", kind, "rm", *names])
@@ -219,8 +197,7 @@ class Databases:
         return f"label={PROJECT_LABEL}={self._project}"
 
     def _compose(self) -> list[str]:
-        where = ["--project-directory", str(self.directory), "--file", str(self.directory / COMPOSE_FILE)]
-        return ["docker", "compose", *where]
+        return docker.compose(self.directory, self.directory / COMPOSE_FILE)
 
     def _listed(self, *command: str) -> list[str]:
         """List what the engine has of the project: names or ids."""
@@ -228,10 +205,7 @@ class Databases:
 
     def _containers(self) -> list[Container]:
         """Inspect the project's containers, dead ones too."""
-        ids = self._listed("ps", "--all", "--quiet", "--no-trunc")
-        # One may be gone meanwhile, which is no reason to fail.
-        found: list[Container] = json.loads(attempt(["docker", "inspect", *ids]).stdout or "[]") if ids else []
-        return found
+        return docker.inspect(docker.containers({PROJECT_LABEL: self._project}) if self._project else [])
 
     def _wait_until_healthy(self, name: str) -> Container:
         """Wait until a database serves, and give its container."""
@@ -249,8 +223,7 @@ class Databases:
             is_hopeless = restarts - restarts_before >= MOST_RESTARTS
             if is_hopeless or time.monotonic() > deadline:
                 how = f"ended {restarts} times" if is_hopeless else f"did not serve within {seconds} s"
-                asked = ["docker", "logs", "--tail", str(LOG_LINES), one["Id"]]
-                log = attempt(asked, stderr=subprocess.STDOUT).stdout.strip()
+                log = docker.log(one["Id"], "--tail", str(LOG_LINES)).strip()
                 raise FleetError(f"{name} {how}. Its last log lines:\n{log}")
             time.sleep(POLL_S)
 
@@ -276,15 +249,7 @@ def _old_images(staying: Sequence[Container]) -> list[str]:
     """Pick the images that have the name of one that runs, but another tag."""
     used = {str(one["Config"]["Image"]) for one in staying}
     names = {image.rpartition(":")[0] for image in used}
-    listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split() if used else []
-    return [image for image in listed if image.rpartition(":")[0] in names and image not in used]
-
-
-def _remove(containers: Sequence[Container]) -> None:
-    """Stop containers as long as they need, and remove them."""
-    if ids := [str(one["Id"]) for one in containers]:
-        run(["docker", "stop", *ids])
-        run(["docker", "rm", "--force", *ids])
+    return [image for image in docker.images() if image.rpartition(":")[0] in names and image not in used]
 
 
 def _gone(containers: Sequence[Container], kept: Collection[str], *, changed: bool) -> dict[str, Any]:

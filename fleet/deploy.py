@@ -12,14 +12,9 @@ from fleet.system import FleetError
 
 
 def is_deployed(stack: Stack, release: str, last: Progress) -> bool:
-    """Tell whether a release runs, all of it, and nothing else.
-
-    Args:
-        stack: The stack.
-        release: Id of the release.
-        last: The job before; one that was killed may have left all running, but not what it meant to remove.
-    """
+    """Tell whether a release runs, all of it, and nothing else."""
     worked = {one.id for one in stack.releases.kept()}
+    # A job that was killed may have left all running, but not what it meant to remove.
     if last.was_killed or stack.releases.live() != release or release not in worked:
         return False
     view = stack.inspect(release)
@@ -29,12 +24,8 @@ def is_deployed(stack: Stack, release: str, last: Progress) -> bool:
 def deploy(stack: Stack, job: Job, release: str, *, prepares: bool) -> Mapping[str, Any]:
     """Bring a release to life, unless it runs already.
 
-    Args:
-        stack: The stack.
-        job: Who deploys, and how to tell of each step.
-        release: Id of the release.
-        prepares: Whether to run the pre_deploy of each service first. A rollback does not: what it changed in a
-            database stays.
+    If it ``prepares``, the pre_deploy of each service runs first. A rollback does not: what that changed in a database
+    stays.
 
     Raises:
         FleetError: It does not work; the message says what serves.
@@ -57,11 +48,7 @@ def deploy(stack: Stack, job: Job, release: str, *, prepares: bool) -> Mapping[s
 
 
 def earlier_release(stack: Stack, release: str) -> str:
-    """Choose the release to go back to.
-
-    Args:
-        stack: The stack.
-        release: Its id; empty for the newest one that worked and is not live.
+    """Choose the release to go back to; without an id, the newest one that worked and is not live.
 
     Raises:
         FleetError: There is no such release; the message lists those that there are.
@@ -76,11 +63,7 @@ def earlier_release(stack: Stack, release: str) -> str:
 
 
 def changes_number(stack: Stack, numbers: Mapping[str, int]) -> bool:
-    """Tell whether there are not as many replicas as there shall be.
-
-    Args:
-        stack: The stack.
-        numbers: How many replicas, by service.
+    """Tell whether there are not as many replicas of each service as there shall be.
 
     Raises:
         FleetError: There is no such service, or the number is none.
@@ -95,13 +78,7 @@ def changes_number(stack: Stack, numbers: Mapping[str, int]) -> bool:
 
 
 def scale(stack: Stack, job: Job, numbers: Mapping[str, int]) -> Mapping[str, Any]:
-    """Start or drain replicas until there are so many of each service, until the next deploy.
-
-    Args:
-        stack: The stack.
-        job: Who wants it.
-        numbers: How many replicas, by service.
-    """
+    """Start or drain replicas until there are so many of each service, until the next deploy."""
     if not changes_number(stack, numbers):
         return {"changed": False}
     asked = ", ".join(f"{name}={count}" for name, count in numbers.items())

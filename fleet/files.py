@@ -42,16 +42,10 @@ class File:
 
 
 def place(files: Sequence[File], *, really: bool, check: Check | None = None) -> Mapping[str, Any]:
-    """Write the files that are not as they shall be.
+    """Write the files that are not as they shall be; give what changed as Ansible shows it with --diff.
 
-    Args:
-        files: What each shall say.
-        really: False only compares.
-        check: Called before the first takes its place, with where each is to be read until then; fails with a
-            ``FleetError`` when they do not fit together.
-
-    Returns:
-        Whether something changed, and how, as Ansible's --diff shows it.
+    ``check`` is called before the first takes its place, with where each is to be read until then. It fails with a
+    ``FleetError`` when they do not fit together.
 
     Raises:
         FleetError: A program refuses what it is to read, or there is no room. Nothing was changed.

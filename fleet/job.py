@@ -89,11 +89,9 @@ class Jobs:
         self._notes_before = directory / "job.before.jsonl"
 
     def progress(self, since: int = 0, job: str = "") -> Progress:
-        """Read what the job that is under way, or else the last one, noted.
+        """Read what the job that is under way, or else the last one, noted after the first ``since`` lines.
 
-        Args:
-            since: How many of its lines are known already.
-            job: The id of the one that is meant, if it is still known; it may be the one before.
+        If ``job`` is the id of one that is still known, that one is meant, which may be the one before.
         """
         found = self._read(since)
         if found.was_killed:
@@ -103,13 +101,7 @@ class Jobs:
         return before if before.id == job else found
 
     def follow(self, since: int, seconds: float, job: str = "") -> Progress:
-        """Wait until there is more than the lines that are known, or the job has ended.
-
-        Args:
-            since: How many lines are known.
-            seconds: How long to wait at most.
-            job: As for ``progress``.
-        """
+        """Wait until there are more than ``since`` lines, the job has ended, or the time is over."""
         deadline = time.monotonic() + seconds
         while True:
             found = self.progress(since, job)
@@ -120,10 +112,8 @@ class Jobs:
     def start(self, what: str, who: str, command: Sequence[str]) -> Progress:
         """Start a job that outlives this process, and wait until it has begun.
 
-        Args:
-            what: Such as ``deploy 0123456789ab``.
-            who: Who wants it, and why.
-            command: Program and arguments, which are to call ``work`` with the two ids that are put behind them.
+        ``what`` is such as ``deploy 0123456789ab``, ``who`` says who wants it and why, and ``command`` is to call
+        ``work`` with the two ids that are put behind its arguments.
 
         Raises:
             BusyError: Another one is under way.
@@ -147,18 +137,10 @@ class Jobs:
             time.sleep(POLL_S)
 
     def work(self, after: str, identity: str, what: str, who: str, task: Callable[[Job], Mapping[str, Any]]) -> bool:
-        """Be a job: note what is said and how it ends.
+        """Be the job with an id: note what is said and how it ends; tell whether it succeeded.
 
-        Args:
-            after: Id of the job before it, or nothing; when there was another one meanwhile, this is not wanted any
-                more, because whoever started it was told so.
-            identity: Its id.
-            what: As for ``start``.
-            who: As for ``start``.
-            task: What to do.
-
-        Returns:
-            Whether it succeeded.
+        ``after`` is the id of the job before it, or empty. When there was another one meanwhile, this one is not wanted
+        any more, because whoever started it was told so.
 
         Raises:
             BusyError: Another one is under way, or was.

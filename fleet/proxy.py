@@ -86,11 +86,8 @@ class Proxy:
         """Lead new connections to the container beside nginx. Open ones stay where they are.
 
         Two containers cannot publish one port, so the kernel is told to send what comes for that port to this one,
-        before the engine's own rules are asked.
-
-        Returns:
-            Whether it serves; not on an engine with the userland proxy, which leaves the kernel no way from the
-            loopback to a container.
+        before the engine's own rules are asked. It tells whether that works, which it does not with the engine's
+        userland proxy: that leaves the kernel no way from the loopback to a container.
         """
         name, ports = self._engine.standby(), self._engine.published()
         run(["nft", _diversion(name, ports, self._engine.address_of(name))])

@@ -45,7 +45,11 @@ class Releases:
 
     def live(self) -> str:
         """Name the live release by its files; empty before the first deploy."""
-        return _digest([self.directory / name for name in LIVE.values()])
+        try:
+            content = b"".join((self.directory / name).read_bytes() for name in LIVE.values())
+        except FileNotFoundError:
+            return ""
+        return hashlib.sha1(content, usedforsecurity=False).hexdigest()[:12]
 
     def kept(self) -> list[Release]:
         """List the releases that could be gone back to, newest first."""
@@ -93,8 +97,7 @@ class Releases:
     def prune_mounted(self, mounts: Collection[tuple[str, str]]) -> None:
         """Remove the secrets, and the configurations of servers, that no release needs any more.
 
-        Args:
-            mounts: Where the kept ones are mounted, and the folder.
+        ``mounts`` are those of the releases to keep, each with where it is mounted and its folder.
         """
         for folder, target in MOUNTED.items():
             needed = {Path(source).name for mounted_at, source in mounts if mounted_at == target}
@@ -107,11 +110,3 @@ class Releases:
         since = time.time() - FRESH_S
         folders = (self.directory / "releases").glob("*")
         return [path.name for path in folders if not (path / MARK).exists() and path.stat().st_mtime > since]
-
-
-def _digest(files: Collection[Path]) -> str:
-    try:
-        content = b"".join(file.read_bytes() for file in files)
-    except FileNotFoundError:
-        return ""
-    return hashlib.sha1(content, usedforsecurity=False).hexdigest()[:12]

@@ -91,8 +91,7 @@ class Stack:
     def prune(self, failed: str = "") -> None:
         """Remove what no kept release needs: folders, secrets, images, networks and static files.
 
-        Args:
-            failed: A release that nobody will deploy again.
+        Nobody will deploy the release that ``failed`` again.
         """
         worked = [one.id for one in self.releases.kept()][: self.settings.keep_releases]
         keep = {*worked, *self.releases.about_to_be_deployed()} - {failed}

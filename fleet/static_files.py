@@ -31,14 +31,7 @@ FILE_MODE = 0o644
 
 
 def bring(engine: Engine, root: Path, service: str, image: str, folder: str) -> None:
-    """Add the static files of an image to those that nginx serves.
-
-    Args:
-        engine: Has the image.
-        root: Folder of all services' files.
-        service: Name of the service.
-        image: Its image.
-        folder: The folder in the image.
+    """Add the static files of a service, a folder of its image, to those that nginx serves below ``root``.
 
     Raises:
         FleetError: The image has no such folder, or something in it that is no file.
@@ -58,12 +51,7 @@ def bring(engine: Engine, root: Path, service: str, image: str, folder: str) -> 
 
 
 def prune(root: Path, keep: Mapping[str, Collection[str]]) -> None:
-    """Remove the files that no kept image has.
-
-    Args:
-        root: Folder of all services' files.
-        keep: Images by the services that have them.
-    """
+    """Remove the files that no kept image has; ``keep`` gives the images by the services that have them."""
     for record in sorted(root.glob("*.json")):
         service = record.stem
         images = {image: names for image, names in _noted(root, service).items() if image in keep.get(service, ())}
@@ -81,12 +69,7 @@ def prune(root: Path, keep: Mapping[str, Collection[str]]) -> None:
 
 
 def _unpack(archive: IO[bytes], folder: Path, new: Path) -> tuple[set[str], set[str]]:
-    """Write the files of an archive beside those that are there.
-
-    Args:
-        archive: A tar archive of a folder, as a stream.
-        folder: Where to.
-        new: Where to write each file first.
+    """Write the files of the tar archive of a folder beside those that are there, each at ``new`` first.
 
     Returns:
         The names of all its files, and of those that said something else before.
@@ -129,16 +112,9 @@ def _content_of(archive: tarfile.TarFile, member: tarfile.TarInfo) -> IO[bytes]:
 
 
 def _put(content: IO[bytes], new: Path, target: Path, modified: float) -> bool:
-    """Write a file so that nobody ever sees half of it.
+    """Write a file; tell whether it said something else before. One that says the same keeps its time.
 
-    Args:
-        content: What it shall say.
-        new: Where to write it first, on the same file system.
-        target: The file.
-        modified: When it was changed last; the ETag is made of this and the size.
-
-    Returns:
-        Whether it said something else before; one that says the same keeps its time.
+    nginx makes the ETag of that time and the size.
     """
     with new.open("wb") as file:
         shutil.copyfileobj(content, file)
@@ -148,32 +124,26 @@ def _put(content: IO[bytes], new: Path, target: Path, modified: float) -> bool:
     if target.is_file() and (target.stat().st_size, int(target.stat().st_mtime)) == (new.stat().st_size, int(modified)):
         # Browsers would take it for what they have.
         modified = time.time()
-    os.utime(new, (modified, modified))
-    new.chmod(FILE_MODE)
-    _make_room(target)
-    new.replace(target)
+    _publish(new, target, modified)
     return True
 
 
-def _make_room(target: Path) -> None:
-    """Make the folder of a file, where another release had a file in place of a folder or the other way round."""
+def _publish(new: Path, target: Path, modified: float) -> None:
+    """Give a file its place, so that nobody ever sees half of it."""
+    os.utime(new, (modified, modified))
+    new.chmod(FILE_MODE)
+    # Another release may have had a file in the place of a folder, or the other way round.
     if target.is_dir():
         shutil.rmtree(target)
     for parent in target.parents:
         if parent.is_file():
             parent.unlink()
     target.parent.mkdir(parents=True, exist_ok=True)
+    new.replace(target)
 
 
 def _compress(folder: Path, names: Collection[str], changed: Collection[str], new: Path) -> set[str]:
-    """Write a compressed file beside each that gets smaller by it, for nginx's gzip_static; name those that are ours.
-
-    Args:
-        folder: Where the files are.
-        names: The files.
-        changed: Those of them that said something else before.
-        new: Where to write each file first.
-    """
+    """Write a compressed file beside each that gets smaller by it, for gzip_static of nginx; name those of ours."""
     ours = set()
     for name in names:
         file, zipped = folder / name, folder / f"{name}.gz"
@@ -188,10 +158,7 @@ def _compress(folder: Path, names: Collection[str], changed: Collection[str], ne
         if name in changed or not zipped.is_file():
             with file.open("rb") as content, new.open("wb") as raw, gzip.GzipFile("", "wb", 9, raw, 0) as packed:
                 shutil.copyfileobj(content, packed)
-            os.utime(new, (found.st_mtime, found.st_mtime))
-            new.chmod(FILE_MODE)
-            _make_room(zipped)
-            new.replace(zipped)
+            _publish(new, zipped, found.st_mtime)
     return ours
 
 

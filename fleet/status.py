@@ -13,11 +13,7 @@ HEAD = ("replica", "health", "ready", "restarts", "CPU", "memory", "requests", "
 
 
 def status(stack: Stack, jobs: Jobs) -> dict[str, Any]:
-    """Tell what runs.
-
-    Returns:
-        For a program ``live``, ``job`` and ``replicas``; for a person the same as ``text``.
-    """
+    """Tell what runs: ``live``, ``job`` and ``replicas`` for a program, and the same for a person as ``text``."""
     view, used, job = stack.inspect(None), stack.engine.usage(), jobs.progress()
     live = stack.releases.live()
     known = next((one for one in stack.releases.kept() if one.id == live), None)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, cast
@@ -32,11 +31,7 @@ class LateError(FleetError):
 
 
 def attempt(command: Sequence[str], **options: Any) -> subprocess.CompletedProcess[str]:
-    """Run a command that may fail.
-
-    Args:
-        command: Program and arguments.
-        options: Of ``subprocess.run``, mainly where its input comes from and its output goes to.
+    """Run a command that may fail; ``options`` are those of ``subprocess.run``.
 
     Raises:
         LateError: It did not end within ``timeout`` seconds; unless said otherwise, a quarter of an hour.
@@ -51,17 +46,13 @@ def attempt(command: Sequence[str], **options: Any) -> subprocess.CompletedProce
     return cast("subprocess.CompletedProcess[str]", done)
 
 
-def run(command: Sequence[str], environment: Mapping[str, str] | None = None) -> str:
+def run(command: Sequence[str]) -> str:
     """Run a command and give what it printed.
-
-    Args:
-        command: Program and arguments.
-        environment: Variables beside those of this process.
 
     Raises:
         FleetError: It failed; the message has what it printed on stderr.
     """
-    done = attempt(command, env=os.environ | (environment or {}))
+    done = attempt(command)
     if done.returncode:
         raise FleetError(f"{' '.join(command[:4])} …: {done.stderr.strip() or done.stdout.strip()}")
     return done.stdout

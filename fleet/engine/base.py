@@ -134,11 +134,8 @@ class Engine(Protocol):
     def bring_up(self, services: Sequence[str] = (), *, replace: bool, seconds: int) -> None:
         """Start what is missing of the live release, and wait until it is healthy.
 
-        Args:
-            services: Which; without any all of them, and containers of other services go. What these depend on stays
-                as it is where anything of it runs.
-            replace: Whether to replace what the release says otherwise.
-            seconds: How long it may take until they are healthy.
+        Without ``services`` that is all of it, and containers of other services go. What these depend on stays as it is
+        where anything of it runs. ``replace`` also replaces what the release says otherwise.
         """
 
     def scale(self, numbers: Mapping[str, int], seconds: int) -> None:
@@ -171,8 +168,7 @@ class Engine(Protocol):
     def start_standby(self, *, reachable: bool) -> None:
         """Start that container, an nginx of the live release that is published nowhere.
 
-        Args:
-            reachable: Whether services find it by nginx's names, and the engine lets packets in to it.
+        When it is ``reachable``, services find it by nginx's names, and the engine lets packets in to it.
         """
 
     def address_of(self, container: str) -> str:
@@ -184,9 +180,8 @@ class Engine(Protocol):
     def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
         """Remove images that no release needs any more, and networks that nothing uses.
 
-        Args:
-            keep: Images that are needed.
-            removed: Images of releases that were removed; others of the same services go when they are old.
+        Images of releases that were ``removed`` go at once, others of the services whose images to keep when they are
+        older than an hour.
         """
 
     def folder_of(self, image: str, folder: str) -> AbstractContextManager[IO[bytes]]:

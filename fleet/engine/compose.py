@@ -14,13 +14,12 @@ from dataclasses import replace as changed
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
+from fleet.engine import docker
 from fleet.engine.base import NGINX, Answer, Plan, Port, Replica, Service, State
+from fleet.engine.docker import HASH_LABEL, PROJECT_LABEL, SERVICE_LABEL
 from fleet.release import COMPOSE_FILE, FRESH_S, Releases
 from fleet.system import LOG_LINES, FleetError, attempt, last_lines, run
 
-PROJECT_LABEL = "com.docker.compose.project"
-SERVICE_LABEL = "com.docker.compose.service"
-HASH_LABEL = "com.docker.compose.config-hash"
 ONE_OFF_LABEL = "com.docker.compose.oneoff"
 PORTS_LABEL = "flask-fleet.ports"
 """Of an nginx that reads which ports the replicas of a service may have."""
@@ -58,7 +57,7 @@ class Compose:
         plans, hashes = self.plan(release), self._config_hashes(release)
         found: dict[str, list[Replica]] = {name: [] for name in plans}
         orphans = []
-        for container in self._inspect(self._ids(self._name(release))):
+        for container in docker.inspect(self._ids(self._name(release))):
             replica = _replica(container)
             if replica.service in found:
                 is_fresh = container["Config"]["Labels"][HASH_LABEL] == hashes.get(replica.service)
@@ -70,8 +69,7 @@ class Compose:
 
     def check(self, compose_file: Path, nginx_conf: Path) -> None:
         """Have the real programs read what a release says, before it can become live."""
-        where = ["--project-directory", str(self._releases.directory), "--file", str(compose_file)]
-        config = json.loads(run(["docker", "compose", *where, "config", "--format", "json"]))
+        config = _config(docker.compose(self._releases.directory, compose_file))
         nginx = config["services"][NGINX]
         mounts = [f"{one['source']}:{one['target']}:ro" for one in nginx["volumes"] if one["target"].startswith(TLS)]
         volumes = [
@@ -85,7 +83,7 @@ class Compose:
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
         """Inspect containers, or all of the stack; those that are gone meanwhile are left out."""
-        return [_replica(one) for one in self._inspect(self._ids(self._name(None)) if ids is None else ids)]
+        return [_replica(one) for one in docker.inspect(self._ids(self._name(None)) if ids is None else ids)]
 
     def start(self, service: str, count: int) -> list[str]:
         """Start replicas of the live release until there are so many; give the ids of the new ones."""
@@ -95,14 +93,7 @@ class Compose:
         return sorted(one[:12] for one in set(self._ids(project, service)) - before)
 
     def bring_up(self, services: Sequence[str] = (), *, replace: bool, seconds: int) -> None:
-        """Start what is missing of the live release, and wait until it is healthy.
-
-        Args:
-            services: Which; without any all of them, and containers of other services go. What these depend on stays
-                as it is where anything of it runs.
-            replace: Whether to replace what the release says otherwise.
-            seconds: How long it may take until they are healthy.
-        """
+        """Start what is missing of the live release, and wait until it is healthy."""
         options = ["--detach", "--pull", "never", "--wait", "--wait-timeout", str(seconds)]
         if not replace:
             options.append("--no-recreate")
@@ -122,18 +113,15 @@ class Compose:
 
     def stop(self, ids: Sequence[str]) -> None:
         """Have containers finish what they have, as long as their own stop time says, and remove them."""
-        if ids:
-            run(["docker", "stop", *ids])
-            self.remove(ids)
+        docker.stop(ids)
 
     def remove(self, ids: Sequence[str]) -> None:
         """Remove containers at once, if they are there."""
-        if ids:
-            run(["docker", "rm", "--force", *ids])
+        docker.remove(ids)
 
     def health_failure(self, container: str) -> str:
         """Run a container's own health check now, because the engine may take long to come round to it."""
-        found = self._inspect([container])
+        found = docker.inspect([container])
         kind, *test = (found[0]["Config"].get("Healthcheck", {}).get("Test") if found else None) or ["NONE"]
         if kind == "NONE":
             return ""
@@ -146,10 +134,10 @@ class Compose:
 
         The next start is told at length too.
         """
-        again = [one["State"]["StartedAt"] for one in self._inspect([container]) if one["RestartCount"]]
+        again = [one["State"]["StartedAt"] for one in docker.inspect([container]) if one["RestartCount"]]
         # Docker's --tail counts from the end of the log, whatever --until says.
         part = ["--until", again[0]] if again else ["--tail", str(LOG_LINES)]
-        return last_lines(attempt(["docker", "logs", *part, container], stderr=subprocess.STDOUT).stdout)
+        return last_lines(docker.log(container, *part))
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
         """Run a command in a container, or in the first one of a service."""
@@ -178,11 +166,7 @@ class Compose:
         return f"{self._name(None)}-nginx-standby"
 
     def start_standby(self, *, reachable: bool) -> None:
-        """Start that container, an nginx of the live release that is published nowhere.
-
-        Args:
-            reachable: Whether services find it by nginx's names, and the engine lets packets in to it.
-        """
+        """Start that container, an nginx of the live release that is published nowhere."""
         name = self.standby()
         # One that an interrupted run left behind.
         self.remove([name])
@@ -194,7 +178,7 @@ class Compose:
 
     def address_of(self, container: str) -> str:
         """Give the address at which the machine reaches a container."""
-        (found,) = self._inspect([container])
+        (found,) = docker.inspect([container])
         network = self._config(None)["networks"]["default"]["name"]
         return str(found["NetworkSettings"]["Networks"][network]["IPAddress"])
 
@@ -204,19 +188,12 @@ class Compose:
         return [Port(str(one["host_ip"]), str(one["published"]), str(one["target"])) for one in ports]
 
     def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
-        """Remove images that no release needs any more, and networks that nothing uses.
-
-        Args:
-            keep: Images that are needed.
-            removed: Images of releases that were removed. Others of the same services go when they are older than an
-                hour, because somebody may have built them for a release that is about to be rendered.
-        """
+        """Remove images that no release needs any more, and networks that nothing uses."""
         repositories = {image.rpartition(":")[0] for image in keep}
-        listed = run(["docker", "images", "--format", "{{.Repository}}:{{.Tag}}"]).split()
-        others = [one for one in listed if one.rpartition(":")[0] in repositories and one not in keep]
-        old = [one for one in listed if one in removed and one not in keep] + self._tagged_long_ago(
-            [one for one in others if one not in removed]
-        )
+        unused = [image for image in docker.images() if image not in keep]
+        # Others of the same services may have been built for a release that is about to be rendered.
+        others = [one for one in unused if one.rpartition(":")[0] in repositories and one not in removed]
+        old = [one for one in unused if one in removed] + _tagged_long_ago(others)
         if old:
             # An image that a stopped container still needs stays; that is no reason to fail.
             attempt(["docker", "rmi", *old])
@@ -258,12 +235,10 @@ class Compose:
 
     def logs(self, replicas: Sequence[Replica], lines: int) -> str:
         """Give the last lines of the logs of these, each line with its time and the name of who wrote it."""
-        texts = []
-        for one in replicas:
-            asked = ["docker", "logs", "--timestamps", "--tail", str(lines), one.id]
-            found = attempt(asked, stderr=subprocess.STDOUT).stdout.splitlines()
-            texts += [f"{one.name}  | {line}" for line in found]
-        return "\n".join(texts)
+        options = ["--timestamps", "--tail", str(lines)]
+        return "\n".join(
+            f"{one.name}  | {line}" for one in replicas for line in docker.log(one.id, *options).splitlines()
+        )
 
     def down(self) -> None:
         """Remove the containers and networks of the stack."""
@@ -285,8 +260,7 @@ class Compose:
         return file
 
     def _command(self, release: str | None, *options: str) -> list[str]:
-        where = ["--project-directory", str(self._releases.directory), "--file", str(self._file(release))]
-        return ["docker", "compose", *options, *where]
+        return docker.compose(self._releases.directory, self._file(release), *options)
 
     def _compose(self, *arguments: str) -> str:
         return run([*self._command(None), *arguments])
@@ -295,15 +269,14 @@ class Compose:
         """Read compose.yml as Compose understands it, once as long as it says the same."""
         key = hashlib.sha256(self._file(release).read_bytes()).hexdigest()
         if key not in self._configs:
-            self._configs[key] = json.loads(run([*self._command(release), "config", "--format", "json"]))
+            self._configs[key] = _config(self._command(release))
         return self._configs[key]
 
     def _config_hashes(self, release: str | None) -> dict[str, str]:
-        """Read what Compose would label the containers of each service with."""
+        """Read what Compose would label the containers of each service with, once as long as it says the same."""
         key = hashlib.sha256(self._file(release).read_bytes()).hexdigest()
         if key not in self._hashes:
-            lines = run([*self._command(release), "config", "--hash", "*"]).splitlines()
-            self._hashes[key] = dict(cast("tuple[str, str]", tuple(line.split())) for line in lines)
+            self._hashes[key] = docker.config_hashes(self._command(release))
         return self._hashes[key]
 
     def _name(self, release: str | None) -> str:
@@ -312,8 +285,7 @@ class Compose:
     def _ids(self, project: str, service: str = "") -> list[str]:
         """List containers of a project, dead ones too, but not those of ``docker compose run``."""
         labels = {PROJECT_LABEL: project, ONE_OFF_LABEL: "False"} | ({SERVICE_LABEL: service} if service else {})
-        filters = [word for label, value in labels.items() for word in ("--filter", f"label={label}={value}")]
-        return run(["docker", "ps", "--all", "--quiet", "--no-trunc", *filters]).split()
+        return docker.containers(labels)
 
     def _numbers_that_run(self, left_out: Collection[str]) -> list[str]:
         """Write as options how many there are of each service of which there is any."""
@@ -321,19 +293,18 @@ class Compose:
         numbers = {name: len(self._ids(project, name)) for name in self.plan(None) if name not in left_out}
         return _scales({name: number for name, number in numbers.items() if number})
 
-    def _tagged_long_ago(self, images: Sequence[str]) -> list[str]:
-        if not images:
-            return []
-        times = run(["docker", "image", "inspect", "--format", "{{.Metadata.LastTagTime.Unix}}", *images]).split()
-        return [image for image, tagged in zip(images, times, strict=True) if int(tagged) < time.time() - FRESH_S]
 
-    def _inspect(self, ids: Sequence[str]) -> list[dict[str, Any]]:
-        if not ids:
-            return []
-        # Those that are gone meanwhile are left out, which is no failure.
-        answer = attempt(["docker", "inspect", "--type", "container", *ids])
-        found: list[dict[str, Any]] = json.loads(answer.stdout or "[]")
-        return found
+def _config(command: Sequence[str]) -> dict[str, Any]:
+    """Have Compose read a file; give it as Compose understands it."""
+    config: dict[str, Any] = json.loads(run([*command, "config", "--format", "json"]))
+    return config
+
+
+def _tagged_long_ago(images: Sequence[str]) -> list[str]:
+    if not images:
+        return []
+    times = run(["docker", "image", "inspect", "--format", "{{.Metadata.LastTagTime.Unix}}", *images]).split()
+    return [image for image, tagged in zip(images, times, strict=True) if int(tagged) < time.time() - FRESH_S]
 
 
 @contextmanager

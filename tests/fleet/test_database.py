@@ -301,7 +301,7 @@ def test_data_goes_only_when_told(docker: Docker, tmp_path: Path, removed: list[
     assert databases.down(deletes_data=deletes, really=False)["kept"] == kept
     assert {" ".join(call[:2]) for call in docker.asked()} <= {
         "ps --all",
-        "inspect id-of-db",
+        "inspect --type",
         "network ls",
         "volume ls",
     }
