@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -28,6 +29,19 @@ for words, answer in json.loads((here / "answers").read_text()):
 """
 
 Answer = dict[str, object]
+
+
+def container(key: str, service: str, config_hash: str, **changes: Any) -> dict[str, Any]:
+    """Describe a running container of Compose as the engine inspects it."""
+    labels = {"com.docker.compose.service": service, "com.docker.compose.config-hash": config_hash}
+    return {
+        "Id": key,
+        "Name": f"/fleet-{key}",
+        "RestartCount": 0,
+        "Config": {"Env": [], "Labels": labels},
+        "State": {"Running": True, "Restarting": False, "ExitCode": 0, "OOMKilled": False, "StartedAt": "2026"},
+        "NetworkSettings": {"Networks": {"front": {"IPAddress": "172.18.0.2"}}},
+    } | changes
 
 
 class Docker:

@@ -59,26 +59,21 @@ class Clock:
     """A replacement of the module ``time``, in which time passes only when somebody sleeps."""
 
     def __init__(self, look: Callable[[], None]) -> None:
-        """Start the clock; ``look`` is called whenever time has passed."""
         self._look = look
         self._now = 1000.0
 
     def time(self) -> float:
-        """Return the time of the clock."""
         return self._now
 
     monotonic = time
 
     def sleep(self, seconds: float) -> None:
-        """Let time pass."""
         self._now += seconds
         self._look()
 
 
 @dataclass
 class Container:
-    """A container that was created."""
-
     id: str
     name: str
     service: str
@@ -99,8 +94,6 @@ class Container:
 
 @dataclass
 class Seen:
-    """What was observed of a service."""
-
     fewest: int
     """Replicas that requests were sent to, at the worst moment."""
     most: int
@@ -120,7 +113,6 @@ class FakeEngine:
     """The engine of one stack, its nginx, and the kernel between that and its clients."""
 
     def __init__(self, directory: Path) -> None:
-        """Make an engine without containers for the stack in a folder."""
         self.clock = Clock(self.look)
         self.containers: dict[str, Container] = {}
         self.images: set[str] = set()
@@ -193,7 +185,6 @@ class FakeEngine:
                 self._wrong(f"the static files of {one.id} are not there")
 
     def file_changed(self) -> None:
-        """Read files again, and observe what a client would notice."""
         self._files.clear()
         self.look()
 
@@ -205,7 +196,6 @@ class FakeEngine:
         return len(self._answering(service))
 
     def of(self, service: str) -> list[Container]:
-        """List the containers of a service, dead ones too."""
         return [one for one in self.containers.values() if one.service == service and one.name != STANDBY]
 
     def settle(self) -> None:
@@ -215,7 +205,6 @@ class FakeEngine:
     # What the roll-out asks of an engine.
 
     def plan(self, release: str | None) -> dict[str, Plan]:
-        """Read what a release says of each service."""
         return {name: _plan(name, one) for name, one in self._said(release).items()}
 
     def compare(self, release: str | None) -> State:
@@ -228,12 +217,10 @@ class FakeEngine:
         return State({name: Service(plans[name], tuple(found[name])) for name in said}, tuple(orphans))
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
-        """Inspect the containers with these ids, or all of the stack."""
         chosen = [one for one in self.containers.values() if one.name != STANDBY] if ids is None else self._chosen(ids)
         return [self._replica(one, one.said) for one in chosen]
 
     def start(self, service: str, count: int) -> list[str]:
-        """Start replicas of the live release until there are ``count``."""
         before = set(self.containers)
         self._converge(service, {**self._said(None)[service], "count": count}, replace=False)
         return sorted(set(self.containers) - before)
@@ -251,14 +238,12 @@ class FakeEngine:
         self._wait_until_healthy(chosen, seconds)
 
     def scale(self, numbers: Mapping[str, int], seconds: int) -> None:
-        """Start or stop replicas until each service has its number, and wait until they are healthy."""
         said = self._said(None)
         for name, one in said.items():
             self._converge(name, {**one, "count": numbers.get(name, one["count"])}, replace=False)
         self._wait_until_healthy(list(said), seconds)
 
     def stop(self, ids: Sequence[str]) -> None:
-        """Let containers finish their requests, and remove them."""
         if not ids:
             return
         self.step(f"stop {ids}")
@@ -273,7 +258,6 @@ class FakeEngine:
         self.remove(ids)
 
     def remove(self, ids: Sequence[str]) -> None:
-        """Remove containers at once, if they exist."""
         if not ids:
             return
         self.step(f"remove {ids}")
@@ -285,11 +269,9 @@ class FakeEngine:
         self.look()
 
     def health_failure(self, container: str) -> str:
-        """Run a container's own health check now."""
         return "" if all(self._is_healthy(one) for one in self._chosen([container])) else "the health check fails"
 
     def log_tail(self, container: str) -> str:
-        """Return the last log lines."""
         return f"last log lines of {container}"
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
@@ -311,7 +293,6 @@ class FakeEngine:
         return Answer(0, "")
 
     def run_once(self, release: str, service: str, command: Sequence[str], seconds: int) -> Answer:
-        """Run a command in a container of its own."""
         self.step(f"{' '.join(command)} in {service} of {release} for {seconds} s")
         answer = self.answers.get(service, Answer(0, "done\n"))
         if isinstance(answer, FleetError):
@@ -319,26 +300,21 @@ class FakeEngine:
         return answer
 
     def standby(self) -> str:
-        """Name the container that is tried beside nginx or stands in for it."""
         return STANDBY
 
     def start_standby(self, *, reachable: bool) -> None:
-        """Start the container that is tried beside nginx or stands in for it."""
         self.remove([one.id for one in self._chosen([STANDBY])])
         self.step(f"start standby, reachable: {reachable}")
         self._create(NGINX, self._said(None)[NGINX], STANDBY)
         self.look()
 
     def address_of(self, container: str) -> str:
-        """Return the address at which the machine reaches a container."""
         return self._chosen([container])[0].address
 
     def published(self) -> list[Port]:
-        """List the ports that nginx of the live release publishes."""
         return [Port(proxy.EVERY_ADDRESS, "80", "80")]
 
     def prune(self, keep: Collection[str], removed: Collection[str]) -> None:
-        """Remove images that no release needs any more."""
         self.step(f"prune {sorted(removed)}")
         self.images -= set(removed) - set(keep)
 
@@ -361,31 +337,25 @@ class FakeEngine:
         """Accept all files, because only the real programs can check them."""
 
     def facts(self) -> Mapping[str, Any]:
-        """Return no facts, because no decision depends on them."""
         return {}
 
     def openssl(self, image: str) -> str:
-        """Return no version, because no decision depends on it."""
         del image
         return ""
 
     def usage(self) -> dict[str, tuple[str, str]]:
-        """Return no usage, because no decision depends on it."""
         return {}
 
     def logs(self, replicas: Sequence[Replica], lines: int) -> str:
-        """Return no logs, because no decision depends on them."""
         del replicas, lines
         return ""
 
     def down(self) -> None:
-        """Remove the containers and networks of the stack."""
         self.containers.clear()
 
     # What the proxy asks of the machine.
 
     def nft(self, command: Sequence[str]) -> str:
-        """Change where the kernel sends connections."""
         rules = command[1]
         self.step(rules.splitlines()[-1])
         led = re.search(r"dnat to ([\d.]+):", rules)
@@ -394,11 +364,9 @@ class FakeEngine:
         return ""
 
     def ask_nft(self, command: Sequence[str]) -> CompletedProcess[str]:
-        """Return whether connections are diverted, as the exit status of nft."""
         return CompletedProcess(command, int(not self.diverted), "", "")
 
     def connects(self, port: Port) -> bool:
-        """Tell whether somebody on this machine gets a connection."""
         del port
         return self.keeps_loopback and self._front() is not None
 
@@ -507,7 +475,6 @@ class FakeEngine:
         return self._usable(front, service) if front else []
 
     def _note(self, name: str) -> dict[str, Any]:
-        """Read a file that a roll-out wrote for nginx."""
         if name not in self._files:
             file = self._directory / name
             self._files[name] = _parsed(file.read_text()) if file.exists() else {}
@@ -581,7 +548,6 @@ class Bench:
     """A stack on a fake engine, and the deploys to it."""
 
     def __init__(self, directory: Path, surge: int) -> None:
-        """Make a stack that may have ``surge`` replicas more than wanted."""
         self.engine = FakeEngine(directory)
         self.stack = Stack(directory, self.engine)
         self.said: list[str] = []
@@ -635,7 +601,6 @@ class Bench:
         return ""
 
     def job(self) -> Job:
-        """Make a job that records what it is told."""
         return Job("jane", self.said.append, KILLED if self._was_killed else NOTHING_BEFORE)
 
     def runs(self, of: Release) -> bool:
@@ -648,7 +613,6 @@ class Bench:
 
     @property
     def story(self) -> str:
-        """What happened, for a person."""
         return "\n".join(["", *self.engine.story, "", *self.said])
 
 

@@ -19,15 +19,25 @@ import pytest
 from fleet import certificate
 from fleet.certificate import Certificates, Settings
 from fleet.system import FleetError
+from tests.preflight.input import free_port
 
 NAMES = ["www.example.test", "example.test"]
 ADDRESS = "192.0.2.7"
 DAY = 86400
 
 
+@dataclasses.dataclass
+class Clock:
+    """The clock by which certificates are due, which a test can set forward."""
+
+    ahead: float = 0.0
+
+    def __call__(self) -> float:
+        return time.time() + self.ahead
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Make the folders that the role makes."""
     for name in ("served", "incoming", "webroot/.well-known/acme-challenge"):
         (tmp_path / "certificate" / name).mkdir(parents=True)
     return tmp_path / "certificate"
@@ -35,9 +45,6 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def settings() -> Settings:
-    """Describe a stack without an nginx."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port = listener.getsockname()[1]
     return Settings(
         mode="self_signed",
         names=NAMES,
@@ -48,25 +55,12 @@ def settings() -> Settings:
         authorities="",
         reader=os.getuid(),
         listens="127.0.0.1",
-        port=port,
+        port=free_port(),
     )
-
-
-class Clock:
-    """A clock that a test can set forward."""
-
-    def __init__(self) -> None:
-        """Start at the present time."""
-        self.ahead = 0.0
-
-    def __call__(self) -> float:
-        """Return the time."""
-        return time.time() + self.ahead
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """Return the clock by which certificates are due."""
     return Clock()
 
 
@@ -77,7 +71,6 @@ def kept(folder: Path, settings: Settings, clock: Clock) -> Certificates:
 
 
 def nobody() -> None:
-    """Stand for an nginx that must not be reloaded."""
     pytest.fail("nginx was told to reload")
 
 
@@ -88,12 +81,10 @@ def again(kept: Certificates, **changes: object) -> Certificates:
 
 
 def served_text(kept: Certificates) -> str:
-    """Return what nginx would read."""
     return (kept.live / certificate.CERTIFICATE).read_text()
 
 
 def pair_of_somebody(folder: Path, kept: Certificates) -> Path:
-    """Make a certificate and a key as a person would bring them."""
     other = Certificates(folder.parent / "other", kept.settings, nobody)
     other.served.mkdir(parents=True)
     other.prepare()
@@ -103,7 +94,6 @@ def pair_of_somebody(folder: Path, kept: Certificates) -> Path:
 
 
 def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Certificates) -> None:
-    """Whoever has the certificate can verify the names, and the address that the closing message shows."""
     kept.prepare()
     made = certificate.read(kept.live / certificate.CERTIFICATE)
     assert made.names == {*NAMES, ADDRESS}
@@ -112,7 +102,6 @@ def test_self_signed_certificate_is_for_all_names_and_the_address(kept: Certific
 
 
 def test_second_run_changes_nothing(kept: Certificates) -> None:
-    """Otherwise clients would have to trust a new certificate after every deploy."""
     kept.prepare()
     before, later = served_text(kept), again(kept)
     later.prepare()
@@ -133,7 +122,6 @@ def test_renewed_when_a_third_is_left(kept: Certificates, clock: Clock, days: in
 
 
 def test_other_names_make_another_certificate(kept: Certificates) -> None:
-    """The old one would be refused for the new name."""
     kept.prepare()
     later = again(kept, names=["new.example.test"])
     later.prepare()
@@ -161,7 +149,6 @@ def test_acme_serves_on_what_another_mode_left(kept: Certificates) -> None:
 
 
 def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
-    """It is taken once, and the next run changes nothing."""
     pair_of_somebody(folder, kept)
     brought = again(kept, mode="pem")
     brought.prepare()
@@ -172,7 +159,6 @@ def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
 
 
 def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path) -> None:
-    """Nginx would not start with a pair that does not match."""
     kept.prepare()
     before, pairs = served_text(kept), list(kept.served.iterdir())
     incoming = pair_of_somebody(folder, kept)
@@ -184,7 +170,6 @@ def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificate
 
 
 def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path, clock: Clock) -> None:
-    """No client would accept it."""
     kept.prepare()
     before = served_text(kept)
     pair_of_somebody(folder, kept)
@@ -195,7 +180,6 @@ def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, fold
 
 
 def test_full_disk_leaves_the_pair_that_serves(kept: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Half a key would be worse than an old one."""
     kept.prepare()
     before, pairs = served_text(kept), sorted(kept.served.iterdir())
     full = OSError(errno.ENOSPC, "No space left on device")
@@ -214,7 +198,6 @@ class Nginx:
     """Serves the pair that it read at the last reload, as nginx does."""
 
     def __init__(self, kept: Certificates) -> None:
-        """Read the live pair."""
         self.kept = kept
         self.reloads = 0
         self.broken = ""
@@ -233,14 +216,12 @@ class Nginx:
         return self.context.wrap_socket(connection, server_side=True), place
 
     def reload(self) -> None:
-        """Read the live pair again, unless the configuration is broken."""
         if self.broken:
             raise FleetError(self.broken)
         self.reloads += 1
         self._read()
 
     def stop(self) -> None:
-        """Close the port."""
         self.server.shutdown()
         self.thread.join()
         self.server.server_close()
@@ -248,7 +229,6 @@ class Nginx:
 
 @pytest.fixture
 def nginx(kept: Certificates) -> Iterator[Nginx]:
-    """Start a server with the first certificate."""
     kept.prepare()
     server = Nginx(kept)
     kept.reload = server.reload
@@ -285,7 +265,6 @@ def test_run_that_was_killed_before_the_reload_is_mended_by_the_next(kept: Certi
 
 
 def test_certificate_that_nginx_refuses_is_taken_back(kept: Certificates, nginx: Nginx) -> None:
-    """Nginx would not start with it after the next reboot."""
     before = served_text(kept)
     nginx.broken = "emerg: broken"
     with pytest.raises(FleetError, match="emerg: broken"):
@@ -314,7 +293,6 @@ def test_only_the_pair_before_is_kept(folder: Path, settings: Settings, monkeypa
 def test_refusal_of_an_authority_says_what_goes_on(
     kept: Certificates, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, said: str, told: str
 ) -> None:
-    """The reader wants to know whether the site still answers, and when to try again."""
     monkeypatch.setattr(certificate, "unreachable_reason", lambda *_: "")
     client = tmp_path / "bin/certbot"
     client.parent.mkdir()
@@ -338,7 +316,6 @@ def test_authority_is_not_asked_for_names_that_lead_elsewhere(kept: Certificates
 
 
 def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
-    """The answer shows whether another server has the same address."""
     (tmp_path / "token").write_text("0123456789")
 
     handler = functools.partial(http.server.SimpleHTTPRequestHandler, directory=str(tmp_path))
@@ -353,7 +330,6 @@ def test_name_is_seen_through_its_file(tmp_path: Path) -> None:
 
 
 def test_each_run_says_what_it_did(folder: Path, settings: Settings) -> None:
-    """The role learns from it whether anything changed, and the journal shows it."""
     file = folder / "settings.json"
 
     def run(mode: str, *, really: bool = True) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from fleet.engine.base import NGINX, Plan, Port
 from fleet.engine.compose import PORTS_LABEL, PROTOCOL_LABEL, SERVER_LABEL, STATIC_LABEL, Compose
 from fleet.release import FRESH_S, Releases
 from fleet.system import LOG_LINES, FleetError, LateError
+from tests import fake_docker
 from tests.fake_docker import Docker
 
 COMMAND = ["flask", "db", "upgrade"]
@@ -57,39 +58,20 @@ def compose(tmp_path: Path) -> Compose:
 
 
 def container(name: str, service: str, config_hash: str = "bbbb", **state: Any) -> dict[str, Any]:
-    """Describe a container as the engine inspects it."""
-    return {
-        "Id": name * 16,
-        "Name": f"/fleet-{name}",
-        "RestartCount": 0,
-        "Config": {
-            "Env": ["A=b=c", "PORT=28255"] if service == "app" else None,
-            "Labels": {"com.docker.compose.service": service, "com.docker.compose.config-hash": config_hash}
-            | ({SERVER_LABEL: "gunicorn"} if service == "app" else {PORTS_LABEL: ""}),
-        },
-        "State": {"Running": True, "Restarting": False, "ExitCode": 0, "OOMKilled": False, "StartedAt": "2026"} | state,
-        "NetworkSettings": {"Networks": {"fleet_inside": {"IPAddress": "172.19.0.9"}, "front": {"IPAddress": ""}}},
-    }
+    made = fake_docker.container(name, service, config_hash, Id=name * 16)
+    made["Config"]["Labels"] |= {SERVER_LABEL: "gunicorn"} if service == "app" else {PORTS_LABEL: ""}
+    made["Config"]["Env"] = ["A=b=c", "PORT=28255"] if service == "app" else None
+    made["State"] |= state
+    made["NetworkSettings"]["Networks"] = {"fleet_inside": {"IPAddress": "172.19.0.9"}, "front": {"IPAddress": ""}}
+    return made
 
 
 def test_plan_is_what_compose_makes_of_the_file(docker: Docker, compose: Compose, tmp_path: Path) -> None:
     """Compose is asked only once while the file stays the same."""
-    plan = compose.plan("r1")
-    assert plan["app"] == Plan(
-        count=3,
-        image="fleet-app:2",
-        networks=frozenset({"fleet_inside"}),
-        port="8080",
-        protocol="uwsgi",
-        static="hello/static",
-    )
-    assert plan[NGINX] == Plan(
-        count=1,
-        image="fleet-nginx:1",
-        networks=frozenset({"front", "fleet_inside"}),
-        finds_ports=True,
-        mounted={"/etc/nginx/stack": "/stack/nginx"},
-    )
+    plan, inside = compose.plan("r1"), frozenset({"fleet_inside"})
+    assert plan["app"] == Plan(3, "fleet-app:2", inside, port="8080", protocol="uwsgi", static="hello/static")
+    mounted = {"/etc/nginx/stack": "/stack/nginx"}
+    assert plan[NGINX] == Plan(1, "fleet-nginx:1", inside | {"front"}, finds_ports=True, mounted=mounted)
     compose.plan("r1")
     assert [call[3:5] for call in docker.asked("config --format")] == [
         ["--file", str(tmp_path / "releases/r1/compose.yml")]
@@ -100,7 +82,6 @@ def test_plan_is_what_compose_makes_of_the_file(docker: Docker, compose: Compose
 
 
 def test_release_that_is_not_there_is_named(compose: Compose, tmp_path: Path) -> None:
-    """A person may have mistyped it."""
     with pytest.raises(FleetError, match=f"there is no {tmp_path}/releases/r2/compose.yml"):
         compose.plan("r2")
 
@@ -108,20 +89,14 @@ def test_release_that_is_not_there_is_named(compose: Compose, tmp_path: Path) ->
 def test_what_runs_is_compared_by_what_compose_would_label_it_with(docker: Docker, compose: Compose) -> None:
     """Dead containers, and those of services that the release does not have, are compared too."""
     docker.answer("ps --all", says="a b c d")
-    docker.answer(
-        "inspect --type container a b c d",
-        says=json.dumps(
-            [
-                container("a", "app", Health={"Status": "healthy"}),
-                container("b", "app", "old", Restarting=True, ExitCode=137, OOMKilled=True),
-                container("c", "nginx", "aaaa"),
-                container("d", "gone"),
-            ]
-        ),
-        # One of them ended meanwhile.
-        status=1,
-        complains="no such container",
-    )
+    found = [
+        container("a", "app", Health={"Status": "healthy"}),
+        container("b", "app", "old", Restarting=True, ExitCode=137, OOMKilled=True),
+        container("c", "nginx", "aaaa"),
+        container("d", "gone"),
+    ]
+    ended = {"status": 1, "complains": "no such container"}
+    docker.answer("inspect --type container a b c d", says=json.dumps(found), **ended)
     state = compose.compare(None)
     fresh, old = state.services["app"].replicas
     assert (fresh.id, fresh.name) == ("a" * 12, "fleet-a")
@@ -134,6 +109,27 @@ def test_what_runs_is_compared_by_what_compose_would_label_it_with(docker: Docke
     assert [one.service for one in state.orphans] == ["gone"]
     (listing,) = docker.asked("ps --all")
     assert "label=com.docker.compose.oneoff=False" in listing, "those of docker compose run are no replicas"
+
+
+@pytest.mark.parametrize(
+    ("labels", "protocol"),
+    [
+        ({PROTOCOL_LABEL: "uwsgi"}, "uwsgi"),
+        ({PROTOCOL_LABEL: "http"}, "http"),
+        # Releases of earlier versions of this project say the application server.
+        ({SERVER_LABEL: "uwsgi"}, "uwsgi"),
+        ({SERVER_LABEL: "granian"}, "http"),
+        ({PORTS_LABEL: "noted"}, ""),
+    ],
+)
+def test_label_says_what_a_replica_speaks(
+    docker: Docker, compose: Compose, labels: dict[str, str], protocol: str
+) -> None:
+    made = fake_docker.container("a", "app", "bbbb")
+    made["Config"]["Labels"] = labels
+    docker.answer("inspect", says=json.dumps([made]))
+    (replica,) = compose.replicas(["a"])
+    assert replica.protocol == protocol
 
 
 def test_started_are_those_that_were_not_there_before(docker: Docker, compose: Compose, tmp_path: Path) -> None:
@@ -158,16 +154,11 @@ def test_started_are_those_that_were_not_there_before(docker: Docker, compose: C
 
 @pytest.mark.parametrize(
     ("services", "replace", "options"),
-    [
-        ([], True, "--remove-orphans"),
-        (["app"], True, "--no-deps app"),
-        (["nginx"], False, "--no-recreate nginx"),
-    ],
+    [([], True, "--remove-orphans"), (["app"], True, "--no-deps app"), (["nginx"], False, "--no-recreate nginx")],
 )
 def test_bringing_up_waits_and_asks_no_registry(
     docker: Docker, compose: Compose, services: list[str], replace: bool, options: str
 ) -> None:
-    """It can be for all services, some of them, or nginx alone with its dependencies as they are."""
     compose.bring_up(services, replace=replace, seconds=7)
     (call,) = docker.asked(" up ")
     assert " ".join(call).endswith(f"up --detach --pull never --wait --wait-timeout 7 {options}")
@@ -182,7 +173,6 @@ def test_nginx_is_brought_up_beside_as_many_replicas_as_there_are(docker: Docker
 
 
 def test_scaling_leaves_all_others_as_they_are(docker: Docker, compose: Compose) -> None:
-    """Several services can change at once, and it waits until they are healthy."""
     compose.scale({"app": 5, "api": 2}, 7)
     (call,) = docker.asked(" up ")
     how = "--detach --no-recreate --pull never --wait --wait-timeout 7"
@@ -190,7 +180,6 @@ def test_scaling_leaves_all_others_as_they_are(docker: Docker, compose: Compose)
 
 
 def test_nobody_is_stopped_or_removed_where_nobody_is_named(docker: Docker, compose: Compose) -> None:
-    """Docker would fail without a name; a container that is named finishes its requests first."""
     compose.stop([])
     compose.remove([])
     assert docker.asked() == []
@@ -233,7 +222,6 @@ def test_log_tail_is_that_before_it_was_started_again(
 
 
 def test_command_runs_in_a_service_or_in_a_container(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """The output includes stderr, and the exit status is returned."""
     docker.answer(" exec ", says="Python 3.13\n", complains="late\n", status=3)
     answer = compose.execute("app", ["python", "-V"])
     assert (answer.status, sorted(answer.text.splitlines())) == (3, ["Python 3.13", "late"])
@@ -300,13 +288,11 @@ def test_images_go_that_no_release_needs(docker: Docker, compose: Compose) -> No
 
 
 def test_usage_is_by_name(docker: Docker, compose: Compose) -> None:
-    """The figures are those that docker shows."""
     docker.answer("stats", says="fleet-a 1.50% 30MiB / 128MiB\nfleet-b 0.00% 1MiB / 1GiB\n")
     assert compose.usage() == {"fleet-a": ("1.50%", "30MiB of 128MiB"), "fleet-b": ("0.00%", "1MiB of 1GiB")}
 
 
 def test_logs_say_who_wrote_each_line(docker: Docker, compose: Compose) -> None:
-    """Lines on stderr are included."""
     docker.answer("ps --all", says="a")
     docker.answer("inspect --type", says=json.dumps([container("a", "app")]))
     docker.answer("logs --timestamps", says="one\n", complains="two\n")

@@ -12,20 +12,15 @@ from fleet import database
 from fleet.cli import main
 from fleet.database import Databases
 from fleet.system import CancelledError, FleetError
+from tests import fake_docker
 from tests.fake_docker import Docker
 
-SETTINGS = {
-    "project": "fleet-data",
-    "names": ["db"],
-    "restarts": [],
-    "wrong_password": {"db": "password authentication failed"},
-    "start_seconds": 1,
-}
+SETTINGS = {"project": "fleet-data", "names": ["db"], "restarts": [], "start_seconds": 1}
+SETTINGS |= {"wrong_password": {"db": "password authentication failed"}}
 
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Return a docker with a database that serves, as compose.yml says."""
     monkeypatch.setattr(database, "POLL_S", 0.01)
     described(tmp_path)
     (tmp_path / "stack-data/compose.yml").touch()
@@ -36,26 +31,20 @@ def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 
 
 def described(folder: Path, **changes: Any) -> Databases:
-    """Write the settings as the role does, and read them."""
     (folder / "stack-data").mkdir(exist_ok=True)
     (folder / "stack-data/settings.json").write_text(json.dumps(SETTINGS | changes))
     return Databases(folder / "stack")
 
 
 def container(name: str, health: str = "healthy", **changes: Any) -> dict[str, Any]:
-    """Describe a container as the engine does."""
-    labels = {"com.docker.compose.service": name, "com.docker.compose.config-hash": f"hash-of-{name}"}
-    return {
-        "Id": f"id-of-{name}",
-        "RestartCount": 0,
-        "State": {"Running": True, "Health": {"Status": health}},
-        "Config": {"Labels": labels, "Image": f"fleet/{name}:new"},
-        "Mounts": [{"Destination": "/run/secrets", "Source": f"/somewhere/secrets/{name}-new"}],
-    } | changes
+    made = fake_docker.container(f"id-of-{name}", name, f"hash-of-{name}")
+    made["State"]["Health"] = {"Status": health}
+    made["Config"]["Image"] = f"fleet/{name}:new"
+    made["Mounts"] = [{"Destination": "/run/secrets", "Source": f"/somewhere/secrets/{name}-new"}]
+    return made | changes
 
 
 def runs(docker: Docker, *containers: dict[str, Any]) -> None:
-    """Make these the containers that the engine knows."""
     docker.answer("ps --all", says="\n".join(one["Id"] for one in containers))
     docker.answer("inspect", says=json.dumps(containers))
 
@@ -66,7 +55,6 @@ def done_inside(docker: Docker) -> list[str]:
 
 
 def test_start_brings_up_what_compose_yml_says_and_logs_in(docker: Docker, tmp_path: Path) -> None:
-    """The login is that of an app."""
     said: list[str] = []
     described(tmp_path).start(said.append)
     where = ["--project-directory", f"{tmp_path}/stack-data", "--file", f"{tmp_path}/stack-data/compose.yml"]
@@ -119,7 +107,6 @@ def test_start_that_has_nothing_to_do_is_no_job(
 
 @pytest.mark.usefixtures("docker")
 def test_start_says_where_there_is_nothing_to_start(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """A sentence says so, and no job fails."""
     (tmp_path / "stack-data/settings.json").unlink()
     assert main(["databases", "start", "--directory", str(tmp_path / "stack")]) == 1
     assert capsys.readouterr().err == f"no databases are described in {tmp_path}/stack-data\n"
@@ -139,14 +126,12 @@ def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: 
 
 
 def test_other_trouble_with_the_login_is_not_taken_for_a_wrong_password(docker: Docker, tmp_path: Path) -> None:
-    """The person would look for the mistake in the wrong place."""
     docker.answer("login", status=2, complains="FATAL:  sorry, too many clients already\n")
     with pytest.raises(FleetError, match=r"^accessory_services\[0\] \(db\): logging in failed: FATAL:  sorry"):
         described(tmp_path).log_in()
 
 
 def test_database_that_does_not_serve_in_time_is_told_with_its_last_log_lines(docker: Docker, tmp_path: Path) -> None:
-    """Only its log has the reason."""
     runs(docker, container("db", "starting"))
     docker.answer("logs --tail", says="no space left on device")
     with pytest.raises(FleetError, match=r"db did not serve within 0 s(.|\n)*no space left on device"):
@@ -184,7 +169,6 @@ def test_backup_is_whole_checked_and_nobody_elses(docker: Docker, tmp_path: Path
 
 @pytest.mark.parametrize("program", ["dump", "check"])
 def test_backup_that_fails_leaves_nothing(docker: Docker, tmp_path: Path, program: str) -> None:
-    """Half a backup is worse than none, because somebody might trust it."""
     docker.answer("db dump", says="PGDMP and then")
     docker.answer(f"db {program}", says="PGDMP and then", status=1, complains="connection lost")
     with pytest.raises(FleetError, match="connection lost"):
@@ -194,7 +178,6 @@ def test_backup_that_fails_leaves_nothing(docker: Docker, tmp_path: Path, progra
 
 @pytest.mark.usefixtures("docker")
 def test_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
-    """It may be the only backup that exists."""
     (tmp_path / "backup").write_text("of yesterday")
     with pytest.raises(FileExistsError):
         described(tmp_path).backup("db", tmp_path / "backup")
@@ -203,14 +186,12 @@ def test_file_that_is_there_is_not_written_over(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("names", [["db"], []])
 def test_what_does_not_run_is_not_backed_up(docker: Docker, tmp_path: Path, names: list[str]) -> None:
-    """The sentence says how to start it."""
     runs(docker, container("cache"))
     with pytest.raises(FleetError, match=r"db does not run here\. To start it: playbooks/deploy\.yml"):
         described(tmp_path, names=names).backup("db", tmp_path / "backup")
 
 
 def test_backup_is_checked_before_it_is_restored(docker: Docker, tmp_path: Path) -> None:
-    """One that cannot be read touches nothing."""
     backup = tmp_path / "backup"
     backup.write_text("PGDMP")
     described(tmp_path).restore("db", backup)
@@ -222,7 +203,6 @@ def test_backup_is_checked_before_it_is_restored(docker: Docker, tmp_path: Path)
 
 
 def test_restore_that_fails_says_that_the_old_data_is_there(docker: Docker, tmp_path: Path) -> None:
-    """The message has the reason, and nothing is restarted."""
     (tmp_path / "backup").write_text("PGDMP")
     docker.answer("db restore", status=1, complains="relation does not exist")
     with pytest.raises(FleetError, match=r"the restore failed, and db has what it had(.|\n)*relation does not exist"):
@@ -247,7 +227,6 @@ def test_backup_that_does_not_serve_in_time_is_given_up(docker: Docker, tmp_path
 
 
 def test_cancelled_restore_goes_back(docker: Docker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends like one that does not serve in time."""
     (tmp_path / "backup").write_text("REDIS")
     databases = described(tmp_path, restarts=["db"])
 
@@ -282,7 +261,6 @@ def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: P
 
 
 def test_second_prune_changes_nothing(docker: Docker, tmp_path: Path) -> None:
-    """Neither does one before the role has written what is wanted."""
     docker.answer("images --format", says="fleet/db:new\nfleet/app:old\n")
     assert described(tmp_path).prune(really=True)["changed"] is False
     (tmp_path / "stack-data/secrets/db-new").mkdir(parents=True)
@@ -299,12 +277,8 @@ def test_data_goes_only_when_told(docker: Docker, tmp_path: Path, removed: list[
     kept = [] if removed else ["fleet-data_db"]
     databases = Databases(tmp_path / "stack", "fleet-data")
     assert databases.down(deletes_data=deletes, really=False)["kept"] == kept
-    assert {" ".join(call[:2]) for call in docker.asked()} <= {
-        "ps --all",
-        "inspect --type",
-        "network ls",
-        "volume ls",
-    }
+    looks = {"ps --all", "inspect --type", "network ls", "volume ls"}
+    assert {" ".join(call[:2]) for call in docker.asked()} <= looks
     assert databases.directory.is_dir()
     done = databases.down(deletes_data=deletes, really=True)
     assert (done["changed"], done["removed"], done["kept"]) == (True, ["db"], kept)

@@ -108,7 +108,6 @@ time.sleep(600)
 
 @pytest.fixture(autouse=True)
 def _without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Start jobs as on a machine without systemd, wherever the tests run."""
     monkeypatch.setattr(job, "SYSTEMD", tmp_path / "no-systemd")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     monkeypatch.setenv("LINES", str(LINES))
@@ -116,17 +115,14 @@ def _without_systemd(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Name a folder for a stack, which does not exist yet."""
     return tmp_path / "stack"
 
 
 def command(folder: Path, kind: str) -> list[str]:
-    """Return the command of a job."""
     return [sys.executable, "-c", WORKER, str(folder), kind]
 
 
 def start(folder: Path, kind: str) -> Progress:
-    """Start a job."""
     return Jobs(folder).start(kind, WHO, command(folder, kind))
 
 
@@ -142,7 +138,6 @@ def ended(folder: Path) -> Progress:
 
 
 def wait_for(condition: Callable[[], bool]) -> None:
-    """Wait until a condition holds."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
         assert time.monotonic() < deadline, "it never was"
@@ -150,12 +145,10 @@ def wait_for(condition: Callable[[], bool]) -> None:
 
 
 def listed(folder: Path, name: str) -> list[str]:
-    """Read which jobs came to their own end."""
     return (folder / name).read_text().splitlines() if (folder / name).exists() else []
 
 
 def test_nothing_is_created_where_there_is_no_stack(folder: Path) -> None:
-    """Check mode and a mere look must not make files."""
     assert Jobs(folder).progress() == Progress()
     assert Jobs(folder).follow(0, PATIENCE_S).ended
     with pytest.raises(FleetError, match="Nothing is under way here"):
@@ -181,7 +174,6 @@ def test_job_goes_on_when_whoever_started_it_is_killed(folder: Path) -> None:
 
 
 def test_second_is_told_who_is_there_and_since_when(folder: Path) -> None:
-    """Two roll-outs at once would stop each other's replicas."""
     first = start(folder, "wait")
     with pytest.raises(BusyError, match=r"^Another job is under way here: wait by jane: hotfix, begun at 20.* UTC$"):
         start(folder, "count")
@@ -209,7 +201,6 @@ def at_once(folder: Path, kind: str) -> list[str]:
 
 
 def test_of_many_at_once_exactly_one_runs(folder: Path) -> None:
-    """Sooner or later two pipelines start in the same second."""
     ran: list[str] = []
     for _ in range(RACES):
         (begun,) = at_once(folder, "wait")
@@ -232,7 +223,6 @@ def test_who_is_refused_never_runs_later(folder: Path) -> None:
 
 
 def _workers(folder: Path) -> list[str]:
-    """List the processes of jobs that still exist."""
     lines = subprocess.run(["ps", "-eo", "stat,args"], capture_output=True, text=True, check=True).stdout.splitlines()
     return [line for line in lines if str(folder) in line and not line.startswith("Z")]
 
@@ -252,7 +242,6 @@ def test_killed_job_keeps_nobody_out(folder: Path) -> None:
 
 
 def test_each_line_comes_once_and_in_order(folder: Path) -> None:
-    """This holds whatever characters a line has."""
     start(folder, "count")
     found = ended(folder)
     assert list(found.lines) == [f"{number}: \u2028 \u00e4\nits second line" for number in range(LINES)]
@@ -290,7 +279,6 @@ def test_cancelled_job_goes_back_and_says_so(folder: Path) -> None:
 
 
 def test_job_that_is_cancelled_before_it_begins_notes_it(folder: Path) -> None:
-    """Its id is known a moment before it begins."""
     start(folder, "be_cancelled_early")
     assert ended(folder).result["msg"] == "It was cancelled."
 
@@ -304,7 +292,6 @@ def test_job_that_is_cancelled_before_it_begins_notes_it(folder: Path) -> None:
     ],
 )
 def test_failure_is_noted_whatever_it_is(folder: Path, kind: str, message: str) -> None:
-    """Nobody may be there to see it otherwise."""
     start(folder, kind)
     found = ended(folder)
     assert found.result["failed"]
@@ -313,7 +300,6 @@ def test_failure_is_noted_whatever_it_is(folder: Path, kind: str, message: str) 
 
 
 def test_full_disk_does_not_stop_a_job_half_way(folder: Path) -> None:
-    """The work of a job matters more than its messages."""
     start(folder, "fill_the_disk")
     found = ended(folder)
     assert found.result["failed"] is False
@@ -333,11 +319,9 @@ def test_job_before_is_still_known_by_its_id(folder: Path) -> None:
 
 
 def test_job_that_does_not_begin_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The message says where the reason is."""
     monkeypatch.setattr(job, "START_S", 0.2)
-    with pytest.raises(
-        FleetError, match=r"the job \(deploy x\) does not begin; see: journalctl -u flask-fleet-[0-9a-f]+"
-    ):
+    said = r"the job \(deploy x\) does not begin; see: journalctl -u flask-fleet-[0-9a-f]+"
+    with pytest.raises(FleetError, match=said):
         Jobs(folder).start("deploy x", WHO, ["false"])
 
 
@@ -356,16 +340,8 @@ def test_job_of_systemd_is_a_unit_of_its_own(tmp_path: Path, monkeypatch: pytest
     (tmp_path / "systemd").mkdir()
     monkeypatch.setattr(job, "SYSTEMD", tmp_path / "systemd")
     monkeypatch.setattr("os.geteuid", lambda: 0)
-    monkeypatch.setattr(
-        "os.environ",
-        {
-            "PATH": f"{programs}:{os.environ['PATH']}",
-            "PYTHONPATH": str(ROOT),
-            "LINES": "1",
-            "DOCKER_HOST": "unix:///a b",
-            "SSH_AUTH_SOCK": "/x",
-        },
-    )
+    variables = {"PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT), "LINES": "1"}
+    monkeypatch.setattr("os.environ", variables | {"DOCKER_HOST": "unix:///a b", "SSH_AUTH_SOCK": "/x"})
     begun = start(folder, "count")
     asked = json.loads((tmp_path / "asked").read_text())
     options, words = asked[: asked.index("--")], asked[asked.index("--") + 1 :]

@@ -19,10 +19,7 @@ from tests.fake_docker import Docker
 
 
 class Engine(Compose):
-    """An engine with the state that a test sets."""
-
     def __init__(self, directory: Path) -> None:
-        """Make an engine that has nothing."""
         super().__init__(Releases(directory))
         self.running: dict[str, Replica] = {}
         self.answers: dict[str, Answer] = {}
@@ -30,68 +27,53 @@ class Engine(Compose):
         self.port = Port("127.0.0.1", "7151", "80")
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
-        """List the containers that run."""
         return [one for name, one in self.running.items() if ids is None or name in ids]
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
-        """Return the answer that the test set."""
         return self.answers.get(f"{container} {command[0]}", Answer(1, "no such command"))
 
     def stop(self, ids: Sequence[str]) -> None:
-        """Record the call."""
         self.stopped += ids
 
     def standby(self) -> str:
-        """Name the container that stands in."""
         return "standby"
 
     def published(self) -> list[Port]:
-        """Publish one port."""
         return [self.port]
 
     def address_of(self, container: str) -> str:
-        """Return an address."""
         return {"standby": "172.19.0.9"}[container]
 
 
 @pytest.fixture
 def engine(tmp_path: Path) -> Engine:
-    """Return an engine that runs nothing."""
     (tmp_path / "nginx").mkdir()
     return Engine(tmp_path)
 
 
 @pytest.fixture
 def ours(engine: Engine, tmp_path: Path) -> Proxy:
-    """Return the nginx of that engine."""
     return Proxy(engine, tmp_path)
 
 
 def replica(name: str, *addresses: str, service: str = "app", port: str = "5000") -> Replica:
-    """Describe a container."""
     return Replica(id=name, name=name, service=service, addresses=frozenset(addresses), port=port)
 
 
 def state(services: Mapping[str, tuple[str, Sequence[Replica]]], *orphans: Replica) -> State:
-    """Describe what runs by service, with the port that each service will have."""
     known = {name: Service(Plan(1, "image", port=port), tuple(those)) for name, (port, those) in services.items()}
     return State(known, tuple(orphans))
 
 
 def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy, tmp_path: Path) -> None:
-    """This includes a release that no longer has a service, and one that adds a service."""
     services = {
         "nginx": ("", [replica("nginx", service="nginx", port="")]),
         "app": ("5000", [replica("app", port="28255")]),
         "api": ("5001", []),
     }
     ours.note_ports(state(services, replica("old", service="old", port="10001")))
-    assert json.loads((tmp_path / PORTS).read_text()) == {
-        "nginx": [],
-        "app": [5000, 28255],
-        "api": [5001],
-        "old": [10001],
-    }
+    told = json.loads((tmp_path / PORTS).read_text())
+    assert told == {"nginx": [], "app": [5000, 28255], "api": [5001], "old": [10001]}
 
 
 def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy, tmp_path: Path) -> None:
@@ -114,7 +96,6 @@ def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy
 
 @pytest.mark.parametrize("answer", [Answer(1, '{"services": {}}'), Answer(0, "an error page"), None])
 def test_nginx_that_does_not_answer_knows_nothing(engine: Engine, ours: Proxy, answer: Answer | None) -> None:
-    """It may not run, or may be starting at this moment."""
     if answer:
         engine.answers["nginx balancer-status"] = answer
     assert ours.status() == {}
@@ -123,7 +104,6 @@ def test_nginx_that_does_not_answer_knows_nothing(engine: Engine, ours: Proxy, a
 
 
 def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Proxy) -> None:
-    """Nginx goes on with the configuration before."""
     engine.answers["nginx reload"] = Answer(1, "[emerg] unknown directive\n")
     with pytest.raises(FleetError, match=r"does not reload its configuration: \[emerg\] unknown directive$"):
         ours.reload()
@@ -132,14 +112,12 @@ def test_configuration_that_nginx_does_not_read_is_told(engine: Engine, ours: Pr
 
 
 def test_nginx_of_an_older_release_is_stopped_though_it_cannot_drain_its_clients(engine: Engine, ours: Proxy) -> None:
-    """It then closes the connections of its clients."""
     ours.drain(["old"])
     assert engine.stopped == ["old"]
 
 
 @pytest.fixture
 def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
-    """Return a program called nft that records its calls."""
     program = Docker(tmp_path / "bin", monkeypatch)
     (tmp_path / "bin" / "docker").rename(tmp_path / "bin" / "nft")
     monkeypatch.setattr("os.geteuid", lambda: 0)
@@ -150,7 +128,6 @@ def nft(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
 def test_only_what_is_published_is_led_to_who_stands_in(
     engine: Engine, ours: Proxy, nft: Docker, address: str, asked: str
 ) -> None:
-    """Another program may have the port at another address of the machine."""
     engine.port = Port(address, "1", "80")
     assert not ours.divert(), "nobody listens there"
     ((script,),) = nft.asked()

@@ -17,7 +17,6 @@ from fleet.system import FleetError, write
 
 @pytest.fixture
 def releases(tmp_path: Path) -> Releases:
-    """Return a folder with two rendered releases, neither of which is live."""
     for release in ("one", "two"):
         folder = tmp_path / "releases" / release
         folder.mkdir(parents=True)
@@ -55,7 +54,6 @@ def test_full_disk_leaves_both_files_of_the_release_before(releases: Releases, m
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    """Nobody could read a file that a full disk cut in half."""
     note = tmp_path / "note"
     write(note, "before")
     (tmp_path / "note.new").symlink_to("/dev/full")
@@ -66,7 +64,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
 
 
 def test_only_what_once_worked_can_be_gone_back_to(releases: Releases) -> None:
-    """A release that was only rendered, or that failed, does not count; the newest comes first."""
     releases.activate("one")
     assert releases.kept() == []
     assert releases.last_that_worked() == ""
@@ -79,7 +76,6 @@ def test_only_what_once_worked_can_be_gone_back_to(releases: Releases) -> None:
 
 
 def test_a_folder_without_a_stack_has_no_release(tmp_path: Path) -> None:
-    """The first deploy has nothing to go back to."""
     releases = Releases(tmp_path / "nowhere")
     assert releases.live() == ""
     assert releases.kept() == []
@@ -96,7 +92,6 @@ def test_a_release_that_was_rendered_a_moment_ago_waits_for_its_deploy(releases:
 
 
 def test_only_the_folders_of_kept_releases_stay(releases: Releases) -> None:
-    """A stack that is deployed every day for years would fill the disk otherwise."""
     releases.prune(["two", "three"])
     assert [path.name for path in (releases.directory / "releases").iterdir()] == ["two"]
 

@@ -13,14 +13,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from fleet.engine.base import NGINX, Plan, Replica, Service, State
-from fleet.rollout import (
-    Step,
-    changes_to_uwsgi,
-    leaves_uwsgi,
-    new_nginx_is_blind,
-    next_step,
-    running_nginx_is_blind,
-)
+from fleet.rollout import Step, changes_to_uwsgi, leaves_uwsgi, new_nginx_is_blind, next_step, running_nginx_is_blind
 from fleet.system import CancelledError, FleetError
 from tests.fleet.fake_engine import Bench, KilledError, Release, bench, release
 
@@ -60,7 +53,6 @@ def test_the_change_ends_within_its_bounds(wanted: int, surge: int, old: int, fr
 
 
 def test_only_numbers_differ_is_nothing_to_roll_out() -> None:
-    """The engine adds and drains replicas by itself; the roll-out only replaces."""
     assert next_step(5, 1, replicas(0, 2)) is None
     assert next_step(1, 1, replicas(0, 2)) is None
 
@@ -72,7 +64,6 @@ def test_dead_ones_go_first() -> None:
 
 
 def test_a_replica_that_takes_no_traffic_is_retired_first() -> None:
-    """Nobody misses it; after it the oldest goes first."""
     hung = replica(2, ready=False)
     assert next_step(2, 1, [*replicas(2), hung]) == Step("drain", replicas=("c2",))
     assert next_step(2, 1, replicas(3)) == Step("drain", replicas=("c0",))
@@ -91,22 +82,15 @@ def service(networks: str, *running: str, **plan: Any) -> Service:
 @pytest.mark.parametrize(
     ("app", "nginx", "running_is_blind", "new_is_blind"),
     [
-        pytest.param(service("inside"), service("default inside"), False, False, id="first deploy"),
-        pytest.param(service("default", "default"), service("default", "default"), False, False, id="as ever"),
-        pytest.param(service("inside", "default"), service("default inside", "default"), True, False, id="moves"),
-        pytest.param(
-            service("inside", "default", "inside"),
-            service("default inside", "default inside"),
-            False,
-            False,
-            id="half way",
-        ),
-        pytest.param(service("default", "inside"), service("default", "default inside"), False, True, id="goes back"),
-        pytest.param(
-            service("inside outside", "inside"), service("default inside", "default inside"), False, False, id="way out"
-        ),
-        pytest.param(service("inside"), service("default inside", "default"), False, False, id="a new service"),
+        (service("inside"), service("default inside"), False, False),
+        (service("default", "default"), service("default", "default"), False, False),
+        (service("inside", "default"), service("default inside", "default"), True, False),
+        (service("inside", "default", "inside"), service("default inside", "default inside"), False, False),
+        (service("default", "inside"), service("default", "default inside"), False, True),
+        (service("inside outside", "inside"), service("default inside", "default inside"), False, False),
+        (service("inside"), service("default inside", "default"), False, False),
     ],
+    ids=["first deploy", "as ever", "moves", "half way", "goes back", "way out", "a new service"],
 )
 def test_nginx_reaches_the_replicas_all_the_time(
     app: Service, nginx: Service, *, running_is_blind: bool, new_is_blind: bool
@@ -130,7 +114,6 @@ def test_nginx_reaches_the_replicas_all_the_time(
 def test_nginx_finds_the_replicas_at_both_ports(
     old: str, new: str, *, running_finds: bool, new_finds: bool, blind: tuple[bool, bool]
 ) -> None:
-    """While a service moves to another port, an nginx that looks at both ports serves."""
     inside = frozenset({"inside"})
     app = Service(Plan(1, "image", inside, new), (replica(1, networks=inside, port=old),))
     running = replica(2, networks=inside, port="", finds_ports=running_finds)
@@ -141,14 +124,9 @@ def test_nginx_finds_the_replicas_at_both_ports(
 
 @pytest.mark.parametrize(
     ("old", "new", "last", "first"),
-    [
-        ("http", "uwsgi", True, False),
-        ("uwsgi", "http", False, True),
-        ("uwsgi", "uwsgi", False, False),
-        ("http", "http", False, False),
-    ],
+    [("http", "uwsgi", 1, 0), ("uwsgi", "http", 0, 1), ("uwsgi", "uwsgi", 0, 0), ("http", "http", 0, 0)],
 )
-def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, *, last: bool, first: bool) -> None:
+def test_nginx_speaks_what_all_replicas_understand(old: str, new: str, last: int, first: int) -> None:
     """While another server replaces the first, they share HTTP; a service without replicas needs no such step."""
     nginx = Service(Plan(1, "image"), (replica(0, protocol=""),))
     app = Service(Plan(2, "image", protocol=new), (replica(1, protocol=old), replica(2, protocol=new)))
@@ -191,7 +169,6 @@ FAULTS = ["unhealthy", "dies", "restarts", "silent"]
 
 
 def wanted(of: Release) -> int:
-    """Read how many replicas a release wants."""
     return int(of["app"]["count"])
 
 
@@ -208,7 +185,6 @@ def has_lost_nothing(on: Bench, *of: Release) -> None:
 @pytest.mark.parametrize("surge", [1, 3])
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_release_takes_over_and_nobody_notices(change: str, surge: int) -> None:
-    """This holds whatever changes, and with each surge."""
     before, new = CHANGES[change]
     with bench(surge) as on:
         on.has(before)
@@ -219,7 +195,6 @@ def test_a_release_takes_over_and_nobody_notices(change: str, surge: int) -> Non
 
 @pytest.mark.parametrize("can_divert", [True, False])
 def test_the_first_release_takes_traffic(*, can_divert: bool) -> None:
-    """Nothing has to be replaced; a machine where no second nginx can stand in makes no difference."""
     with bench() as on:
         on.engine.can_divert = can_divert
         assert on.deploy(OLD) == "", on.story
@@ -230,7 +205,6 @@ def test_the_first_release_takes_traffic(*, can_divert: bool) -> None:
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
-    """There is none to go back to, and the next one takes its place."""
     with bench() as on:
         failure = on.deploy(release("1", fault=fault))
         assert "There was no release before it." in failure
@@ -296,7 +270,6 @@ def test_a_replica_that_a_kill_left_on_trial_gets_no_requests() -> None:
 
 
 def test_nginx_comes_first_where_none_runs() -> None:
-    """A kill left the machine so, and no other nginx can serve meanwhile."""
     with bench() as on:
         on.has(OLD)
         on.engine.remove([one.id for one in on.engine.of(NGINX)])
@@ -317,7 +290,6 @@ def test_dead_replicas_are_replaced_together_with_nginx() -> None:
 
 
 def test_a_configuration_that_nginx_refuses_is_taken_back() -> None:
-    """Nginx goes on with the one that it runs."""
     new = release("2", nginx_conf="broken")
     with bench() as on:
         on.has(OLD)
@@ -365,7 +337,6 @@ def after_each_step(before: Release, new: Release, then: Release, error: Callabl
 
 @pytest.mark.parametrize("change", ALL)
 def test_a_kill_at_any_step_is_mended_by_the_next_deploy(change: str) -> None:
-    """No client notices either deploy; a kill after a step is the same as one before the next."""
     before, new = CHANGES[change]
     assert after_each_step(before, new, new, KilledError) == []
 
@@ -388,7 +359,6 @@ def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException])
     ],
 )
 def test_a_failure_at_any_step_ends_in_one_release(change: str, error: Callable[[], BaseException]) -> None:
-    """The new release runs or the one before, and the next deploy brings the new one."""
     before, new = CHANGES[change]
     assert after_each_step(before, new, new, error) == []
 
@@ -398,7 +368,6 @@ errors = st.sampled_from([lambda: FleetError("no answer"), CancelledError, Kille
 
 
 def releases(version: str, faults: st.SearchStrategy[str]) -> st.SearchStrategy[Release]:
-    """Draw any release that this project renders."""
     return st.builds(
         release,
         st.just(version),
@@ -443,11 +412,7 @@ cases = st.builds(
 
 
 @settings(
-    deadline=None,
-    derandomize=False,
-    database=None,
-    print_blob=True,
-    suppress_health_check=[HealthCheck.too_slow],
+    deadline=None, derandomize=False, database=None, print_blob=True, suppress_health_check=[HealthCheck.too_slow]
 )
 @given(cases)
 def test_whatever_happens_it_ends_in_one_release_and_nobody_notices(case: Case) -> None:

@@ -24,36 +24,28 @@ REPLICAS = {
 
 
 class Engine(Compose):
-    """An engine that runs two replicas and nginx."""
-
     def compare(self, release: str | None) -> State:
-        """Return two replicas and nginx."""
         assert release is None
         return State({name: Service(Plan(len(those), "image"), tuple(those)) for name, those in REPLICAS.items()})
 
     def usage(self) -> dict[str, tuple[str, str]]:
-        """Return the usage of one container."""
         return {"fleet-app-1": ("1.50%", "30MiB of 128MiB")}
 
     def execute(self, container: str, command: Sequence[str]) -> Answer:
-        """Answer as nginx does."""
         assert (container, command[0]) == (NGINX, "balancer-status")
         known = '{"172.18.0.2": {"ready": true, "served": 3}, "172.18.0.3": {"ready": false, "served": 1}}'
         return Answer(0, f'{{"services": {{"app": {{"replicas": {known}}}}}}}')
 
     def replicas(self, ids: Sequence[str] | None = None) -> list[Replica]:
-        """Return no container, because none stands in for nginx."""
         assert ids == ["standby"]
         return []
 
     def standby(self) -> str:
-        """Name the container that would stand in."""
         return "standby"
 
 
 @pytest.fixture
 def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
-    """Return a stack with a live release."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
     releases = Releases(tmp_path)
     (tmp_path / "releases/r1").mkdir(parents=True)
@@ -66,7 +58,6 @@ def stack(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Stack:
 
 
 def test_each_replica_is_a_row(stack: Stack, tmp_path: Path) -> None:
-    """The rows are in the order of the names, with what the engine and nginx know of each replica."""
     seen = status(stack, Jobs(tmp_path))
     head, empty, *rows = seen["text"].splitlines()
     assert head.startswith(f"release {stack.releases.live()}, live since 20")
@@ -78,18 +69,12 @@ def test_each_replica_is_a_row(stack: Stack, tmp_path: Path) -> None:
         "fleet-app-2    starting  NO     2         -      -                1         25.0%  0a2",
         "fleet-nginx-1  healthy   -      0         -      -, RAN OUT       -         -      0b1",
     ]
-    assert seen["replicas"][1] == {
-        "name": "fleet-app-2",
-        "id": "0a2",
-        "service": "app",
-        "ready": False,
-        "health": "starting",
-    }
+    second = {"name": "fleet-app-2", "id": "0a2", "service": "app", "ready": False, "health": "starting"}
+    assert seen["replicas"][1] == second
     assert (seen["live"], seen["job"]) == (stack.releases.live(), "")
 
 
 def test_job_that_is_under_way_is_named_and_one_that_was_killed(stack: Stack, tmp_path: Path) -> None:
-    """A person asks for the status when something looks odd."""
     jobs = Jobs(tmp_path)
 
     def look(_: object) -> dict[str, str]:

@@ -43,10 +43,7 @@ class PaperFleet(Fleet):
 
 def newest_ami(ec2: Any, architecture: str = "x86_64") -> str:
     """Find the image as the ec2 role does."""
-    filters = [
-        {"Name": "name", "Values": ["debian-13-*"]},
-        {"Name": "architecture", "Values": [architecture]},
-    ]
+    filters = [{"Name": "name", "Values": ["debian-13-*"]}, {"Name": "architecture", "Values": [architecture]}]
     images = ec2.describe_images(Owners=["136693071363"], Filters=filters)["Images"]
     return str(max(images, key=lambda image: image["CreationDate"])["ImageId"])
 
