@@ -21,7 +21,6 @@ PAID = {"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
 
 
 def cloud(**changes: Any) -> Cloud:
-    """Open the account with variables that are right except for the changes."""
     return Cloud(stack(**changes), read_prices(ROOT / "files/prices.yml"))
 
 
@@ -55,12 +54,10 @@ def quotas(checked: Cloud, *values: tuple[Quota, float]) -> Iterator[None]:
 
 
 def tags(kind: str, **values: str) -> dict[str, Any]:
-    """Tag a thing when it is made."""
     return {"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in values.items()]}
 
 
 def launch(instance_type: str = "t2.micro", count: int = 1, key: str = "", **values: str) -> list[str]:
-    """Start instances."""
     more: dict[str, Any] = {"KeyName": key} if key else {}
     if values:
         more["TagSpecifications"] = [tags("instance", **values)]

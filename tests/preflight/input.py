@@ -13,12 +13,10 @@ IMAGE = AMIS[0]["ami_id"]
 
 
 def service(**changes: Any) -> dict[str, Any]:
-    """Describe a service that is valid except for the changes."""
     return SERVICE | changes
 
 
 def stack(**changes: Any) -> dict[str, Any]:
-    """Return the variables that the checks of a machine read."""
     return {
         "accessory_services": [],
         "ec2_ami_name": "debian-13-amd64-*",
@@ -39,6 +37,5 @@ def stack(**changes: Any) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Find a port on which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])

@@ -25,12 +25,10 @@ FROM_NOWHERE = "{{ nowhere }}"
 
 
 def accessory(**changes: Any) -> dict[str, Any]:
-    """Describe an accessory that is valid except for the changes."""
     return ACCESSORY | changes
 
 
 def problems(*accessories: dict[str, Any], services: object = ()) -> list[str]:
-    """Check some accessories."""
     return list(bad_accessories(list(accessories), list(services) if services == () else services, OPTION))
 
 
@@ -42,14 +40,11 @@ def problems(*accessories: dict[str, Any], services: object = ()) -> list[str]:
     ],
 )
 def test_bad_value_is_refused(key: str, value: object, allowed: str) -> None:
-    """The only sentence says which entry, which key, what the value is and what it may be."""
-    assert problems(accessory(**{key: value})) == [
-        f"accessory_services[0] (db): {key} is {value!r}: allowed is {allowed}"
-    ]
+    said = f"accessory_services[0] (db): {key} is {value!r}: allowed is {allowed}"
+    assert problems(accessory(**{key: value})) == [said]
 
 
 def test_good_ones_are_allowed() -> None:
-    """This includes one that no service uses, and one that has the name of its kind."""
     cache = accessory(name="redis", kind="redis", memory="16m")
     assert problems(accessory(), cache, services=[service(accessories=["db"])]) == []
     assert problems() == []
@@ -57,31 +52,14 @@ def test_good_ones_are_allowed() -> None:
 
 @pytest.mark.parametrize("name", ["DB", "my_db", "", "1db", "d" * 32, None, "localhost", "nginx"])
 def test_name_has_to_serve_as_host_name(name: str | None) -> None:
-    """Services reach the database by that name."""
     (problem,) = problems(accessory(name=name))
     assert problem.startswith(f"accessory_services[0] ({name}): name is {str(name)!r}: allowed are small letters")
 
 
-def test_name_of_a_service_is_taken() -> None:
-    """The same name would lead now to the one container and now to the other."""
-    assert problems(accessory(name="app"), services=[service()]) == [
-        (
-            "accessory_services[0] (app): a service has the name app too: choose another one, "
-            "because both are reached by it"
-        )
-    ]
-
-
-def test_two_of_one_name_are_refused() -> None:
-    """Compose would use only the last one."""
+def test_two_of_one_name_and_a_misspelt_key_are_refused() -> None:
     assert problems(accessory(), accessory(kind="redis")) == ["accessory_services: two accessories have the name db"]
-
-
-def test_misspelt_key_is_refused() -> None:
-    """It would have no effect and give no message."""
-    assert problems(accessory(memmory="1g")) == [
-        "accessory_services[0] (db): memmory is no key of an accessory; did you mean memory?"
-    ]
+    said = "accessory_services[0] (db): memmory is no key of an accessory; did you mean memory?"
+    assert problems(accessory(memmory="1g")) == [said]
 
 
 @pytest.mark.parametrize(
@@ -95,44 +73,38 @@ def test_password_that_is_none_is_refused_and_not_shown(value: object) -> None:
 
 
 def test_missing_keys_are_named() -> None:
-    """The message names all of them at once, without a traceback."""
     said = problems({"name": "db"})
     assert [text.split(": ", 1)[1][:20] for text in said] == ["kind is None: allowe", "the secret password "]
 
 
 @pytest.mark.parametrize("value", ["db", {"name": "db"}, ["db"], None])
 def test_accessories_have_to_be_a_list_of_mappings(value: object) -> None:
-    """A list that is badly indented has no keys that a message could name."""
-    assert list(bad_accessories(value, [], OPTION)) == [
-        "accessory_services has to be a list of accessories; [] for none"
-    ]
+    (problem,) = bad_accessories(value, [], OPTION)
+    assert problem == "accessory_services has to be a list of accessories; [] for none"
 
 
-def test_service_that_names_an_unknown_one_is_refused() -> None:
-    """The service would start without a network to it."""
-    assert problems(accessory(), services=[service(accessories=["dbb"])]) == [
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
         (
-            "stack_services[0] (app): accessories has 'dbb', which accessory_services does not describe: allowed are "
-            "those that it does (db); did you mean db?"
-        )
-    ]
-
-
-def test_service_that_names_one_twice_is_refused() -> None:
-    """Compose would refuse it too, after everything was built."""
-    assert problems(accessory(), services=[service(accessories=["db", "db"])]) == [
-        "stack_services[0] (app): accessories has 'db' twice: allowed is once"
-    ]
-
-
-def test_password_of_an_accessory_has_one_source() -> None:
-    """Of two values for one file only one would arrive."""
-    assert problems(accessory(), services=[service(accessories=["db"], secrets={"db_password": STRONG})]) == [
+            {"accessories": ["dbb"]},
+            "accessories has 'dbb', which accessory_services does not describe: allowed are those that it does (db)",
+        ),
+        ({"accessories": ["db", "db"]}, "accessories has 'db' twice: allowed is once"),
         (
-            "stack_services[0] (app): secrets has db_password, which is the password of the accessory db: "
-            "choose another name"
-        )
-    ]
+            {"accessories": ["db"], "secrets": {"db_password": STRONG}},
+            "secrets has db_password, which is the password of the accessory db: choose another name",
+        ),
+    ],
+)
+def test_service_and_databases_have_to_fit(changes: dict[str, Any], said: str) -> None:
+    (problem,) = problems(accessory(), services=[service(**changes)])
+    assert problem.startswith(f"stack_services[0] (app): {said}")
+
+
+def test_name_of_a_service_is_taken() -> None:
+    said = "a service has the name app too: choose another one, because both are reached by it"
+    assert problems(accessory(name="app"), services=[service()]) == [f"accessory_services[0] (app): {said}"]
 
 
 @pytest.mark.parametrize("services", [None, "app", [None], [{"accessories": 3}]])
@@ -152,7 +124,6 @@ def test_password_that_stands_in_the_inventory_is_refused() -> None:
 
 
 def test_memory_of_accessories_counts() -> None:
-    """They fit exactly, and not with one MiB less, and the sentence names them."""
     needed = 3 * 128 + 64 + 256 + SYSTEM_MIB
     variables = stack(accessory_services=[accessory()])
     assert list(no_room(variables, "this machine", 2, needed)) == []
@@ -165,21 +136,15 @@ def test_each_instance_with_a_database_of_its_own_is_refused() -> None:
     assert list(scattered_data(stack(accessory_services=[accessory()]))) == []
     assert list(scattered_data(stack(ec2_count=2))) == []
     (problem,) = scattered_data(stack(accessory_services=[accessory()], ec2_count="2"))
-    assert problem == (
-        "ec2_count is 2: each instance would have its own db (accessory_services), and visitors would see other data "
-        "on each: allowed is 1, or a database elsewhere"
-    )
+    assert problem.startswith("ec2_count is 2: each instance would have its own db (accessory_services), and visitors")
+    assert problem.endswith(": allowed is 1, or a database elsewhere")
 
 
 def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
-    """One message has it beside all other problems, and shows no password."""
     run = run_playbook(
         tmp_path,
         stack_port=free_port(),
-        accessory_services=[
-            accessory(kind="mysql", password=STRONG),
-            accessory(name="cache", password=FROM_NOWHERE),
-        ],
+        accessory_services=[accessory(kind="mysql", password=STRONG), accessory(name="cache", password=FROM_NOWHERE)],
         stack_services=[service(accessories=["db", "cach"])],
     )
     said = run.stdout + run.stderr
@@ -196,7 +161,6 @@ def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
 
 
 def test_playbook_accepts_a_database(tmp_path: Path) -> None:
-    """The password comes from a variable, and the rest is what people usually write."""
     hidden = accessory(password=FROM_VAULT)
     run = run_playbook(
         tmp_path,

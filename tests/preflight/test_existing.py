@@ -13,17 +13,14 @@ REGION = "eu-central-1"
 
 
 def piece(name: str, about: str = "", **raw: Any) -> dict[str, Any]:
-    """Write a thing as the module lists it."""
     return {"id": name, "about": about, "raw": raw}
 
 
 def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
-    """Write an instance as EC2 describes it."""
     return piece("i-1", f"{instance_type}, {state}", State={"Name": state}, InstanceType=instance_type)
 
 
 def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
-    """A person decides from it whether to keep them."""
     resources = {
         "instance": [instance("running")],
         "volume": [piece("vol-1", Size=10)],
@@ -62,7 +59,6 @@ def test_instance_that_does_not_run_is_free(state: str) -> None:
 
 
 def test_unknown_price_is_said() -> None:
-    """A guess would be worse."""
     lines = list(described({"instance": [instance("running", "x9.huge")]}, REGION, PRICES))
     assert lines == [
         "  instance i-1, x9.huge, running: no price is kept",

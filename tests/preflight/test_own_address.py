@@ -15,12 +15,9 @@ from tests.project import ROOT
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Answers with the controller's address."""
-
     status, body = 200, b"198.51.100.7\n"
 
     def do_GET(self) -> None:
-        """Answer as https://checkip.amazonaws.com does."""
         self.send_response(self.status if self.path == "/checkip" else 404)
         self.end_headers()
         self.wfile.write(self.body)
@@ -41,7 +38,6 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_aws_is_asked_unless_an_endpoint_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slash at the end of the endpoint makes no difference."""
     assert own_address.service() == "https://checkip.amazonaws.com"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:7152/")
     assert own_address.service() == "http://127.0.0.1:7152/checkip"
@@ -56,7 +52,6 @@ def test_me_becomes_the_address_that_is_seen() -> None:
 
 @pytest.mark.usefixtures("endpoint")
 def test_new_address_is_seen_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is kept between two runs."""
     ssh_blocks(["me"])
     monkeypatch.setattr(Answer, "body", b"192.0.2.99\n")
     assert ssh_blocks(["me"]) == ["192.0.2.99/32"]
@@ -86,15 +81,12 @@ def test_answer_that_is_no_address_is_said(
     with pytest.raises(UnknownAddressError) as error:
         ssh_blocks(["me"])
     said = str(error.value)
-    assert said.startswith(
-        f"ec2_ssh_cidrs has 'me', but {endpoint}/checkip does not say which address this machine has:"
-    )
+    assert said.startswith(f"ec2_ssh_cidrs has 'me', but {endpoint}/checkip does not say which address this machine")
     assert why in said
     assert said.endswith("Allowed is your own address in its place, such as 203.0.113.7/32")
 
 
 def test_no_network_is_said_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Private blocks are refused without a network, too."""
     url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     (unknown,) = network.unreachable_ssh({"ec2_ssh_cidrs": ["me"]}, rehearsal=True)
@@ -106,7 +98,6 @@ def test_no_network_is_said_by_preflight(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("endpoint")
 def test_playbooks_ask_by_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A list from -e is text."""
     lookup_loader.add_directory(str(ROOT / "plugins/lookup"))
     lookup = lookup_loader.get("ssh_blocks")
     assert lookup.run([["me", "203.0.113.0/24"]]) == ["198.51.100.7/32", "203.0.113.0/24"]

@@ -17,19 +17,15 @@ def run_playbook(
     tmp_path: Path, inventory: str = "inventories/local", **variables: Any
 ) -> "subprocess.CompletedProcess[str]":
     """Run the real playbook, without the shell's variables for Ansible."""
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        "playbooks/preflight.yml",
-        f"--inventory={inventory}",
-        f"--extra-vars={json.dumps(variables)}",
-    ]
+    program = str(Path(sys.executable).with_name("ansible-playbook"))
+    options = [f"--inventory={inventory}", f"--extra-vars={json.dumps(variables)}"]
+    command = [program, "playbooks/preflight.yml", *options]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "ANSIBLE_NOCOLOR": "1"}
     return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
 
 
 def test_playbook_refuses_bad_input(tmp_path: Path) -> None:
-    """One message has all kinds of problems, the run fails, and nothing changes."""
     run = run_playbook(
         tmp_path,
         stack_servces=[],
@@ -63,14 +59,12 @@ def test_playbook_looks_at_the_machine_when_the_input_is_in_order(tmp_path: Path
 
 
 def test_playbook_accepts_the_inventory_as_shipped(tmp_path: Path) -> None:
-    """Neither Ansible's own variables nor our own defaults are refused."""
     run = run_playbook(tmp_path, stack_port=free_port())
     assert run.returncode == 0, run.stdout + run.stderr
     assert "ok=2" in run.stdout
 
 
 def test_playbook_refuses_a_certificate_that_cannot_work(tmp_path: Path) -> None:
-    """The role's defaults are filled in, and neither an authority nor nginx has to find it out."""
     run = run_playbook(tmp_path, stack_port=free_port(), certificate_mode="acme", certificate_email="jane")
     said = run.stdout + run.stderr
     assert run.returncode != 0, said

@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import boto3
@@ -19,22 +19,9 @@ from tests.project import ROOT
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Make a small project."""
-    for name, text in {
-        "site.yml": "- name: Go\n",
-        "requirements.txt": "flask==3\n",
-        "playbooks/deploy.yml": "- name: Deploy\n",
-        "roles/stack/tasks/main.yml": "# Why.\n- name: Run\n",
-        "plugins/action/preflight.py": "pass\n",
-        "files/images/nginx/Dockerfile": "FROM base\n",
-        "files/images/nginx/.dockerignore": "tests\n",
-        "app/Dockerfile": "FROM base\n",
-        "docs/aws.md": "# AWS\n",
-        "inventories/aws/group_vars/all/ec2.yml": "ec2_count: 1\n",
-    }.items():
-        file = tmp_path / "project" / name
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(text)
+    other = ["app/Dockerfile", "docs/aws.md", "inventories/aws/group_vars/all/ec2.yml"]
+    for name in ["files/images/nginx/Dockerfile", *CODE[:-1], *other]:
+        write(tmp_path / "project", name)
     return tmp_path / "project"
 
 
@@ -46,72 +33,46 @@ def state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prove(project: Path, file: Path, passed: str = "make test") -> Path:
-    """Leave a receipt of a project in its present state."""
     return receipts.write(file, passed, receipts.code_of(project))
 
 
-def append(name: str) -> Callable[[Path], None]:
-    """Return a change that adds a comment to a file."""
-
-    def change(project: Path) -> None:
-        with (project / name).open("a") as file:
-            file.write("# more\n")
-
-    return change
+def write(project: Path, name: str) -> None:
+    """Add a line to a file, which need not exist yet."""
+    (project / name).parent.mkdir(parents=True, exist_ok=True)
+    with (project / name).open("a") as file:
+        file.write("# more\n")
 
 
-def within(name: str) -> Callable[[Path], None]:
-    """Return a change that adds a file."""
-
-    def change(project: Path) -> None:
-        (project / name).parent.mkdir(parents=True, exist_ok=True)
-        (project / name).write_text("x")
-
-    return change
+CODE = ["roles/stack/tasks/main.yml", "playbooks/deploy.yml", "site.yml", "plugins/action/preflight.py"]
+CODE += ["files/images/nginx/.dockerignore", "requirements.txt", "roles/stack/filter_plugins/new.py"]
+REMOVED = "files/images/nginx/Dockerfile"
 
 
-CHANGES: dict[str, Callable[[Path], object]] = {
-    "roles/stack/tasks/main.yml": append("roles/stack/tasks/main.yml"),
-    "playbooks/deploy.yml": append("playbooks/deploy.yml"),
-    "site.yml": append("site.yml"),
-    "plugins/action/preflight.py": append("plugins/action/preflight.py"),
-    "files/images/nginx/Dockerfile": lambda project: (project / "files/images/nginx/Dockerfile").unlink(),
-    "files/images/nginx/.dockerignore": append("files/images/nginx/.dockerignore"),
-    "requirements.txt": append("requirements.txt"),
-    "roles/stack/filter_plugins/new.py": within("roles/stack/filter_plugins/new.py"),
-}
-
-
-@pytest.mark.parametrize("what", CHANGES)
+@pytest.mark.parametrize("what", [*CODE, REMOVED])
 def test_changed_code_is_unproven_and_named(project: Path, what: str) -> None:
-    """Code that decides what happens on AWS has to be proved again, and the release's receipt is stale."""
     prove(project, project / "receipt.json")
-    CHANGES[what](project)
+    write(project, what)
+    if what == REMOVED:
+        (project / what).unlink()
     said, go_ahead = receipts.proof(project, unproven=False)
     assert not go_ahead
     assert said.startswith("This code is not what passed make test, 20")
     assert f": changed since is {what}. Allowed is " in said
 
 
-UNIMPORTANT: dict[str, Callable[[Path], object]] = {
-    "app": append("app/Dockerfile"),
-    "app of somebody else": within("shop/wsgi.py"),
-    "variable of the inventory": append("inventories/aws/group_vars/all/ec2.yml"),
-    "inventory of somebody else": within("inventories/shop/hosts.yml"),
-    "documentation": append("docs/aws.md"),
-    "compiled Python": within("preflight/__pycache__/views.pyc"),
-    "Finder": within("roles/.DS_Store"),
-    "time": lambda project: os.utime(project / "site.yml", (1, 1)),
-    # Under /mnt/c in WSL every file can be executed.
-    "permission": lambda project: (project / "site.yml").chmod(0o777),
-}
+# The app, values and documentation of whoever, and what programs leave.
+NO_CODE = ["app/Dockerfile", "shop/wsgi.py", "inventories/aws/group_vars/all/ec2.yml", "inventories/shop/hosts.yml"]
+NO_CODE += ["docs/aws.md", "preflight/__pycache__/views.pyc", "roles/.DS_Store"]
 
 
-@pytest.mark.parametrize("what", UNIMPORTANT)
+@pytest.mark.parametrize("what", NO_CODE)
 def test_what_is_no_code_changes_nothing(project: Path, what: str) -> None:
     """The release's receipt is for people who change only the app and the values."""
     prove(project, project / "receipt.json")
-    UNIMPORTANT[what](project)
+    write(project, what)
+    os.utime(project / "site.yml", (1, 1))
+    # Under /mnt/c in WSL every file can be executed.
+    (project / "site.yml").chmod(0o777)
     assert receipts.proof(project, unproven=False)[1]
 
 
@@ -152,7 +113,7 @@ def test_only_a_complete_pass_proves(outcomes: dict[str, list[int]], passed: int
 def test_receipt_of_ones_own_test_lets_go_ahead(project: Path, state: Path) -> None:
     """This holds even when the receipt that came with the release is stale."""
     prove(project, project / "receipt.json")
-    append("site.yml")(project)
+    write(project, "site.yml")
     prove(project, state / "default.json", "scenario default, 10 tests")
     said, go_ahead = receipts.proof(project, unproven=False)
     assert go_ahead
@@ -168,11 +129,10 @@ def test_without_a_receipt_it_stops_and_names_the_ways_on(project: Path) -> None
 
 
 def test_unproven_goes_ahead_and_says_so(project: Path) -> None:
-    """The message names once what is unproven, and also what is proved."""
     prove(project, project / "receipt.json")
     assert receipts.proof(project, unproven=True)[0].startswith("Proved:")
     for number in range(7):
-        within(f"roles/shop/tasks/{number}.yml")(project)
+        write(project, f"roles/shop/tasks/{number}.yml")
     said, go_ahead = receipts.proof(project, unproven=True)
     assert go_ahead
     assert said.startswith("UNPROVEN (ec2_unproven is true): This code is not what passed make test, ")
@@ -231,7 +191,6 @@ PASSES = "def test_one():\n    pass\n\n\ndef test_two():\n    pass\n"
 
 
 def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
-    """Preflight finds the receipt that the scenario left."""
     (left,) = run_scenario(tmp_path, PASSES, MOLECULE_SCENARIO_NAME="default", AWS_ENDPOINT_URL=endpoint)
     assert json.loads(left.read_text())["passed"] == "scenario default, 2 tests"
     assert receipts.proof(ROOT, unproven=False)[1]
@@ -251,7 +210,6 @@ def test_green_scenario_leaves_a_receipt(tmp_path: Path, endpoint: str) -> None:
 def test_anything_less_leaves_none(
     tmp_path: Path, endpoint: str, text: str, arguments: list[str], scenario: str
 ) -> None:
-    """A scenario that did not pass completely is no proof."""
     environment = {"MOLECULE_SCENARIO_NAME": scenario, "AWS_ENDPOINT_URL": endpoint}
     assert run_scenario(tmp_path, text, *arguments, **environment) == []
 
@@ -264,7 +222,6 @@ def test_scenario_without_an_instance_leaves_none(tmp_path: Path, endpoint: str)
 
 
 def test_last_change_is_the_latest(project: Path) -> None:
-    """Only code counts, not the app and the documentation."""
     for file in project.rglob("*"):
         os.utime(file, (1000, 1000))
     os.utime(project / "files/images/nginx/Dockerfile", (2000, 2000))
@@ -286,7 +243,6 @@ def repository(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def books(repository: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Run the program as the Makefile does."""
     command = [sys.executable, "-m", "preflight.receipts", *arguments]
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
 
@@ -296,12 +252,12 @@ def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
     refused = books(repository, "release")
     assert (refused.returncode, refused.stderr) == (1, "make test has not passed with this code: run it first\n")
     assert books(repository, "passed", "9999999999").stdout.startswith("receipt: ")
-    within("files/own.key")(repository)
+    write(repository, "files/own.key")
     assert "has not passed with this code" in books(repository, "release").stderr
     books(repository, "passed", "9999999999")
     assert books(repository, "release").stderr == "Not all of this is committed: a receipt is for what a commit has\n"
     (repository / "files/own.key").unlink()
-    append("docs/aws.md")(repository)
+    write(repository, "docs/aws.md")
     books(repository, "passed", "9999999999")
     assert books(repository, "release").stderr == "Not all of this is committed: a receipt is for what a commit has\n"
     subprocess.run(["git", "checkout", "--quiet", "docs"], cwd=repository, check=True)
@@ -313,19 +269,18 @@ def test_release_is_what_passed_and_is_committed(repository: Path) -> None:
 
 
 def test_code_that_changed_under_the_tests_is_not_proved(repository: Path) -> None:
-    """Nobody knows which of the two versions passed."""
     assert books(repository, "passed", "1").stdout == "no receipt: code was changed while the tests ran\n"
     assert not receipts.folder().exists()
 
 
 def test_new_package_is_code_from_its_first_commit(repository: Path) -> None:
     """Nobody has to add it to a list; what git does not track is somebody's notes."""
-    within("monitoring/rules.py")(repository)
+    write(repository, "monitoring/rules.py")
     assert "monitoring/rules.py" not in receipts.code_of(repository)
     subprocess.run(["git", "add", "."], cwd=repository, check=True)
     assert "monitoring/rules.py" in receipts.code_of(repository)
     prove(repository, repository / "receipt.json")
-    append("monitoring/rules.py")(repository)
+    write(repository, "monitoring/rules.py")
     assert "changed since is monitoring/rules.py" in receipts.proof(repository, unproven=False)[0]
 
 
@@ -333,8 +288,8 @@ def test_a_download_has_the_same_code(repository: Path, monkeypatch: pytest.Monk
     """It has no history, and the person may not even have git."""
     code = receipts.code_of(repository)
     shutil.rmtree(repository / ".git")
-    within("vault.key")(repository)
-    within(".venv/bin/python")(repository)
+    write(repository, "vault.key")
+    write(repository, ".venv/bin/python")
     assert receipts.code_of(repository) == code
     monkeypatch.setenv("PATH", "")
     assert receipts.code_of(repository) == code

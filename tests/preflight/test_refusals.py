@@ -19,7 +19,6 @@ def refusal(code: str, words: str = "Words.") -> Refusal:
 
 
 def test_error_is_read_from_a_message_and_from_a_traceback() -> None:
-    """Botocore adds to the message how often it tried."""
     told = "An error occurred (Throttling) when calling the GetRole operation (reached max retries: 4): Rate exceeded"
     found = find_refusal(f"Traceback (most recent call last):\n  File x\nbotocore.ClientError: {told}\n\nThe above")
     assert found == Refusal("Throttling", "GetRole", "Rate exceeded")
@@ -40,11 +39,7 @@ def test_error_of_a_waiter_is_given_its_operation() -> None:
 @pytest.mark.parametrize(
     ("code", "words", "variable"),
     [
-        (
-            "InvalidParameterCombination",
-            "The specified instance type is not eligible for Free Tier.",
-            "ec2_instance_type",
-        ),
+        ("InvalidParameterCombination", "The instance type is not eligible for Free Tier.", "ec2_instance_type"),
         ("InvalidParameterValue", "The architecture 'arm64' of the specified instance type", "ec2_ami_name"),
         ("VcpuLimitExceeded", "You have requested more vCPU capacity", "ec2_count"),
         ("AddressLimitExceeded", "The maximum number of addresses has been reached.", "ec2_elastic_ip"),
@@ -55,12 +50,10 @@ def test_error_of_a_waiter_is_given_its_operation() -> None:
     ],
 )
 def test_the_variable_is_named(code: str, words: str, variable: str) -> None:
-    """AWS does not know the names of the playbooks' variables."""
     assert variable in refusal(code, words).advice()
 
 
 def test_every_variable_that_is_named_exists() -> None:
-    """Advice to change an unknown variable would be worse than none."""
     known = known_variables(ROOT / "roles")["ec2"]
     named = {word.strip(".,:") for advice in ADVICE.values() for word in advice.split() if word.startswith("ec2_")}
     assert named
@@ -84,7 +77,6 @@ def test_missing_action_is_named(operation: str, words: str, action: str) -> Non
 
 
 def test_unknown_code_is_not_guessed_at() -> None:
-    """AWS's page lists all codes."""
     assert "errors-overview" in refusal("SomethingNew").advice()
 
 

@@ -37,10 +37,7 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
 @pytest.mark.parametrize(
     ("files", "way_out"),
     [
-        (
-            {"pyproject_toml": "", "uv_lock": ""},
-            "run uv export --no-dev --no-emit-project --output-file requirements.txt",
-        ),
+        ({"pyproject_toml": "", "uv_lock": ""}, "run uv export --no-dev --no-emit-project --output-file requirements"),
         ({"pyproject_toml": "", "pdm_lock": ""}, "run pdm export --prod --output requirements.txt"),
         ({"pyproject_toml": POETRY, "poetry_lock": ""}, "&& poetry export --output requirements.txt"),
         ({"pyproject_toml": POETRY}, "&& poetry export --output requirements.txt, or dependencies in [project]"),
@@ -49,10 +46,7 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
             {"requirements__dev_txt": "", "requirements__prod_txt": ""},
             "-r requirements/dev.txt or requirements/prod.txt",
         ),
-        (
-            {"requirements_txt": "flask\n# für alle\n".encode("latin-1")},
-            "line 2 is no UTF-8: allowed is UTF-8, or a first",
-        ),
+        ({"requirements_txt": "flask\n# für\n".encode("latin-1")}, "line 2 is no UTF-8: allowed is UTF-8, or a first"),
         ({"pyproject_toml": "[project"}, "is no TOML"),
         ({}, "is no Dockerfile, and no requirements.txt or pyproject.toml to install instead"),
     ],

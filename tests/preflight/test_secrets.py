@@ -19,6 +19,7 @@ from tests.project import ROOT, load_mapping
 
 SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
+GUNICORN_ARGS = "allowed are options other than --bind and --config, and a port of the service"
 STRONG = secrets.token_hex(16)
 
 
@@ -31,14 +32,13 @@ def problems(**changes: Any) -> list[str]:
     "value",
     [
         "8 letter",
-        secrets.token_hex(32),
+        STRONG * 2,
         "amqp://u:p@exchange-in.corp.example/",
         "postgres://app@db/app?password=$1",
         "a\nb\nc\nd\ne",
     ],
 )
 def test_secret_of_any_kind_is_allowed(value: str) -> None:
-    """It may be a key, a password, an address with a password in it, or a file of several lines."""
     assert problems(secrets={"secret_key": value, "TLS.key-2": value}) == []
 
 
@@ -52,26 +52,16 @@ def test_secret_without_a_value_is_refused(value: str | None) -> None:
 @pytest.mark.parametrize(
     "value",
     [
-        *(
-            "changeme",
-            "CHANGE_ME",
-            "change-me-please",
-            "ChangeThis",
-            "replace me",
-            "placeholder",
-            "put-it-here",
-            "CHANGEME_123",
-        ),
+        *("changeme", "CHANGE_ME", "change-me-please", "ChangeThis", "CHANGEME_123"),
+        *("replace me", "placeholder", "put-it-here"),
         *("your_secret_key", "your-db-password", "<a long random string>", "xxxxxxxxxx", "********", "password"),
         *("secret", "12345678", "letmein"),
     ],
 )
 def test_placeholder_is_refused(value: str) -> None:
-    """It comes from an example that everybody can read."""
     (problem,) = problems(secrets={"secret_key": value})
-    assert problem.startswith(
-        "stack_services[0] (app): the secret secret_key is still a placeholder: give it its own value"
-    )
+    said = "the secret secret_key is still a placeholder: give it its own value"
+    assert problem.startswith(f"stack_services[0] (app): {said}")
 
 
 @pytest.mark.parametrize("value", ["x9Q-3fk", 12345678901234, True, ["a", "b"]])
@@ -85,17 +75,14 @@ def test_value_that_is_short_or_no_text_is_refused_and_not_shown(value: object) 
 
 @pytest.mark.parametrize("name", ["", "../passwd", "a/b", ".hidden", "a b", "a" * 65, "é"])
 def test_name_of_a_secret_has_to_be_a_file_name(name: str) -> None:
-    """It becomes /run/secrets/NAME."""
     (problem,) = problems(secrets={name: STRONG})
     assert problem.startswith(f"stack_services[0] (app): the secret {name!r} names a file: allowed are letters")
 
 
 @pytest.mark.parametrize("value", ["secret_key", ["secret_key"], None])
 def test_secrets_have_to_be_a_mapping(value: object) -> None:
-    """A list of names has no values."""
-    assert problems(secrets=value) == [
-        "stack_services[0] (app): secrets is no mapping: allowed are names with their values"
-    ]
+    said = "secrets is no mapping: allowed are names with their values"
+    assert problems(secrets=value) == [f"stack_services[0] (app): {said}"]
 
 
 @pytest.mark.parametrize(
@@ -103,75 +90,57 @@ def test_secrets_have_to_be_a_mapping(value: object) -> None:
     ["", "Europe/Berlin", "costs $5 and 100%", "3", "line\nbreak", '"quoted"', "\U0001f680", "--threads=8 --backlog=9"],
 )
 def test_environment_of_any_text_is_allowed(value: str) -> None:
-    """Its content is the app's business."""
     assert problems(environment={"MOTTO": value, "_a1": value, "GUNICORN_CMD_ARGS": value}) == []
 
 
 @pytest.mark.parametrize(
     ("environment", "said"),
     [
-        ({"1A": "x"}, "environment has '1A': allowed are letters, digits and _, no digit first"),
-        ({"A-B": "x"}, "environment has 'A-B': allowed are letters, digits and _, no digit first"),
+        *(({name: "x"}, f" has {name!r}: allowed are letters, digits and _, no digit first") for name in ("1A", "A-B")),
         *(
             (
                 {"GUNICORN_CMD_ARGS": value},
-                (
-                    f"environment has GUNICORN_CMD_ARGS with {value!r}, and nginx would not find the server: "
-                    "allowed are options other than --bind and --config, and a port of the service"
-                ),
+                f" has GUNICORN_CMD_ARGS with {value!r}, and nginx would not find the server: {GUNICORN_ARGS}",
             )
             for value in ("--bind=0.0.0.0:80", "--threads 8 -b :80", "--config other.py")
         ),
-        ({"A": "x\0"}, "environment has A with a NUL character: allowed is any other text"),
+        ({"A": "x\0"}, " has A with a NUL character: allowed is any other text"),
         *(
-            (yaml.safe_load(written), f"environment has A with {read}, which is no text: {AS_TEXT}")
+            (yaml.safe_load(written), f" has A with {read}, which is no text: {AS_TEXT}")
             for written, read in (
                 *(("A: yes", "True"), ("A: 1.50", "1.5"), ("A: 22:30", "1350"), ("A: 0644", "420"), ("A: 007", "7")),
                 *(("A: 8080", "8080"), ("A: ~", "None"), ("A: 2026-11-30", "datetime.date(2026, 11, 30)")),
             )
         ),
         *(
-            (
-                yaml.safe_load(f"{written}: x"),
-                f"environment has the name {read}, which is no text: put quotes around it",
-            )
+            (yaml.safe_load(f"{written}: x"), f" has the name {read}, which is no text: put quotes around it")
             for written, read in (("YES", "True"), ("off", "False"), ("1", "1"))
         ),
-        (
-            {"PORT": "80"},
-            f"environment has PORT, which the stack sets itself; so it does {', '.join(STACK_ENVIRONMENT)}",
-        ),
+        ({"PORT": "80"}, f" has PORT, which the stack sets itself; so it does {', '.join(STACK_ENVIRONMENT)}"),
         *(
-            (
-                {"TZ": zone},
-                f"environment has TZ with {zone!r}: allowed is the name of a time zone, such as Europe/Berlin",
-            )
+            ({"TZ": zone}, f" has TZ with {zone!r}: allowed is the name of a time zone, such as Europe/Berlin")
             for zone in ("Berlin", "Europe/Berln", "CEST", "europe/berlin", "")
         ),
-        (["A=b"], "environment is no mapping: allowed are names with their values"),
+        (["A=b"], " is no mapping: allowed are names with their values"),
     ],
 )
 def test_environment_that_would_not_arrive_is_refused(environment: object, said: str) -> None:
     """YAML changes some values, and of two values for one name only one would arrive."""
-    assert problems(environment=environment) == [f"stack_services[0] (app): {said}"]
+    assert problems(environment=environment) == [f"stack_services[0] (app): environment{said}"]
 
 
 @pytest.mark.parametrize(
     "zone", ["Europe/Berlin", "US/Eastern", "Asia/Calcutta", "CET", "UTC", "EST5EDT", "<+0330>-3:30"]
 )
 def test_time_zone_is_known(zone: str) -> None:
-    """Older names and written-out offsets are known, too."""
     assert problems(environment={"TZ": zone}) == []
 
 
 def test_secret_that_stands_in_the_inventory_is_refused() -> None:
-    """The value itself is not shown again; as a variable or encrypted in its place it is hidden."""
     written = [service(secrets={"key": "{{ vault_key }}", "other": STRONG, "empty": ""})]
     (problem,) = readable_secrets(written, lambda value: "{{" in str(value))
-    assert problem == (
-        "stack_services[0] (app): the secret other can be read by whoever reads the inventory: "
-        f"write a variable in its place; {KEPT_IN}"
-    )
+    said = f"the secret other can be read by whoever reads the inventory: write a variable in its place; {KEPT_IN}"
+    assert problem == f"stack_services[0] (app): {said}"
 
 
 @pytest.mark.parametrize("services", [None, "{{ others }}", [None], [{"secrets": []}]])
@@ -203,12 +172,8 @@ def test_vault_that_was_not_encrypted_is_refused(tmp_path: Path, name: str, refu
 
 def test_short_vault_password_is_refused() -> None:
     """Whoever copies an encrypted file can try passwords at home."""
-    assert list(weak_passwords([("default", b"fifteen letters"), ("prod", b"fourteenletter\n")])) == [
-        (
-            "the vault password (prod) has 14 characters: allowed are 15 or more; "
-            "a longer one comes with: ansible-vault rekey"
-        )
-    ]
+    (problem,) = weak_passwords([("default", b"fifteen letters"), ("prod", b"fourteenletter\n")])
+    assert problem.startswith("the vault password (prod) has 14 characters: allowed are 15 or more; a longer one comes")
 
 
 def test_example_is_one_that_preflight_refuses() -> None:
@@ -228,10 +193,7 @@ def tool(name: str, *arguments: str, home: Path) -> "subprocess.CompletedProcess
 
 
 class Inventory:
-    """An inventory with a vault beside it."""
-
     def __init__(self, folder: Path) -> None:
-        """Write an inventory of this machine whose service has a secret."""
         self.home = folder / "ansible"
         self.vault = folder / "group_vars/all/vault.yml"
         self.vault.parent.mkdir(parents=True)
@@ -255,7 +217,6 @@ class Inventory:
         return key
 
     def check(self, *arguments: str) -> tuple[int, str]:
-        """Run the preflight playbook, and return its exit status and output."""
         arguments = ("playbooks/preflight.yml", "-i", str(self.hosts), *arguments)
         done = tool("ansible-playbook", *arguments, home=self.home)
         return done.returncode, done.stdout + done.stderr
@@ -263,12 +224,10 @@ class Inventory:
 
 @pytest.fixture
 def inventory(tmp_path: Path) -> Inventory:
-    """Make an inventory of this machine."""
     return Inventory(tmp_path)
 
 
 def test_playbook_opens_the_vault(inventory: Inventory) -> None:
-    """With a valid password and a valid value it reports no problem."""
     key = inventory.write(STRONG, vault_app_secret_key=STRONG)
     status, said = inventory.check("--vault-password-file", str(key))
     assert status == 0, said
@@ -288,10 +247,10 @@ def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: st
 @pytest.mark.parametrize(
     ("value", "is_refused"),
     [
-        *((value, True) for value in ("x{{7}}", "x{#y#}", "x{%Z", "{{ other }}{{7}}", "{{ nobody }}", "x{{")),
+        *((one, True) for one in ("x{{7}}", "x{#y#}", "x{%Z", "{{ other }}{{7}}", "{{ nobody }}", "x{{")),
         *(
-            (value, False)
-            for value in ("{{ other }}", "u:{{ other }}@h", "{{ lookup('file', '/x') }}", "{% raw %}{{7}}{% endraw %}")
+            (one, False)
+            for one in ("{{ other }}", "u:{{ other }}@h", "{{ lookup('file', '/x') }}", "{% raw %}{{7}}{% endraw %}")
         ),
     ],
 )
@@ -304,7 +263,6 @@ def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> 
 
 
 def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
-    """!unsafe is Ansible's own mark."""
     text = f'vault_app_secret_key: !unsafe "{STRONG}{{{{7}}}}{{#x#}}{{%Z"'
     status, said = inventory.check("--vault-password-file", str(inventory.write_text(STRONG, text)))
     assert status == 0, said
@@ -321,7 +279,6 @@ def test_playbook_names_a_secret_that_the_vault_lacks(inventory: Inventory) -> N
 
 
 def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
-    """The message has the command that encrypts it, to be copied."""
     inventory.vault.write_text(f"vault_app_secret_key: {STRONG}\n", encoding="utf-8")
     status, said = inventory.check()
     assert status != 0

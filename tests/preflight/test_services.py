@@ -17,7 +17,6 @@ SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """Make a project with two folders that can be services."""
     for name in ("app", "api"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "Dockerfile").write_text("ARG BASE\nFROM $BASE\n", encoding="utf-8")
@@ -25,7 +24,6 @@ def project(tmp_path: Path) -> Path:
 
 
 def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
-    """Check some services."""
     return list(bad_services(list(services), project, SERVICES_OPTION))
 
 
@@ -46,27 +44,25 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
             for value in ("wsgi", "wsgi:", "wsgi:app:app", "wsgi.py:app()()", "", None, 5)
         ),
         *(
-            ("memory", value, "a size such as 128m or 1g, at least 6m")
-            for value in ("lots", "128", 128, "0m", "5m", "6143k", None)
+            ("memory", one, "a size such as 128m or 1g, at least 6m")
+            for one in ("lots", "128", 128, "5m", "6143k", None)
         ),
         *(("cpus", value, "a number above 0, such as 0.5") for value in ("0", -1, "half", "inf", True, None)),
         *((key, value, "true or false") for key in FLAGS for value in ("maybe", 2, None, "")),
         *(("accessories", value, "a list of texts, such as [db]") for value in ("db", None, [1], [""], {"db": 1})),
         *(
-            ("pre_deploy", value, "a list of texts, such as [flask, db, upgrade]")
-            for value in ("flask db upgrade", None, ["sleep", 3], [""])
+            ("pre_deploy", one, "a list of texts, such as [flask, db, upgrade]")
+            for one in ("a b", None, ["a", 3], [""])
         ),
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
     """The only sentence says which service, which key, what the value is and what it may be."""
-    assert service_problems(project, service(**{key: value})) == [
-        f"stack_services[0] (app): {key} is {value!r}: allowed is {allowed}"
-    ]
+    said = f"stack_services[0] (app): {key} is {value!r}: allowed is {allowed}"
+    assert service_problems(project, service(**{key: value})) == [said]
 
 
 def test_uwsgi_has_two_ports(project: Path) -> None:
-    """It has one for each protocol."""
     assert service_problems(project, service(port=8080)) == []
     (problem,) = service_problems(project, service(port="8080", server="uwsgi"))
     assert problem.endswith("port is '8080', where uWSGI speaks its own protocol: allowed is another one for HTTP")
@@ -91,7 +87,6 @@ def test_uwsgi_has_two_ports(project: Path) -> None:
     ],
 )
 def test_good_value_of_a_service_is_allowed(project: Path, key: str, value: object) -> None:
-    """A check that refuses what works is worse than none."""
     assert service_problems(project, service(**{key: value})) == []
 
 
@@ -119,15 +114,12 @@ def test_name_that_means_something_else_is_reserved(project: Path) -> None:
     [("replica", "; did you mean replicas?"), ("memmory", "; did you mean memory?"), ("xyzzy", "")],
 )
 def test_misspelt_key_of_a_service_is_refused(project: Path, key: str, suggestion: str) -> None:
-    """Ansible's own message would list all keys and not say which entry it is about."""
-    assert service_problems(project, service(**{key: 5})) == [
-        f"stack_services[0] (app): {key} is no key of a service{suggestion}"
-    ]
+    said = f"stack_services[0] (app): {key} is no key of a service{suggestion}"
+    assert service_problems(project, service(**{key: 5})) == [said]
 
 
 @pytest.mark.parametrize("key", ["context", "name"])
 def test_missing_key_of_a_service_is_refused(project: Path, key: str) -> None:
-    """The message is a sentence about the key, not a traceback."""
     incomplete = service()
     del incomplete[key]
     (problem,) = service_problems(project, incomplete)
@@ -150,7 +142,6 @@ def bare(project: Path) -> Path:
 
 
 def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None:
-    """It has a requirements.txt or a pyproject.toml."""
     assert service_problems(project, service()) == []
     (bare / "requirements.txt").unlink()
     (bare / "pyproject.toml").write_text("[project]\ndependencies = ['flask']\n", encoding="utf-8")
@@ -158,14 +149,9 @@ def test_folder_without_dockerfile_is_allowed(project: Path, bare: Path) -> None
 
 
 def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) -> None:
-    """The build would fail when the instance already runs."""
     (bare / "requirements.txt").unlink()
-    assert service_problems(project, service()) == [
-        (
-            f"stack_services[0] (app): context is 'app': in {bare} is no Dockerfile, "
-            "and no requirements.txt or pyproject.toml to install instead"
-        )
-    ]
+    (problem,) = service_problems(project, service())
+    assert problem.startswith(f"stack_services[0] (app): context is 'app': in {bare} is no Dockerfile, and no require")
 
 
 @pytest.mark.parametrize(
@@ -181,7 +167,6 @@ def test_folder_with_nothing_to_install_is_refused(project: Path, bare: Path) ->
     ],
 )
 def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app: str) -> None:
-    """It is found as Python finds it."""
     (bare / file).parent.mkdir(parents=True, exist_ok=True)
     (bare / file).touch()
     assert service_problems(project, service(app=app)) == []
@@ -190,12 +175,8 @@ def test_module_of_the_folder_is_found(project: Path, bare: Path, file: str, app
 @pytest.mark.parametrize(("app", "file"), [("shop:app", "shop.py"), ("shop.web:app", "shop/web.py")])
 def test_missing_module_is_refused(project: Path, bare: Path, app: str, file: str) -> None:
     """The message names the file that was looked for; an image of one's own may have its modules anywhere."""
-    assert service_problems(project, service(app=app)) == [
-        (
-            f"stack_services[0] (app): app is {app!r}: there is no {file} in {bare}; "
-            "an application that a package brings is imported by a wsgi.py there"
-        )
-    ]
+    (problem,) = service_problems(project, service(app=app))
+    assert problem.startswith(f"stack_services[0] (app): app is {app!r}: there is no {file} in {bare}; an application")
     assert service_problems(project, service(app=app, command=["python3", "-m", "shop"])) == []
     (bare / "Dockerfile").write_text("ARG BASE\nFROM ${BASE} AS packages\n", encoding="utf-8")
     assert service_problems(project, service(app=app)) == []
@@ -217,11 +198,9 @@ def test_dockerfile_without_the_base_is_refused(project: Path, text: str) -> Non
 def test_secret_does_not_replace_a_variable(project: Path, environment: dict[str, str], name: str) -> None:
     """In capitals a secret becomes an environment variable, and one of the two values would be lost."""
     secrets = {name: "3f9c1d6a5b7e", "other": "3f9c1d6a5b7e"}
+    said = f"the secret {name} has the name of an environment variable that is set: allowed is another name"
     assert service_problems(project, service(environment=environment, secrets=secrets)) == [
-        (
-            f"stack_services[0] (app): the secret {name} has the name of an environment variable that is set: "
-            "allowed is another name"
-        )
+        f"stack_services[0] (app): {said}"
     ]
 
 
@@ -245,28 +224,19 @@ def test_dockerfile_adds_to_the_paths_of_the_image(project: Path, line: str, nam
     assert [f"{file} sets {name}, and" in problem for problem in problems] == [True] * bool(name)
 
 
-def test_absolute_context_is_allowed(project: Path, tmp_path: Path) -> None:
+def test_several_services_are_allowed(project: Path, tmp_path: Path) -> None:
     """An app may live beside this project."""
-    assert service_problems(project, service(context=str(tmp_path / "api"))) == []
-
-
-def test_several_services_are_allowed(project: Path) -> None:
-    """The checks of all services together accept what differs."""
-    assert service_problems(project, service(), service(name="api", context="api", path="/api")) == []
+    assert service_problems(project, service(), service(name="api", context=str(tmp_path / "api"), path="/api")) == []
 
 
 def test_duplicate_name_is_refused(project: Path) -> None:
-    """Compose would use only one of the two."""
-    assert service_problems(project, service(), service(context="api", path="/api")) == [
-        "stack_services: two services have the name app"
-    ]
+    (problem,) = service_problems(project, service(), service(context="api", path="/api"))
+    assert problem == "stack_services: two services have the name app"
 
 
 def test_every_problem_is_said_at_once(project: Path) -> None:
-    """Whoever can correct only one mistake per run gives up."""
-    problems = service_problems(
-        project, service(replicas=0, memory="lots"), service(name="api", context="api", path="/api", cpus="no")
-    )
+    api = service(name="api", context="api", path="/api", cpus="no")
+    problems = service_problems(project, service(replicas=0, memory="lots"), api)
     assert [problem.split(" is ")[0] for problem in problems] == [
         "stack_services[0] (app): replicas",
         "stack_services[0] (app): memory",
@@ -276,14 +246,11 @@ def test_every_problem_is_said_at_once(project: Path) -> None:
 
 @pytest.mark.parametrize("services", [None, [], {}, "app", ["app"], [{}, "app"]], ids=repr)
 def test_services_have_to_be_a_list_of_mappings(project: Path, services: object) -> None:
-    """A list that is missing or badly indented has no keys that a message could name."""
-    assert list(bad_services(services, project, SERVICES_OPTION)) == [
-        "stack_services has to be a list with at least one service"
-    ]
+    (problem,) = bad_services(services, project, SERVICES_OPTION)
+    assert problem == "stack_services has to be a list with at least one service"
 
 
 def test_limits_that_fit_exactly_are_allowed() -> None:
-    """3 x 128 + 64 MiB beside the system's share fit, and with one MiB less they do not."""
     needed = 3 * 128 + 64 + SYSTEM_MIB
     assert list(no_room(stack(), "this machine", 2, needed)) == []
     assert len(list(no_room(stack(), "this machine", 2, needed - 1))) == 1
@@ -297,7 +264,6 @@ def test_memory_of_nginx_has_to_be_a_size(size: str) -> None:
 
 
 def test_limits_of_all_services_count() -> None:
-    """The sentence shows the sum, so that the person sees which number to change."""
     services = [service(), service(name="api", replicas="2", memory="1g")]
     (problem,) = no_room(stack(stack_services=services), "a t2.micro", 1, 1024)
     assert problem == (
@@ -316,6 +282,5 @@ def test_what_a_service_leaves_to_the_machine_is_in_order(project: Path) -> None
 
 
 def test_only_the_scaled_service_gets_a_number() -> None:
-    """The others keep theirs, or leave it to the machine."""
     short = {"name": "api"}
     assert scaled([service(), short], {"app": 7}) == [service(replicas=7), short]
