@@ -19,15 +19,12 @@ Compose = Callable[..., dict[str, Any]]
 
 
 def data_project(render: Renderer, *accessories: dict[str, Any], **variables: Any) -> str:
-    """Render the file of the databases."""
     given = {"accessory_services": list(accessories), "accessory_images": IMAGES, "__accessory_machine": machine()}
     return render("accessory", "compose.yml.j2", **(given | variables))
 
 
 @pytest.fixture
 def compose(render: Renderer) -> Compose:
-    """Render the file of the databases and read it as Compose would."""
-
     def read(*accessories: dict[str, Any], **variables: Any) -> dict[str, Any]:
         content: dict[str, Any] = yaml.safe_load(data_project(render, *accessories, **variables))
         return content
@@ -37,8 +34,6 @@ def compose(render: Renderer) -> Compose:
 
 @pytest.fixture
 def stack(render: Renderer) -> Compose:
-    """Render the stack's file with these databases."""
-
     def read(*services: dict[str, Any], **variables: Any) -> dict[str, Any]:
         given = {
             "stack_images": STACK_IMAGES,
@@ -58,14 +53,11 @@ def test_databases_are_a_project_of_their_own(render: Renderer, compose: Compose
     content = compose(DB, CACHE, stack_name="mine")
     assert content["name"] == "mine-data"
     assert list(content["services"]) == ["db", "cache"]
-    assert {name: one["image"] for name, one in content["services"].items()} == {
-        "db": IMAGES["postgresql"],
-        "cache": IMAGES["redis"],
-    }
+    images = {name: one["image"] for name, one in content["services"].items()}
+    assert images == {"db": IMAGES["postgresql"], "cache": IMAGES["redis"]}
 
 
 def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Compose) -> None:
-    """The settings are those of all containers of the stack, and memory is limited too."""
     replica = stack(SERVICE)["services"]["app"]
     for name, one in compose(DB, CACHE)["services"].items():
         for key in ("cap_drop", "init", "logging", "pull_policy", "read_only", "restart", "security_opt"):
@@ -114,7 +106,6 @@ def test_data_is_in_a_volume_with_a_name(compose: Compose) -> None:
 
 
 def test_each_database_has_a_network_without_a_way_out(compose: Compose) -> None:
-    """The machine has no address in that network either."""
     content = compose(DB, CACHE)
     assert {name: one["networks"] for name, one in content["services"].items()} == {"db": ["db"], "cache": ["cache"]}
     for network in content["networks"].values():
@@ -162,7 +153,6 @@ def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
 
 
 def test_memory_of_databases_is_not_given_to_replicas(stack: Compose) -> None:
-    """The machine has that memory only once."""
     short = {key: SERVICE[key] for key in ("name", "context", "path", "server")}
 
     def memory(*accessories: dict[str, Any]) -> float | None:

@@ -30,8 +30,6 @@ both = pytest.mark.parametrize("services", SERVICES.values(), ids=SERVICES.keys(
 
 @pytest.fixture
 def compose(render: Renderer) -> Compose:
-    """Render the file and read it as Compose would."""
-
     def read(services: list[dict[str, Any]], **variables: Any) -> dict[str, Any]:
         given = {"stack_images": IMAGES, "__stack_machine": machine()} | variables
         text = render("stack", "compose.yml.j2", stack_services=services, **given)
@@ -42,21 +40,18 @@ def compose(render: Renderer) -> Compose:
 
 
 def seconds(duration: str) -> int:
-    """Read a duration as this file writes it."""
     assert duration.endswith("s")
     return int(duration.removesuffix("s"))
 
 
 @both
 def test_every_service_is_there_once(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """The file has each entry of the variable and nginx, under the project's name."""
     content = compose(services, stack_name="mine")
     assert list(content["services"]) == ["nginx", *(service["name"] for service in services)]
     assert content["name"] == "mine"
 
 
 def test_first_lines_say_who_writes_the_file(render: Renderer) -> None:
-    """They also say what can be done by hand in its folder, with a service that exists."""
     given: dict[str, Any] = {"stack_services": [API], "stack_images": IMAGES, "__stack_machine": machine()}
     text = render("stack", "compose.yml.j2", **given)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
@@ -74,19 +69,11 @@ def test_only_nginx_is_published(compose: Compose, services: list[dict[str, Any]
 
 def test_https_is_published_where_there_is_a_certificate(compose: Compose) -> None:
     """The folder of the certificate is mounted and not its files, because a renewal makes new files."""
-    content = compose(
-        [APP],
-        certificate_mode="self_signed",
-        certificate_directory="/var/lib/mine",
-        stack_address="127.0.0.1",
-        stack_port=7151,
-        stack_https_port=7154,
-    )["services"]
+    tls = {"certificate_mode": "self_signed", "certificate_directory": "/var/lib/mine", "stack_https_port": 7154}
+    content = compose([APP], stack_address="127.0.0.1", stack_port=7151, **tls)["services"]
     assert content["nginx"]["ports"] == ["127.0.0.1:7151:80", "127.0.0.1:7154:443"]
-    assert {
-        "/var/lib/mine/served:/etc/nginx/certificate:ro",
-        "/var/lib/mine/webroot:/var/www/challenges:ro",
-    } < set(content["nginx"]["volumes"])
+    mounts = {"served:/etc/nginx/certificate:ro", "webroot:/var/www/challenges:ro"}
+    assert {f"/var/lib/mine/{mount}" for mount in mounts} < set(content["nginx"]["volumes"])
     assert all("/var/lib/mine" not in str(service) for name, service in content.items() if name != "nginx")
 
 
@@ -112,6 +99,8 @@ def test_every_container_is_confined(compose: Compose, services: list[dict[str, 
         assert service["logging"]["options"] == {"max-size": "10m", "max-file": "3"}, name
         assert service["pull_policy"] == "never", name
         assert service["ulimits"]["core"] == 0, name
+        # After a reboot too, but not when a person stopped it.
+        assert service["restart"] == "unless-stopped", name
         assert name == "nginx" or service["user"] == "10001:10001"
 
 
@@ -119,7 +108,6 @@ def test_every_container_is_confined(compose: Compose, services: list[dict[str, 
     ("server", "program"), [("gunicorn", "gunicorn"), ("uwsgi", "uwsgi-core"), ("granian", "python3")]
 )
 def test_server_is_started_with_its_file(compose: Compose, server: str, program: str) -> None:
-    """The image has the server, and the stack's file says how it serves."""
     command = compose([APP | {"server": server}])["services"]["app"]["command"]
     assert command[0] == program
     assert [word for word in command if word.startswith("/etc/fleet/")]
@@ -134,15 +122,20 @@ def test_service_may_have_a_command_of_its_own(compose: Compose) -> None:
 
 
 def test_service_names_its_application(compose: Compose) -> None:
-    """The default is wsgi:app."""
     services = compose([APP, API | {"app": "shop:create_app()"}])["services"]
     assert [services[name]["environment"]["APP"] for name in ("app", "api-2")] == ["wsgi:app", "shop:create_app()"]
 
 
-def test_other_configuration_of_a_server_changes_its_service_alone(compose: Compose) -> None:
-    """Compose replaces a container whose description changed, so a new time-out takes effect."""
-    old, new = (compose([APP | {"timeout_seconds": value}, API])["services"] for value in (40, 50))
-    assert [name for name in old if old[name] != new[name]] == ["app"]
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [({"timeout_seconds": 40}, {"timeout_seconds": 50}), ({"secrets": {"key": "old"}}, {"secrets": {"key": "new"}})],
+)
+def test_other_configuration_or_secret_changes_its_service_alone(
+    compose: Compose, old: dict[str, Any], new: dict[str, Any]
+) -> None:
+    """Compose replaces a container whose description changed, so a new value takes effect."""
+    before, after = (compose([APP | given, API])["services"] for given in (old, new))
+    assert [name for name in before if before[name] != after[name]] == ["app"]
 
 
 @both
@@ -181,15 +174,7 @@ def test_a_service_that_asks_others_gets_a_way_out(compose: Compose) -> None:
 
 
 @both
-def test_dead_replica_is_started_again(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """It is started after a reboot too, but not when a person stopped it."""
-    for name, service in compose(services)["services"].items():
-        assert service["restart"] == "unless-stopped", name
-
-
-@both
 def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """Their sum is the one that preflight compared with the machine."""
     content = compose(services, stack_nginx_memory="96m")
     for service in services:
         deploy = content["services"][service["name"]]["deploy"]
@@ -202,7 +187,6 @@ def test_limits_are_those_of_the_service(compose: Compose, services: list[dict[s
 
 
 def test_machine_fills_in_what_a_service_leaves_open(compose: Compose) -> None:
-    """The test uses the shipped services.yml on a t2.micro."""
     short = {key: APP[key] for key in ("name", "context", "path", "server")}
     deploy = compose([short])["services"]["app"]["deploy"]
     assert deploy["replicas"] == 3
@@ -210,17 +194,13 @@ def test_machine_fills_in_what_a_service_leaves_open(compose: Compose) -> None:
 
 
 @both
-def test_images_are_those_that_were_built(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """The file has the whole reference, with the registry's port."""
+def test_images_are_those_that_were_built_and_told_to_replicas(
+    compose: Compose, services: list[dict[str, Any]]
+) -> None:
     content = compose(services)["services"]
     assert {name: service["image"] for name, service in content.items()} == {name: IMAGES[name] for name in content}
     assert [name for name, service in content.items() if "build" in service] == []
-
-
-@both
-def test_replicas_are_told_their_release(compose: Compose, services: list[dict[str, Any]]) -> None:
-    """It is the image's tag as text, even if the hash has no letter and YAML would see a number."""
-    content = compose(services)["services"]
+    # As text, even if the hash has no letter and YAML would see a number.
     for service in services:
         tag = IMAGES[service["name"]].rpartition(":")[2]
         assert content[service["name"]]["environment"]["RELEASE"] == tag
@@ -273,12 +253,7 @@ def test_nginx_starts_after_the_services(compose: Compose, services: list[dict[s
 
 @pytest.mark.parametrize(
     ("version", "interval"),
-    [
-        ("20.10.24+dfsg1", {}),
-        ("24.0.9", {}),
-        ("25.0.0", {"start_interval": "1s"}),
-        ("29.1", {"start_interval": "1s"}),
-    ],
+    [("20.10.24+dfsg1", {}), ("24.0.9", {}), *((version, {"start_interval": "1s"}) for version in ("25.0.0", "29.1"))],
 )
 def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str, interval: dict[str, str]) -> None:
     """Debian 12's engine knows no start_interval; the check itself stays the image's everywhere."""
@@ -306,7 +281,6 @@ def test_health_check_may_take_as_long_as_it_waits(compose: Compose, hang: int |
 
 @pytest.mark.parametrize("given", [{}, {"timeout_seconds": 120, "streaming": True}])
 def test_health_check_knows_how_long_a_request_may_take(compose: Compose, given: dict[str, Any]) -> None:
-    """A server whose threads are busy for so long does not hang."""
     app = compose([APP | given])["services"]["app"]
     assert app["environment"]["SILENCE_SECONDS"] == str(given.get("timeout_seconds", 30))
 
@@ -315,10 +289,8 @@ def test_replica_knows_its_port_and_its_service(compose: Compose) -> None:
     """The name lets it refuse requests for a service that had its address before."""
     services = compose([APP, API | {"port": 5001}])["services"]
     told = {name: services[name]["environment"] for name in ("app", "api-2")}
-    assert {name: (one["PORT"], one["SERVICE"]) for name, one in told.items()} == {
-        "app": ("5000", "app"),
-        "api-2": ("5001", "api-2"),
-    }
+    known = {name: (one["PORT"], one["SERVICE"]) for name, one in told.items()}
+    assert known == {"app": ("5000", "app"), "api-2": ("5001", "api-2")}
     # The roll-out reads there that this nginx finds replicas at the port that they had before.
     assert PORTS_LABEL in services["nginx"]["labels"]
 
@@ -346,23 +318,10 @@ def test_secrets_are_a_mounted_folder_and_nothing_else(compose: Compose) -> None
     assert "the-canary" not in str(content)
 
 
-def test_changed_secret_changes_its_service_alone(compose: Compose) -> None:
-    """Compose replaces a container whose description changed, so a new value takes effect."""
-    services = [APP | {"secrets": {"key": value}} for value in ("old", "new")]
-    old, new = (compose([service, API])["services"] for service in services)
-    assert [name for name in old if old[name] != new[name]] == ["app"]
-
-
 def test_environment_arrives_as_it_was_written(compose: Compose) -> None:
     """Compose would replace $NAME by a variable's value, and YAML makes numbers of what looks like one."""
-    given = {
-        "TZ": "Europe/Berlin",
-        "PRICE": "5$ ${HOME}",
-        "VERSION": "1.10",
-        "EMPTY": "",
-        "TEXT": 'a "b": {c}\nd',
-        "ANY": ANY_TEXT,
-    }
+    given = {"TZ": "Europe/Berlin", "PRICE": "5$ ${HOME}", "VERSION": "1.10", "EMPTY": ""}
+    given |= {"TEXT": 'a "b": {c}\nd', "ANY": ANY_TEXT}
     environment = compose([APP | {"environment": given}, API])["services"]["app"]["environment"]
     assert {name: environment[name].replace("$$", "$") for name in given} == given
     assert environment["PRICE"] == "5$$ $${HOME}"

@@ -11,7 +11,6 @@ UNIT = "etc/systemd/system/firewall.service.j2"
 
 
 def sets(text: str) -> dict[str, str]:
-    """Return the elements of each set."""
     found = re.findall(r"set (\w+) \{(.*?)\n    \}", text, re.DOTALL)
     return {name: "".join(re.findall(r"elements = \{ (.*) \}", body)) for name, body in found}
 
@@ -41,7 +40,6 @@ def test_only_our_own_table_is_replaced(render: Renderer) -> None:
 
 @pytest.mark.parametrize("key", ["ExecStart", "ExecReload"])
 def test_the_unit_loads_the_file(render: Renderer, key: str) -> None:
-    """It does so at boot before there is a network, and again when the file changed."""
     text = render("firewall", UNIT)
     assert f"{key}=/usr/sbin/nft --file /etc/firewall.nft" in text.splitlines()
     assert "Before=network-pre.target shutdown.target" in text.splitlines()

@@ -24,7 +24,6 @@ def unit(text: str) -> configparser.ConfigParser:
 
 
 def test_swap_file_has_the_size_that_was_asked_for(render: Renderer) -> None:
-    """It is made once, only root can read it, and the same file is turned on and off."""
     text = render("host", SWAP, host_swap_mib=512)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     service = unit(text)["Service"]
@@ -59,7 +58,6 @@ def test_swap_is_on_before_packages_are_installed() -> None:
 
 @pytest.mark.parametrize("path", ["/swapfile", "/var/swap"])
 def test_swap_file_is_named_in_one_place(render: Renderer, path: str) -> None:
-    """A change in one of two places would make one file and turn on another."""
     text = render("host", SWAP, __host_swap_file=path)
     assert text.count(path) == 8
     assert path == "/swapfile" or "/swapfile" not in text
@@ -104,6 +102,5 @@ def test_forwarding_is_left_to_docker(render: Renderer) -> None:
 
 
 def test_kernel_settings_of_the_inventory_win(render: Renderer) -> None:
-    """A machine with two network cards, for example, needs a looser check of where packets come from."""
     text = render("host", "etc/sysctl.d/60-flask-fleet.conf.j2", host_sysctl={"net.ipv4.conf.all.rp_filter": 2})
     assert re.findall(r"^net.ipv4.conf.all.rp_filter = (.+)$", text, re.MULTILINE) == ["2"]

@@ -26,13 +26,11 @@ def sizing(render: Renderer) -> Sizing:
 
 
 def setting(options: list[str], name: str) -> str:
-    """Find the value of one of PostgreSQL's options."""
     (value,) = [word.partition("=")[2] for word in options if word.startswith(f"{name}=")]
     return value
 
 
 def mib(value: str) -> float:
-    """Read a size as PostgreSQL does."""
     return int(value[:-2]) * MIB_OF[value[-2:]]
 
 

@@ -30,6 +30,5 @@ def test_an_older_sshd_is_told_only_what_it_understands(render: Renderer) -> Non
 
 
 def test_the_inventory_has_the_last_word(render: Renderer) -> None:
-    """Whoever needs another value does not have to change the role."""
     read = options(render("sshd", DROP_IN, facts=DEBIAN_13, sshd_options={"MaxAuthTries": 6, "AllowUsers": "admin"}))
     assert (read["MaxAuthTries"], read["AllowUsers"], read["PasswordAuthentication"]) == ("6", "admin", "no")
