@@ -123,6 +123,7 @@ class RollOut:
         self._proxy = stack.proxy
         self._settings = stack.settings
         self._say = say
+        self._proved: set[str] = set()
 
     def run(self, release: str) -> None:
         """Bring a release to life.
@@ -312,11 +313,10 @@ class RollOut:
             if step.action == "start":
                 started = self._start(name, step.count)
                 self._say(f"{name}: started {', '.join(started)}, replica {len(fresh) + 1} of {service.plan.count}")
-                self._wait_for(name, fresh + started)
+                self._wait_for(name, self._unproved(service) + started)
                 self._say(f"{name}: {', '.join(started)} takes traffic after {time.monotonic() - since:.1f} s")
             else:
-                # Those of a run that was interrupted were never waited for.
-                self._wait_for(name, [one for one in fresh if one not in step.replicas])
+                self._wait_for(name, [one for one in self._unproved(service) if one not in step.replicas])
                 done = self._take_away(step)
                 self._say(f"{name}: {done} {', '.join(step.replicas)} in {time.monotonic() - since:.1f} s")
 
@@ -332,9 +332,15 @@ class RollOut:
         self._engine.remove(step.replicas)
         return "removed the dead"
 
+    def _unproved(self, service: Service) -> list[str]:
+        """List the fresh replicas that take no traffic now, or that another run started, which may not have waited."""
+        fresh = [one for one in service.replicas if one.fresh and one.running]
+        return [one.id for one in fresh if not (one.ready and one.id in self._proved)]
+
     def _wait_for(self, service: str, replicas: Sequence[str]) -> None:
         try:
             self._wait(replicas)
+            self._proved.update(replicas)
         except FleetError:
             self._say(f"{service}: {', '.join(replicas)} does not take traffic")
             raise

@@ -227,13 +227,13 @@ def test_logs_are_of_what_was_asked_for_or_of_nobody(ask: Any, docker: Docker) -
 def test_command_in_a_replica_keeps_its_words_and_its_status(
     ask: Any, docker: Docker, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    docker.answer("exec --no-TTY app", says="Python 3.13\n", status=3)
+    docker.answer("exec a1", says="Python 3.13\n", status=3)
     answer = ask("exec", "app", "python", "--json", "-c", "a b")
     assert answer == {"changed": True, "failed": False, "text": "Python 3.13", "status": 3}
-    assert docker.asked("exec --no-TTY app")[0][-4:] == ["python", "--json", "-c", "a b"]
+    assert docker.asked("exec a1")[0] == ["exec", "a1", "python", "--json", "-c", "a b"]
     assert main(["exec", "--directory", str(folder), "app", "--", "-x"]) == 3
     assert capsys.readouterr().out == "Python 3.13\n"
-    assert docker.asked("exec --no-TTY app")[1][-2:] == ["app", "-x"]
+    assert docker.asked("exec a1")[1] == ["exec", "a1", "-x"]
     for words in (["web", "true"], ["app"]):
         assert "allowed is one of the services nginx, app, and a command" in ask("exec", *words)["msg"]
 

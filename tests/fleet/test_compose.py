@@ -221,15 +221,18 @@ def test_log_tail_is_that_before_it_was_started_again(
     assert docker.asked("logs") == [["logs", *part, "0a1b"]]
 
 
-def test_command_runs_in_a_service_or_in_a_container(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    docker.answer(" exec ", says="Python 3.13\n", complains="late\n", status=3)
+def test_command_runs_in_the_oldest_replica_of_a_service_or_in_a_container(docker: Docker, compose: Compose) -> None:
+    started = {"a": "2026-11-22T06:19:02Z", "b": "2026-11-22T06:19:01Z", "c": "2026-11-22T06:19:00Z"}
+    there = [container(name, "app", StartedAt=since, Running=name != "c") for name, since in started.items()]
+    docker.answer("ps --all", says="a b c d")
+    docker.answer("inspect", says=json.dumps([*there, container("d", "nginx")]))
+    docker.answer("exec", says="Python 3.13\n", complains="late\n", status=3)
     answer = compose.execute("app", ["python", "-V"])
     assert (answer.status, sorted(answer.text.splitlines())) == (3, ["Python 3.13", "late"])
     compose.execute("0a1b", ["true"])
-    in_service, in_container = docker.asked("exec")
-    live = ["--project-directory", str(tmp_path), "--file", str(tmp_path / "compose.yml")]
-    assert in_service == ["compose", *live, "exec", "--no-TTY", "app", "python", "-V"]
-    assert in_container == ["exec", "0a1b", "true"]
+    assert docker.asked("exec") == [["exec", "b" * 12, "python", "-V"], ["exec", "0a1b", "true"]]
+    docker.answer("inspect", says="[]")
+    assert compose.execute("app", ["true"]).text == "app does not run"
 
 
 def test_command_before_a_deploy_runs_in_the_new_release(docker: Docker, compose: Compose, tmp_path: Path) -> None:
