@@ -4,6 +4,7 @@ ansible-lint checks one file at a time against general rules. These are the proj
 """
 
 import re
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ VARIABLE_FILES = files("inventories/*/group_vars/**/*.yml", "inventories/*/host_
 YAML_FILES = files("site.yml", *(f"{folder}/**/*.yml" for folder in ("inventories", "molecule", "playbooks", "roles")))
 ANSIBLE_FILES = sorted({*YAML_FILES, *TEMPLATES})
 
-LOCAL_HOSTS = {"localhost"}
 OWN_MODULES = ("roles/*/library/*.py", "roles/*/action_plugins/*.py", "plugins/action/*.py", "plugins/modules/*.py")
 
 # What Ansible itself defines for plays, tasks and connections. Every other ansible_* variable is an injected fact.
@@ -94,15 +94,15 @@ def test_site_is_a_list_of_imports() -> None:
 
 
 @each_playbook
-def test_play_says_what_it_needs(playbook: Path) -> None:
-    """A play gathers facts only by decision, and stops everywhere when one machine fails: half a fleet is no result."""
-    entries = load_yaml(playbook)
-    assert [entry for entry in entries if not entry.get("name")] == []
-    for play in plays(playbook):
-        assert isinstance(play.get("gather_facts"), bool), f"{play['name']}: gather_facts is not explicit"
-        hosts = play["hosts"] if isinstance(play["hosts"], list) else [play["hosts"]]
-        local = set(hosts) <= LOCAL_HOSTS
-        assert local or play.get("any_errors_fatal") is True, f"{play['name']}: any_errors_fatal is not true"
+def test_play_is_named_and_goes_by_the_settings(playbook: Path) -> None:
+    """ansible.cfg says for all plays that facts are gathered by decision only and that one failure stops all hosts."""
+    settings = ConfigParser()
+    settings.read(ROOT / "ansible.cfg")
+    assert settings["defaults"]["gathering"] == "explicit"
+    assert settings["defaults"]["any_errors_fatal"] == "True"
+    for entry in load_yaml(playbook):
+        assert entry.get("name")
+        assert not entry.keys() & {"any_errors_fatal", "gather_facts"}, entry["name"]
 
 
 @each_playbook
