@@ -87,10 +87,7 @@ def _use_problems(service: Mapping[str, Any], names: list[str]) -> Iterator[str]
 
 
 def scattered_data(variables: Variables) -> Iterator[str]:
-    """Yield a sentence when there are databases and several instances, each of which would have its own data.
-
-    The variables have been checked one by one.
-    """
+    """Yield a sentence when there are databases and several instances, each of which would have its own data."""
     count, accessories = int(variables["ec2_count"]), variables["accessory_services"]
     if count > 1 and accessories:
         names = ", ".join(str(one["name"]) for one in accessories)

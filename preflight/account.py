@@ -55,11 +55,7 @@ class AccountError(Exception):
 
 @dataclass(frozen=True)
 class Identity:
-    """The account that answers.
-
-    ``arn`` is the identity that the credentials belong to, ``region`` is where instances are looked for, and
-    ``endpoint`` is the URL of the EC2 API.
-    """
+    """The account and the identity that answer at an endpoint of EC2, and the region where instances are looked for."""
 
     account: str
     arn: str
@@ -100,11 +96,7 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 def mixture(account: str, endpoints: Iterable[str]) -> str | None:
-    """Say in a sentence how the rehearsal and AWS are confused; None when it is clearly the one or the other.
-
-    ``account`` is the number of the account that answered, and ``endpoints`` are the URLs of the APIs that will be
-    used.
-    """
+    """Say in a sentence how the rehearsal and AWS are confused; None when it is clearly the one or the other."""
     listed = sorted(set(endpoints))
     here = [one for one in listed if _is_loopback(one)]
     shown = ", ".join(listed)
@@ -142,10 +134,7 @@ def _say(error: Exception) -> str:
 
 
 def misleading_environment() -> str | None:
-    """Say in a sentence where boto3, the inventory and Ansible's modules would understand the environment differently.
-
-    None means that they would not.
-    """
+    """Say where boto3, the inventory and Ansible's modules understand the environment differently, if anywhere."""
     elsewhere = os.environ.get("AWS_URL")
     if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
         # Ansible's modules would follow it, boto3 and the inventory would not.
@@ -200,10 +189,7 @@ def identify(region: str) -> Identity:
 
 
 def unusable_region(ec2: Any, region: str, account: str) -> str | None:
-    """Say in a sentence why instances cannot be in a region; None when they can, or when AWS does not list its regions.
-
-    ``ec2`` is a client of another region, which is there for certain, and ``account`` is for the message.
-    """
+    """Say in a sentence why instances cannot be in a region; None when they can or AWS does not list its regions."""
     try:
         regions = ec2.describe_regions(AllRegions=True)["Regions"]
     except (BotoCoreError, ClientError):

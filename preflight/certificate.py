@@ -48,10 +48,7 @@ def resolve(name: str) -> set[str]:
 
 
 def bad_certificate(variables: Variables) -> Iterator[str]:
-    """Check the variables of the certificate role and the files that they name; yield a sentence for each problem.
-
-    ``variables`` include defaults, and have the right types.
-    """
+    """Check the variables of the certificate role and the files that they name; yield a sentence for each problem."""
     mode = variables["certificate_mode"]
     if not serves_https(mode):
         return
@@ -177,8 +174,7 @@ def _uncovered(certificate: x509.Certificate, names: Iterable[str]) -> Iterator[
 def strange_names(variables: Variables, ours: Collection[str], ask: Resolver = resolve) -> Iterator[str]:
     """Yield a sentence for each host name that does not lead to this stack, because an authority would notice.
 
-    The variables have been checked one by one. ``ours`` are the addresses of the instances that there are, none before
-    the first run, and ``ask`` gives the addresses of a name.
+    ``ours`` are the addresses of the instances, none before the first run.
     """
     if variables["certificate_mode"] != "acme":
         return

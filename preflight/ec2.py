@@ -85,7 +85,7 @@ CHECKS: tuple[Callable[[Cloud], Iterator[str]], ...] = (
 
 
 def ec2_problems(cloud: Cloud) -> list[str]:
-    """Check what only AWS can tell, the variables having been checked one by one; each problem is said once."""
+    """Check what only AWS can tell; each problem is said once."""
     problems: list[str] = []
     for check in CHECKS:
         try:

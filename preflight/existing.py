@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
-from preflight.cost import Prices
+from preflight.cost import Prices, hourly
 
 Resources = Mapping[str, list[dict[str, Any]]]
 """Things by kind, as the module ``tagged_resources_info`` lists them."""
@@ -22,10 +22,10 @@ def price(
     """
     match kind:
         case "instance" if raw["State"]["Name"] in {"pending", "running"}:
-            hourly = prices["instances"]["prices"].get(region, {}).get(raw["InstanceType"])
-            if raw.get("PublicIpAddress", "") not in {"", *elastic}:
-                hourly = hourly and hourly + prices["address"]["price"]
-            return None if hourly is None else float(hourly * prices["hours_per_month"])
+            of_instance = hourly(prices, region, raw["InstanceType"])
+            has_address = raw.get("PublicIpAddress", "") not in {"", *elastic}
+            of_address = prices["address"]["price"] if has_address else FREE
+            return None if of_instance is None else float((of_instance + of_address) * prices["hours_per_month"])
         case "volume":
             of_disk = prices["volumes"]["prices"].get(region)
             return None if of_disk is None else float(of_disk * raw["Size"])

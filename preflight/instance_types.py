@@ -76,10 +76,7 @@ def zone_problems(cloud: Cloud) -> Iterator[str]:
 
 
 def subnet_zones(cloud: Cloud) -> set[str]:
-    """Ask in which zones the default VPC has subnets.
-
-    There are none for a network of the project's own, which gets a subnet in each zone.
-    """
+    """Ask in which zones the default VPC has subnets; a network of the project's own gets one in each zone."""
     if cloud.variables.get("ec2_vpc_cidr"):
         return set()
     default = [{"Name": "default-for-az", "Values": ["true"]}]

@@ -20,10 +20,7 @@ def public_half(file: Path) -> str | None:
 
 
 def public_halves(ec2: Any, names: Sequence[str]) -> dict[str, str]:
-    """Ask AWS for the public halves of key pairs, their types and data by name.
-
-    Those that AWS does not know, or no longer, are left out.
-    """
+    """Ask AWS for the public halves of key pairs, types and data by name, without those that it does not know."""
     filters = [{"Name": "key-name", "Values": list(names)}]
     pairs = ec2.describe_key_pairs(Filters=filters, IncludePublicKey=True)["KeyPairs"]
     return {one["KeyName"]: " ".join(one["PublicKey"].split()[:2]) for one in pairs if one.get("PublicKey")}

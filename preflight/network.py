@@ -39,10 +39,7 @@ def _covers_everything(blocks: Iterable[ipaddress.IPv4Network]) -> bool:
 
 
 def items(value: object) -> list[object]:
-    """Split a list as Ansible does when -e gives it as text.
-
-    A value of another type gives no entries, because it is reported elsewhere.
-    """
+    """Split a list as Ansible does when -e gives it as text; a value of another type, reported elsewhere, is empty."""
     if isinstance(value, str | int):
         return [part.strip() for part in str(value).split(",")]
     return list(value) if isinstance(value, list) else []
@@ -75,8 +72,7 @@ def _is_private(cidr: str) -> bool:
 def unreachable_ssh(variables: Variables, rehearsal: bool) -> Iterator[str]:
     """Yield a sentence when SSH would be open to no address that AWS can see, or when this machine's own is not known.
 
-    The variables have been checked one by one. In a rehearsal the instances are on this machine, where private
-    addresses are seen.
+    In a rehearsal the instances are on this machine, where private addresses are seen.
     """
     cidrs = items(variables["ec2_ssh_cidrs"])
     try:
@@ -132,10 +128,7 @@ def published_ports(variables: Variables) -> list[str]:
 
 
 def closed_ports(variables: Variables) -> Iterator[str]:
-    """Yield a sentence for each port of nginx that the security group does not open.
-
-    The variables have been checked one by one.
-    """
+    """Yield a sentence for each port of nginx that the security group does not open."""
     opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
     for name in published_ports(variables):
         if int(variables[name]) not in opened:

@@ -98,11 +98,7 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error of AWS.
-
-    ``code`` is such as ``VcpuLimitExceeded``, ``operation`` is such as ``RunInstances``, and ``words`` are AWS's
-    message.
-    """
+    """An error of AWS, such as VcpuLimitExceeded at the operation RunInstances, in AWS's words."""
 
     code: str
     operation: str

@@ -13,11 +13,7 @@ PATH = "a path that begins with /, of letters, digits and the characters . _ ~ -
 
 
 def bad_routes(services: object, host_names: object) -> Iterator[str]:
-    """Check which requests the services are for, one by one and together; yield a sentence for each problem.
-
-    ``services`` is the value of ``stack_services`` and may be wrong; so may ``host_names``, that of
-    ``stack_host_names``.
-    """
+    """Check which requests the services are for, one by one and together; yield a sentence for each problem."""
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
         # A value of another type is reported elsewhere.
         return

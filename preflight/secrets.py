@@ -43,10 +43,7 @@ KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
 
 def secret_problems(secrets: object) -> Iterator[str]:
-    """Check the secrets of one service, and yield a sentence for each problem, without any value.
-
-    A value that could not be found is None.
-    """
+    """Check the secrets of a service, and yield a sentence for each problem; a value that was not found is None."""
     if not isinstance(secrets, Mapping):
         yield "secrets is no mapping: allowed are names with their values"
         return
@@ -71,9 +68,8 @@ def readable_secrets(
 ) -> Iterator[str]:
     """Find secrets whose values stand in the inventory itself, and yield a sentence for each.
 
-    ``services`` is the value of ``stack_services``, or another list of entries with ``secrets``, as it is written,
-    before templates are filled in. ``is_hidden`` tells whether a value leads elsewhere or is encrypted, and
-    ``variable`` is the name of the variable that the entries come from.
+    ``services``, or other entries with ``secrets``, are as they are written, before templates are filled in.
+    ``is_hidden`` tells whether a value leads elsewhere or is encrypted.
     """
     for where, name, value in _written(services, variable):
         if value and not is_hidden(value):
@@ -96,9 +92,7 @@ def changed_secrets(
 ) -> Iterator[str]:
     """Find secrets that Ansible takes for templates by accident, and yield a sentence for each.
 
-    Ansible would change such a value, or show a part of it in an error. ``entries`` are as ``readable_secrets`` takes
-    them, ``variables`` are all variables as they are written, and ``is_template`` tells whether Ansible would fill a
-    value in.
+    Ansible would change such a value, or show a part of it in an error. Entries and variables are as they are written.
     """
     for where, name, written in _written(entries, variable):
         for source in REFERENCE.findall(str(written)) if is_template(written) else ():
@@ -137,10 +131,7 @@ def readable_vaults(inventory: Path) -> Iterator[str]:
 
 
 def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    """Check passwords of vaults, each given with its vault id, and yield a sentence for each that is too short.
-
-    Whoever has a vault can try as many passwords as they like.
-    """
+    """Yield a sentence for each vault whose password is too short: who has it can try as many as they like."""
     for name, password in passwords:
         text = password.decode(errors="replace").strip()
         if len(text) < SHORTEST_PASSWORD:
@@ -151,10 +142,7 @@ def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
 
 
 def environment_problems(environment: object, reserved: Iterable[str]) -> Iterator[str]:
-    """Check the plain environment of one service, and yield a sentence for each problem.
-
-    ``reserved`` are the names that the stack itself sets.
-    """
+    """Check the environment of a service, and yield a sentence for each problem; the stack sets ``reserved`` itself."""
     if not isinstance(environment, Mapping):
         yield "environment is no mapping: allowed are names with their values"
         return

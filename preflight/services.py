@@ -187,10 +187,7 @@ def _is_there(context: Path, module: str) -> bool:
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:
-    """Check stack_services, entry by entry and together; yield a sentence for each problem.
-
-    Relative contexts start from the folder ``project``, and ``option`` is the argument spec of ``stack_services``.
-    """
+    """Check stack_services by its argument spec, entry by entry and together; yield a sentence for each problem."""
     if not isinstance(services, list) or not services or not all(isinstance(entry, dict) for entry in services):
         yield "stack_services has to be a list with at least one service"
         return
@@ -214,10 +211,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
 
 
 def scaled(services: object, variables: Variables) -> object:
-    """Replace numbers of replicas by those of variables that are named like services, such as app=5.
-
-    ``services`` that are no list of services are returned as they are.
-    """
+    """Replace numbers of replicas by those of variables that are named like services, such as app=5."""
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
         return services
     names = [str(entry.get("name")) for entry in services]
@@ -226,10 +220,7 @@ def scaled(services: object, variables: Variables) -> object:
 
 
 def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) -> Iterator[str]:
-    """Yield a sentence for each limit that is above the machine, and when all memory limits together are.
-
-    The variables have been checked one by one, and ``machine`` is what messages call the machine.
-    """
+    """Yield a sentence for each limit that is above the machine, and when all memory limits together are."""
     nginx = variables["stack_nginx_memory"]
     if (memory_mib(nginx) or 0) < SMALLEST_MIB:
         yield f"stack_nginx_memory is {nginx!r}: allowed is {SIZE}"

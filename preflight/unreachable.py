@@ -27,8 +27,6 @@ SSH_PORT = 22
 PROBE_S = 5
 CONSOLE_LINES = 15
 
-PRICES = Path(__file__).parents[1] / "files/prices.yml"
-
 NEEDED = ("ansible_host", "ansible_ssh_common_args", "ansible_ssh_private_key_file", "ansible_user", "ec2_region")
 """Variables of a host that say how Ansible logs in, and where the instance is."""
 
@@ -38,10 +36,7 @@ DROPPED = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
 
 @dataclass(frozen=True)
 class Login:
-    """How Ansible logs in to an instance.
-
-    ``key`` is the file with the private key, and ``options`` are further arguments of ssh.
-    """
+    """How Ansible logs in to an instance, with a private key in a file and further arguments of ssh."""
 
     address: str
     user: str
@@ -55,11 +50,7 @@ class Login:
 
 
 def probe(address: str, port: int = SSH_PORT) -> str:
-    """Try to connect to a TCP port.
-
-    Returns:
-        ``open``, ``closed`` (somebody refuses) or ``silent`` (nobody answers).
-    """
+    """Try to connect to a TCP port, which is ``open``, ``closed`` (somebody refuses) or ``silent`` (nobody answers)."""
     try:
         socket.create_connection((address, port), timeout=PROBE_S).close()
     except TimeoutError:
@@ -150,8 +141,9 @@ def expense(ec2: Any, instance: dict[str, Any]) -> str:
     """Say what an instance costs that runs for nothing, and how to remove it; empty for one of the rehearsal."""
     if instance["OwnerId"] == REHEARSAL_ACCOUNT:
         return ""
-    price = hourly(read_prices(PRICES), ec2.meta.region_name, instance["InstanceType"])
-    costs = f"about {price:.3f} USD an hour" if price else "money"
+    prices = read_prices()
+    price = hourly(prices, ec2.meta.region_name, instance["InstanceType"])
+    costs = f"about {price + prices['address']['price']:.3f} USD an hour" if price else "money"
     return f"\n{instance['InstanceId']} costs {costs} until playbooks/destroy.yml removes it"
 
 

@@ -87,10 +87,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Yield a sentence for each name that looks like a variable of the project but is none.
-
-    ``options`` are as ``known_variables`` gives them.
-    """
+    """Yield a sentence for each name that looks like one of the ``known_variables`` but is none."""
     known = {name for of_role in options.values() for name in of_role}
     prefixes = tuple(f"{role}_" for role in options)
     for name in sorted(set(names) - known):
@@ -100,10 +97,7 @@ def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Ite
 
 
 def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Check every variable that is set against its role's argument spec; yield a sentence for each problem.
-
-    ``options`` are as ``known_variables`` gives them.
-    """
+    """Check every variable that is set against its role's argument spec; yield a sentence for each problem."""
     # Numbers, services and accessories have checks of their own, which say more, and show no secret.
     elsewhere = {*WHOLE_NUMBERS, "accessory_services", "stack_services"}
     for of_role in options.values():

@@ -45,10 +45,7 @@ def is_host(text: str) -> bool:
 
 
 def bad_address(variables: Variables) -> Iterator[str]:
-    """Yield a sentence when the address that nginx is published on is no IPv4 address.
-
-    nginx is replaced without a gap on IPv4 addresses only.
-    """
+    """Yield a sentence when nginx is published on no IPv4 address: only there it can be replaced without a gap."""
     address = variables.get("stack_address", "0.0.0.0")  # noqa: S104 (every address is the default)
     try:
         IPv4Address(str(address))
@@ -57,10 +54,7 @@ def bad_address(variables: Variables) -> Iterator[str]:
 
 
 def bad_policy(variables: Variables) -> Iterator[str]:
-    """Yield a sentence when the Content-Security-Policy has a character that nginx.conf cannot have in it.
-
-    The policy is written into a quoted string there, which no character may end, and in which none may have a meaning.
-    """
+    """Yield a sentence when the Content-Security-Policy cannot be a quoted string of nginx.conf."""
     policy = str(variables.get("stack_content_security_policy", ""))
     if not re.fullmatch(r"[ !#%-\[\]-~]*", policy, re.ASCII):
         yield (f'stack_content_security_policy is {policy!r}: allowed is one line of ASCII without ", $ and \\')
@@ -69,8 +63,7 @@ def bad_policy(variables: Variables) -> Iterator[str]:
 def body_without_room(variables: Variables) -> Iterator[str]:
     """Yield a sentence for each largest body that nginx has no room for, not even alone.
 
-    A body is kept until the client has sent all of it, where a quarter of nginx's memory is the limit. The variables
-    have been checked one by one.
+    A body is kept until the client has sent all of it, where a quarter of nginx's memory is the limit.
     """
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)

@@ -139,7 +139,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             who = identify(inventory_region(inventory))
         except AccountError as error:
             return [str(error)]
-        prices = read_prices(project / "files/prices.yml")
+        prices = read_prices()
         cloud = Cloud(ec2, prices)
         machines = [task_vars["hostvars"][name] for name in task_vars["groups"].get("app", [])]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]

@@ -16,8 +16,6 @@ from preflight.cost import read_prices
 from preflight.existing import described
 from preflight.refusals import find_refusal, messages
 
-PRICES = Path(__file__).parents[2] / "files/prices.yml"
-
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
@@ -44,7 +42,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             yield f"What exists of {project} in {region} could not be listed: {next(messages(existing))}"
         elif existing["lines"]:
             yield f"This exists of {project} in {region}:"
-            yield from described(existing["resources"], region, read_prices(PRICES))
+            yield from described(existing["resources"], region, read_prices())
         elif not existing["unknown"]:
             yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
             return
