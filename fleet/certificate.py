@@ -138,11 +138,7 @@ class Certificates:
         return is_asked or (renews and self._served() == "another")
 
     def prepare(self, *, anew: bool = False) -> None:
-        """See to it that nginx can start: with a good certificate, or with a placeholder until there is one.
-
-        Raises:
-            FleetError: There is none.
-        """
+        """See to it that nginx can start: with a good certificate, or with a placeholder until there is one."""
         if get := self._missing(anew=anew):
             get()
 
@@ -368,11 +364,7 @@ class Certificates:
 
 
 def read(file: Path) -> Certificate:
-    """Read a certificate, in PEM, that of the server first.
-
-    Raises:
-        FleetError: It is none.
-    """
+    """Read a certificate, in PEM, that of the server first."""
     about = ["-noout", "-startdate", "-enddate", "-issuer", "-ext", "subjectAltName"]
     said = run(["openssl", "x509", "-in", str(file), *about])
     fields = dict(line.split("=", 1) for line in said.splitlines() if "=" in line)

@@ -67,22 +67,14 @@ class Databases:
         return docker.config_hashes(self._compose()).items() <= found.items()
 
     def start(self, say: Say) -> dict[str, Any]:
-        """Start what does not run, replace what compose.yml says otherwise, and see that all of it serves.
-
-        Raises:
-            FleetError: One does not; the message has its last log lines.
-        """
+        """Start what does not run, replace what compose.yml says otherwise, and see that all of it serves."""
         say(f"starts {', '.join(self.settings.names)}")
         run([*self._compose(), "up", "--detach", "--pull", "never"])
         self.log_in()
         return {"msg": "All databases serve."}
 
     def log_in(self) -> None:
-        """Wait until all serve, and log in as an app would: their data may have been made with another password.
-
-        Raises:
-            FleetError: One does not serve in time, or refuses.
-        """
+        """Wait until all serve, and log in as an app would: their data may have been made with another password."""
         for position, name in enumerate(self.settings.names):
             done = attempt(["docker", "exec", self._wait_until_healthy(name)["Id"], "login"])
             if done.returncode == 0:
@@ -97,11 +89,7 @@ class Databases:
             raise FleetError(f"{where}: logging in failed: {said}")
 
     def running(self, name: str) -> str:
-        """Give the id of the container of a database.
-
-        Raises:
-            FleetError: There is none that runs.
-        """
+        """Give the id of the container of a database that runs."""
         for one in self._containers() if name in self.settings.names else ():
             if _service(one) == name and one["State"]["Running"]:
                 return str(one["Id"])
@@ -126,11 +114,7 @@ class Databases:
         return {"changed": True, "msg": f"{path}: {path.stat().st_size} bytes, read whole and in order"}
 
     def restore(self, name: str, path: Path) -> dict[str, Any]:
-        """Put a backup in the place of what a database has.
-
-        Raises:
-            FleetError: It failed, and the database has what it had.
-        """
+        """Put a backup in the place of what a database has; if that fails, it has what it had."""
         container = self.running(name)
         with path.open("rb") as file:
             _execute(container, "check", f"{name} was not touched: this is no backup that it can read", stdin=file)
@@ -148,11 +132,7 @@ class Databases:
         return {"msg": f"{name} has what {path.name} says."}
 
     def prune(self, *, really: bool) -> dict[str, Any]:
-        """Remove containers, passwords and images that are not wanted any more. Data stays.
-
-        Returns:
-            Whether anything changed, the databases that went, and the volumes that nothing uses now.
-        """
+        """Remove containers, passwords and images that are not wanted any more. Data stays."""
         names = self.settings.names
         if not names:
             # Without the role's word for it nothing is unwanted.
@@ -174,11 +154,7 @@ class Databases:
         return _gone(going, kept, changed=bool(going or secrets or images))
 
     def down(self, *, deletes_data: bool, really: bool) -> dict[str, Any]:
-        """Remove containers, networks and files, found by their labels; the files may be gone already.
-
-        Returns:
-            As for ``prune``.
-        """
+        """Remove containers, networks and files, found by their labels; the files may be gone already."""
         containers, networks = self._containers(), self._listed("network", "ls", "--quiet")
         volumes = self._listed("volume", "ls", "--quiet")
         unwanted = volumes if deletes_data else []

@@ -63,11 +63,7 @@ def earlier_release(stack: Stack, release: str) -> str:
 
 
 def changes_number(stack: Stack, numbers: Mapping[str, int]) -> bool:
-    """Tell whether there are not as many replicas of each service as there shall be.
-
-    Raises:
-        FleetError: There is no such service, or the number is none.
-    """
+    """Tell whether there are not as many replicas of each service as there shall be."""
     known = stack.engine.compare(None).applications
     for name, count in numbers.items():
         if name not in known:

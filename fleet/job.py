@@ -167,11 +167,7 @@ class Jobs:
         return not result["failed"]
 
     def cancel(self) -> Progress:
-        """Have the job that is under way end, and put back what it changed.
-
-        Raises:
-            FleetError: None is under way, or it is somebody else's.
-        """
+        """Have the job that is under way end, and put back what it changed."""
         found = self.progress()
         if found.ended:
             raise FleetError("Nothing is under way here.")

@@ -97,7 +97,7 @@ class Releases:
     def prune_mounted(self, mounts: Collection[tuple[str, str]]) -> None:
         """Remove the secrets, and the configurations of servers, that no release needs any more.
 
-        ``mounts`` are those of the releases to keep, each with where it is mounted and its folder.
+        Each mount of the releases to keep is where it is mounted, and its folder.
         """
         for folder, target in MOUNTED.items():
             needed = {Path(source).name for mounted_at, source in mounts if mounted_at == target}

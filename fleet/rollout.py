@@ -229,11 +229,7 @@ class RollOut:
         self._say("nginx: the new one serves")
 
     def _divert_to_standby(self) -> bool:
-        """Start nginx of the live release beside the one that serves, and lead new connections to it, where possible.
-
-        Returns:
-            Whether it serves.
-        """
+        """Start the standby and lead new connections to it, where possible; tell whether it serves."""
         if not can_divert():
             return False
         self._start_standby(reachable=True)
@@ -379,14 +375,9 @@ class RollOut:
                 self._proxy.gate_traffic(on_trial)
 
     def _not_ready_reason(self, replica: str, on_trial: set[str]) -> str:
-        """Say what a container lacks that takes no traffic yet; empty when it does.
+        """Say what a container lacks that takes no traffic yet; empty when it does. One that never will is an error.
 
-        Args:
-            replica: Its id or name.
-            on_trial: Ids of the containers that nginx must not send anything to; loses this one when it is healthy.
-
-        Raises:
-            FleetError: It never will.
+        Of the containers that nginx must not send anything to, ``on_trial`` loses this one when it is healthy.
         """
         found = self._engine.replicas([replica])
         if not found:

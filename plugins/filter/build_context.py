@@ -65,8 +65,7 @@ class ContextError(AnsibleFilterError):  # type: ignore[misc]
 class Pattern:
     """A line of a .dockerignore file.
 
-    ``text`` is without the ``!`` of an exception, which brings back what lines before it leave out. ``matches`` tells
-    whether the pattern names a path, relative to the context.
+    An exception, whose ``!`` is not part of the text, brings back what lines before it leave out.
     """
 
     text: str

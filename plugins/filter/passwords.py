@@ -16,7 +16,7 @@ def password_name(accessory: str) -> str:
 def as_secrets(accessories: object) -> object:
     """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
 
-    ``accessories`` that are no list of mappings are returned as they are.
+    What is no list of mappings stays as it is.
     """
     if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
         return accessories
@@ -24,10 +24,7 @@ def as_secrets(accessories: object) -> object:
 
 
 def with_passwords(services: Sequence[Entry], accessories: Sequence[Entry]) -> list[dict[str, Any]]:
-    """Give each service the passwords of the accessories that it names, as secrets of its own.
-
-    Both lists have been checked; services that name no accessory stay as they are.
-    """
+    """Give each service the passwords of the accessories that it names, as secrets of its own."""
     passwords = {one["name"]: one["password"] for one in accessories}
     return [
         _with(one, {password_name(name): passwords[name] for name in one.get("accessories", [])}) for one in services

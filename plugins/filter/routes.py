@@ -38,10 +38,7 @@ def by_host(services: Iterable[Service]) -> dict[str, list[Service]]:
 
 
 def root_service(services: Iterable[Service], host: str) -> Service:
-    """Find the completed service that answers at ``/`` of a host; an empty host means any.
-
-    Preflight refuses services without one.
-    """
+    """Find the completed service that answers at ``/`` of a host, or of any; preflight refuses services without one."""
     groups = by_host(services)
     return next(service for service in groups.get(host, groups[""]) if not prefix(service["path"]))
 

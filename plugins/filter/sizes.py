@@ -49,42 +49,25 @@ def threads(memory: object, cpus: object) -> int:
 
     They are as many threads as its CPUs are kept busy by, where a part of a CPU counts as one; fewer where its memory,
     as Compose writes it, is not enough for that many requests, but at least one.
-
-    Raises:
-        AnsibleFilterError: The memory size cannot be read.
     """
     fitting = int((_size(memory) - IDLE_MIB) // THREAD_MIB)
     return max(min(THREADS_PER_CPU * math.ceil(float(str(cpus))), fitting), 1)
 
 
 def limits_mib(accessories: Sequence[Service]) -> float:
-    """Add up the memory that accessories may use, which is not for the services, in MiB.
-
-    Raises:
-        AnsibleFilterError: A memory size cannot be read.
-    """
+    """Add up the memory that accessories may use, which is not for the services, in MiB."""
     return sum(_size(one["memory"]) for one in accessories)
 
 
 def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surge: int) -> list[dict[str, Any]]:
-    """Give every service its number of replicas, their limits and threads.
+    """Give every service its ``replicas`` and ``threads``, and their ``memory`` and ``cpus`` as Compose writes them.
 
     What a service says is kept. The rest comes from the machine: as many processes as gunicorn's design page begins
     with, (2 x vCPUs) + 1, shared by all services; of the memory that is left an equal part for each replica, room for
     the surge of a deploy included, rounded down to a power of two; and half of the CPUs each, so that one replica that
     spins does not stop the others.
 
-    Args:
-        memory: The machine's memory in MiB, without that of accessories.
-        nginx: Memory limit of nginx, as Compose writes it.
-        surge: How many replicas more there are during a deploy.
-
-    Returns:
-        The services, each with ``replicas`` and ``threads`` (int), ``memory`` and ``cpus`` (text, as Compose writes
-        them).
-
-    Raises:
-        AnsibleFilterError: A memory size cannot be read.
+    ``memory`` is the machine's in MiB, without that of accessories.
     """
     counted = _with_replicas(services, int(vcpus))
     spare = int(memory) - SYSTEM_MIB - _size(nginx) - sum(_limits(one) for one in counted)

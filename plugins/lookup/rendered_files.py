@@ -12,10 +12,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[Any], variables: dict[str, Any] | None = None, **_: Any) -> list[dict[str, Any]]:
-        """Give each file of a list the ``content`` that its template renders, where it has none.
-
-        They are as the action flask_fleet takes them.
-        """
+        """Give each file of a list the ``content`` that its template renders, where it has none."""
         (files,) = terms
         template = lookup_loader.get("ansible.builtin.template", loader=self._loader, templar=self._templar)
 

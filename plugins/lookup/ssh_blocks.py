@@ -20,11 +20,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[Any], *_: Any, **__: Any) -> list[str]:
-        """Give the blocks of ec2_ssh_cidrs, and ask for this machine's address only where it is needed.
-
-        Raises:
-            AnsibleLookupError: Nobody says which address this machine has.
-        """
+        """Give the blocks of ec2_ssh_cidrs, and ask for this machine's address only where it is needed."""
         try:
             return ssh_blocks(cidr for term in terms for cidr in items(term))
         except UnknownAddressError as error:

@@ -24,11 +24,7 @@ class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
     _seen: set[str] = set()  # noqa: RUF012 - of all instances together
 
     def get_vars(self, loader: DataLoader, path: str, entities: Any, cache: bool = True) -> dict[str, Any]:  # noqa: ARG002
-        """Try to open what is encrypted beside an inventory or a playbook, once for each folder; give no variables.
-
-        Raises:
-            AnsibleError: A file cannot be opened.
-        """
+        """Try to open what is encrypted beside an inventory or a playbook, once for each folder; give no variables."""
         if path not in self._seen:
             self._seen.add(path)
             for folder in ("group_vars", "host_vars"):

@@ -90,14 +90,11 @@ def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -
 
 
 def ec2_credit_mode(instance_type: str, chosen: str) -> str:
-    """Say what a burstable type does without CPU credits, by its family unless one was chosen.
+    """Say what a burstable type does without CPU credits, by its family unless one was chosen; others know no credits.
 
     A t2 begins with launch credits, 30 minutes of a CPU for each vCPU; t3, t3a and t4g begin with none, so in standard
     mode the first build would be held to the baseline from its first second:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances-standard-mode-concepts.html
-
-    Returns:
-        ``standard`` or ``unlimited``; ``standard`` for a type that knows no credits.
     """
     if not BURSTABLE.match(instance_type):
         return "standard"
@@ -113,14 +110,8 @@ def ec2_unsettled(
 ) -> list[str]:
     """Name the ids of instances whose public address AWS does not show yet.
 
-    Without an Elastic IP, an instance has a public address where its subnet gives one.
-
-    Args:
-        instances: Those that AWS shows, as ``amazon.aws.ec2_instance_info`` gives them.
-        wanted: Ids of all that there are.
-        own: Elastic IPs by instance id.
-        released: Elastic IPs that no instance has any longer.
-        subnets: Those of the instances.
+    Without an Elastic IP, an instance has a public address where its subnet gives one. ``wanted`` are the ids of all,
+    ``own`` are Elastic IPs by instance id, and ``released`` those that no instance has any longer.
     """
     gone = {one["public_ip"] for one in released}
     public = {one["id"] for one in subnets if one.get("map_public_ip_on_launch")}

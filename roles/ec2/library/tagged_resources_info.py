@@ -103,7 +103,7 @@ def unless_denied(client: Any, ask: Callable[[], list[Any]], kind: str, unknown:
 
 
 def of_ec2(client: Any, project: str, unknown: Unknown) -> Resources:
-    """List what EC2 has with the project's tag; kinds that may not be asked for are added to ``unknown``."""
+    """List what EC2 has with the project's tag."""
 
     def ask(kind: Kind, filters: list[dict[str, Any]]) -> list[Any]:
         answers = (
@@ -124,10 +124,7 @@ def of_ec2(client: Any, project: str, unknown: Unknown) -> Resources:
 
 
 def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Resources:
-    """List the instance profile and its role, which have the same name.
-
-    Kinds that may not be asked for are added to ``unknown``.
-    """
+    """List the instance profile and its role, which have the same name."""
 
     def ask(question: Callable[..., Any], **about: str) -> list[Any]:
         try:
@@ -147,10 +144,7 @@ def of_iam(client: Any, name: str, project: str, unknown: Unknown) -> Resources:
 
 
 def of_dns(client: Any, zone: str, record: str, unknown: Unknown) -> Resources:
-    """Look for the DNS record in the hosted zone; an empty zone has none.
-
-    When it may not be asked for, that is added to ``unknown``.
-    """
+    """Look for the DNS record in the hosted zone; an empty zone has none."""
     wanted = f"{record.rstrip('.')}."
 
     def ask() -> list[Any]:
@@ -180,10 +174,7 @@ def lines(resources: Resources) -> Iterator[str]:
 
 
 def when_gone(look: Callable[[], Resources], kinds: Collection[str], seconds: float) -> Resources:
-    """List what there is, again and again until nothing is left of some kinds or ``seconds`` are over.
-
-    Without kinds, one look is enough.
-    """
+    """List what there is, again and again until nothing is left of some kinds or the time is over."""
     deadline = time.monotonic() + seconds
     resources = look()
     while any(resources[kind] for kind in kinds) and time.monotonic() < deadline:

@@ -39,17 +39,11 @@ def _tag(*parts: str) -> str:
 def image_plan(
     builds: list[HashedBuild], repository: str, base: dict[str, str], owned: dict[str, str]
 ) -> list[PlannedImage]:
-    """Name every image by its content and put parents before children.
+    """Name every image by its content and put parents before children; the base is first, unless it is pulled.
 
-    Args:
-        builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
-        repository: What the images' names begin with, such as ``flask-fleet``.
-        base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are hashed
-            into the name of an image that is bootstrapped.
-        owned: What other images' names begin with, by the names of the builds.
-
-    Returns:
-        The base, unless it is pulled, then every build after its parent.
+    A ``parent`` is the name of another build or ``base``. With the key ``pulled`` the base is that image; otherwise all
+    its values are hashed into the name of one that is bootstrapped. ``owned`` is what images' names begin with, by the
+    names of their builds, where it is not ``repository``.
 
     Raises:
         AnsibleFilterError: A parent is unknown, or two entries are each other's parent.
@@ -91,11 +85,8 @@ def application_builds(
 ) -> list[Build]:
     """Say how the images of applications are built.
 
-    Args:
-        applications: Each with its name and its folder as ``context``.
-        chosen: The application server of those that do not have gunicorn, by name.
-        servers: What there is of servers, each with the ``image`` that those of its applications are built FROM.
-        recipe: Folder with the Dockerfile for folders that have none.
+    ``chosen`` is the server of those that do not have gunicorn, by name, and ``recipe`` has a Dockerfile for folders
+    that have none.
     """
     named = [(one, chosen.get(one["name"], "gunicorn")) for one in applications]
     return [
@@ -111,10 +102,7 @@ def application_builds(
 
 
 def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
-    """Pick the absent wanted images and their absent ancestors, parents first.
-
-    ``wanted`` are names of the images that will be run, and ``present`` are references that the builder already has.
-    """
+    """Pick the wanted images and their ancestors that the builder does not have, parents first."""
     needed: set[str] = set()
     for image in reversed(plan):
         is_needed = image["name"] in wanted or image["reference"] in needed
@@ -127,8 +115,7 @@ def bytes_to_come(plan: list[PlannedImage], absent: list[str], listed: list[dict
     """Estimate how many bytes images will take that are not there yet.
 
     Each is reckoned like the largest earlier image of its name, less what it shares with its parent, and one without an
-    earlier one as ``UNKNOWN_BYTES``. ``absent`` are references, and ``listed`` are all images of the engine, with their
-    ``RepoTags`` and ``Size``.
+    earlier one as ``UNKNOWN_BYTES``. ``listed`` are all images of the engine.
     """
     sizes: dict[str, int] = {}
     for image in listed:

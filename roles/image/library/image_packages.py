@@ -25,11 +25,7 @@ class ImageError(Exception):
 
 
 def run(*command: str) -> str:
-    """Run a command, and give what it printed.
-
-    Raises:
-        ImageError: It failed.
-    """
+    """Run a command, and give what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
     if done.returncode:
         raise ImageError(f"{' '.join(command[:3])} …: {done.stderr.strip()}")
@@ -63,11 +59,7 @@ def packages_in(archive: IO[bytes]) -> Iterator[Package]:
 
 
 def read(reference: str) -> list[Package]:
-    """List the packages of an image, sorted.
-
-    Raises:
-        ImageError: There is no such image, or no package in it.
-    """
+    """List the packages of an image, sorted."""
     container = run("docker", "create", "--network", "none", "--pull", "never", reference, "none")
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export:

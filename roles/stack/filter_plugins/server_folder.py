@@ -9,10 +9,7 @@ DIGEST_LENGTH = 12
 
 
 def server_folder(name: str, text: str) -> str:
-    """Name the folder of a service's configuration, so that Compose replaces the replicas when it changes.
-
-    The name is the service's with a digest of the text.
-    """
+    """Name the folder of a service's configuration, so that Compose replaces the replicas when it changes."""
     return f"{name}-{hashlib.sha256(text.encode()).hexdigest()[:DIGEST_LENGTH]}"
 
 

@@ -26,31 +26,20 @@ class Direct(http.client.HTTPSConnection):
     """A connection over TLS to a given address, with the name that the certificate is for."""
 
     def __init__(self, name: str, port: int, address: str, timeout: float, context: ssl.SSLContext) -> None:
-        """Say where to connect to, and for which name the certificate has to be.
-
-        ``timeout`` is for connecting and for each answer, in seconds, and ``context`` says which certificates are
-        accepted.
-        """
+        """Say where to connect to, for which name the certificate has to be, and which certificates are accepted."""
         super().__init__(name, port, timeout=timeout, context=context)
         self._address = address
         self._trust = context
 
     def connect(self) -> None:
-        """Connect to the address, whatever the name leads to.
-
-        Raises:
-            OSError: Nobody listens, or it has another certificate.
-        """
+        """Connect to the address, whatever the name leads to."""
         self.sock = socket.create_connection((self._address, self.port), self.timeout)
         self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.sock = self._trust.wrap_socket(self.sock, server_hostname=self.host)
 
 
 def only(certificate: str) -> ssl.SSLContext:
-    """Make a context for clients that accepts one certificate in PEM, whoever signed it.
-
-    What follows the first certificate is not looked at.
-    """
+    """Make a context for clients that accepts the first certificate of a text in PEM alone, whoever signed it."""
     end = "-----END CERTIFICATE-----"
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -59,12 +48,7 @@ def only(certificate: str) -> ssl.SSLContext:
 
 
 def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, str]) -> str:
-    """Ask once for the id of the container that answers; it is ``UNNAMED`` when the answer gives none.
-
-    Raises:
-        OSError: No answer came.
-        ValueError: The status of the answer is not 200.
-    """
+    """Ask once for the id of the container that answers; it is ``UNNAMED`` when the answer gives none."""
     connection.request("GET", path, headers=headers)
     response = connection.getresponse()
     response.read()
@@ -74,12 +58,7 @@ def ask(connection: http.client.HTTPConnection, path: str, headers: dict[str, st
 
 
 def wait_for_first(connection: http.client.HTTPConnection, path: str, headers: dict[str, str], timeout: float) -> str:
-    """Ask until somebody answers, because a service that was just started may need a moment; ``timeout`` is in seconds.
-
-    Raises:
-        OSError: No answer came in time.
-        ValueError: The status of the last answer was not 200.
-    """
+    """Ask until somebody answers, because a service that was just started may need a moment."""
     deadline = time.monotonic() + timeout
     while True:
         try:

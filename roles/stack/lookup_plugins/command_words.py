@@ -15,13 +15,7 @@ from ansible.plugins.lookup import LookupBase
 
 
 def command_words(value: str, extra_vars: Iterable[str]) -> list[str]:
-    """Find the command that somebody meant, as its program and arguments.
-
-    ``value`` is what Ansible made of it, and ``extra_vars`` are the arguments of all ``-e``, as typed.
-
-    Raises:
-        ValueError: A quotation mark is not closed.
-    """
+    """Find what somebody meant by what Ansible made of it, and by the arguments of all ``-e`` as they were typed."""
     typed = [text.partition("=")[2] for text in extra_vars if text.startswith("command=")]
     words = shlex.split(typed[-1] if typed else value)
     # A single word is a command that was quoted once more, as Ansible itself needs it.
@@ -32,11 +26,7 @@ class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
     def run(self, terms: list[str], *_: Any, **__: Any) -> list[list[str]]:
-        """Look the command up; the result is one list of words.
-
-        Raises:
-            AnsibleLookupError: A quotation mark is not closed.
-        """
+        """Look the command up; the result is one list of words."""
         try:
             return [command_words(str(terms[0]), context.CLIARGS.get("extra_vars") or ())]
         except ValueError as error:
