@@ -10,7 +10,7 @@ import yaml
 ROOT = Path(__file__).resolve().parents[1]
 
 
-class _Loader(yaml.SafeLoader):
+class _Loader(yaml.CSafeLoader):
     """Reads YAML as Ansible writes it: a tag such as !vault is no error, and its value is not read."""
 
 
@@ -19,7 +19,7 @@ _Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
 
 def load_yaml(path: Path) -> Any:
     """Return the content of a YAML file, without its tags."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
+    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of CSafeLoader
 
 
 def load_mapping(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ The text goes through Ansible's own template engine with the role's defaults, it
 sees is what a machine would get. A variable that nobody defined is an error, as in a play.
 """
 
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -49,8 +50,8 @@ class Renderer:
             "ansible_managed": MANAGED,
             "role_name": role,
             "role_path": str(self.roles / role),
-            **self._variables(loader, role, "defaults"),
-            **self._variables(loader, role, "vars"),
+            **_variables(self.roles / role / "defaults/main.yml"),
+            **_variables(self.roles / role / "vars/main.yml"),
             **variables,
         }
         templar = Templar(loader=loader, variables=values).copy_with_new_env(
@@ -60,6 +61,7 @@ class Renderer:
         rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
         return "" if rendered is None else str(rendered)
 
-    def _variables(self, loader: DataLoader, role: str, folder: str) -> dict[str, Any]:
-        path = self.roles / role / folder / "main.yml"
-        return (loader.load_from_file(str(path), trusted_as_template=True) or {}) if path.exists() else {}
+
+@cache
+def _variables(file: Path) -> dict[str, Any]:
+    return (DataLoader().load_from_file(str(file), trusted_as_template=True) or {}) if file.exists() else {}

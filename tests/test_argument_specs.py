@@ -4,6 +4,7 @@ Ansible validates meta/argument_specs.yml before a role does anything. That help
 about the variables that exist, so it is compared with defaults/main.yml here.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,7 @@ TYPES: dict[str, tuple[type, ...]] = {
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
+@functools.cache
 def entry_points(role: Path) -> dict[str, Any]:
     """Return the entry points of a role's specification."""
     return dict(load_mapping(role / "meta/argument_specs.yml").get("argument_specs", {}))

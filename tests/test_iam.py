@@ -18,13 +18,13 @@ def test_policy_fits_into_one() -> None:
     assert len("".join(json.dumps(POLICY).split())) <= iam.LARGEST
 
 
-@pytest.mark.parametrize("action", sorted(iam.allowed(POLICY) - NOT_OPERATIONS))
-def test_action_exists(action: str) -> None:
+def test_every_action_exists() -> None:
     """AWS accepts a misspelt action, which then allows nothing."""
-    service, name = action.split(":")
+    session = botocore.session.get_session()
     names = {"servicequotas": "service-quotas", "tag": "resourcegroupstaggingapi"}
-    model = botocore.session.get_session().get_service_model(names.get(service, service))
-    assert name in model.operation_names
+    actions = [action.split(":") for action in iam.allowed(POLICY) - NOT_OPERATIONS]
+    known = {service: session.get_service_model(names.get(service, service)).operation_names for service, _ in actions}
+    assert [action for action in actions if action[1] not in known[action[0]]] == []
 
 
 def test_every_statement_allows_named_actions() -> None:

@@ -18,9 +18,8 @@ TRUST = '{"Version": "2012-10-17", "Statement": []}'
 
 
 @pytest.fixture(autouse=True)
-def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def aws() -> Iterator[None]:
     """Answer as AWS, without a network."""
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     with mock_aws():
         yield
 

@@ -18,8 +18,7 @@ HERE = "127.0.0.1"
 
 
 @pytest.fixture
-def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+def ec2() -> Iterator[Any]:
     with mock_aws():
         yield boto3.client("ec2", region_name=REGION)
 
