@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -78,6 +78,19 @@ def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
         path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
         for path in sorted(roles.glob("*/meta/argument_specs.yml"))
     }
+
+
+def stack_defaults(options: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Give the defaults of the roles that make the stack, from what ``known_variables`` gives."""
+    served = options["stack"] | options["certificate"] | options["accessory"]
+    return {name: option["default"] for name, option in served.items() if "default" in option}
+
+
+def verdict(problems: Collection[str], otherwise: str) -> dict[str, Any]:
+    """Give the result of a task that refuses what has problems, in one message for all of them."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    said = f"Nothing was touched. To be mended first:\n{listed}" if problems else otherwise
+    return {"changed": False, "failed": bool(problems), "msg": said}
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -39,9 +39,13 @@ from preflight.variables import (
     known_variables,
     misspelt,
     out_of_range,
+    stack_defaults,
+    verdict,
     wrong_types,
 )
 from preflight.web import bad_address, bad_host_names, bad_policy, body_without_room
+
+PROJECT = Path(__file__).parents[2]
 
 NO_FOLDER = (
     "The inventory (-i) is no folder with variables: allowed is inventories/aws, inventories/local, or one for "
@@ -58,26 +62,20 @@ def _inventory_folder(task_vars: Variables) -> Path | None:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"project", "scale"})
+    _VALID_ARGS = frozenset({"scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
         """Check the variables that the task sees; any problem fails the task, with one message for all."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        project = Path(self._task.args["project"])
         notes: list[str] = []
         inventory = _inventory_folder(task_vars or {})
         # Secrets come first, because filling in such a secret may fail with a message that shows a part of it.
         problems = list(self._changed_secrets(task_vars or {})) or (
-            self._problems(project, inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
+            self._problems(inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
         )
-        listed = "\n".join(f"- {problem}" for problem in problems)
         for note in () if problems else notes:
             Display().display(note, color="yellow" if note.startswith("UNPROVEN") else "cyan")
-        return result | {
-            "changed": False,
-            "failed": bool(problems),
-            "msg": f"Nothing was touched. To be mended first:\n{listed}" if problems else "The input is in order.",
-        }
+        return result | verdict(problems, "The input is in order.")
 
     def _changed_secrets(self, task_vars: Variables) -> Iterator[str]:
         entries = {
@@ -87,8 +85,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for name, of_name in entries.items():
             yield from changed_secrets(of_name, task_vars, self._templar.is_template, name)
 
-    def _problems(self, project: Path, inventory: Path, task_vars: Variables, notes: list[str]) -> list[str]:
-        options = known_variables(project / "roles")
+    def _problems(self, inventory: Path, task_vars: Variables, notes: list[str]) -> list[str]:
+        options = known_variables(PROJECT / "roles")
         ours = {name for of_role in options.values() for name in of_role}
         written = {name: task_vars[name] for name in ours & set(task_vars)}
         written_services = written.get("stack_services")
@@ -100,9 +98,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if isinstance(written_accessories, list):
             written["accessory_services"] = [self._with_password(accessory) for accessory in written_accessories]
         variables = {name: self._templar.template(value) for name, value in written.items()}
-        served = options["stack"] | options["certificate"] | options["accessory"]
-        defaults = {name: option["default"] for name, option in served.items() if "default" in option}
-        stack = defaults | variables
+        stack = stack_defaults(options) | variables
         if self._task.args.get("scale"):
             stack["stack_services"] = scaled(stack["stack_services"], task_vars)
         problems = [
@@ -118,7 +114,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_host_names(variables),
             *bad_policy(variables),
             *bad_routes(stack["stack_services"], stack["stack_host_names"]),
-            *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
+            *bad_services(stack["stack_services"], PROJECT, options["stack"]["stack_services"]),
             *bad_accessories(
                 stack["accessory_services"], stack["stack_services"], options["accessory"]["accessory_services"]
             ),
@@ -154,7 +150,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         notes += [estimate(ec2, prices), *cloud.notes]
         if who.is_rehearsal or self._task.args.get("scale"):
             return problems
-        said, go_ahead = proof(project, is_true(ec2["ec2_unproven"]))
+        said, go_ahead = proof(PROJECT, is_true(ec2["ec2_unproven"]))
         (notes if go_ahead else problems).append(said)
         return problems
 

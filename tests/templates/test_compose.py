@@ -224,7 +224,19 @@ def test_configuration_is_mounted_as_a_folder_read_only(compose: Compose) -> Non
     assert mount["target"] == "/etc/fleet"
     assert mount["read_only"] is True
     assert mount["bind"] == {"create_host_path": False}, "a replica would start without its configuration"
-    assert re.fullmatch(r"./servers/app-[0-9a-f]{12}", mount["source"])
+
+
+def test_other_configuration_is_another_folder(compose: Compose) -> None:
+    """Compose replaces a container only when its description changes."""
+
+    def source(services: list[dict[str, Any]], name: str) -> str:
+        return str(compose(services)["services"][name]["volumes"][0]["source"])
+
+    changed = APP | {"timeout_seconds": 60}
+    sources = [source([APP], "app"), source([changed], "app"), source([APP, API], "api-2"), source([APP, API], "app")]
+    assert len(set(sources)) == 3
+    assert sources[0] == sources[3]
+    assert all(re.fullmatch(r"./servers/(app|api-2)-[0-9a-f]{12}", one) for one in sources)
 
 
 def test_static_files_are_mounted_where_nginx_looks_for_them(compose: Compose, render: Renderer) -> None:

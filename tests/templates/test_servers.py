@@ -29,7 +29,6 @@ from bench.render import MANAGED, Renderer
 from plugins.filter.routes import completed
 from plugins.filter.sizes import sized
 from plugins.lookup.project import servers
-from roles.stack.filter_plugins.server_folder import server_folder
 from tests.project import ROOT, SERVICE, load_mapping
 
 PYTHON_IMAGE = ROOT / "files/images/python"
@@ -178,15 +177,6 @@ def test_uwsgi_ends_no_request_for_being_late(rendered: Callable[..., str]) -> N
     assert "harakiri" not in uwsgi
     assert "die-on-term" not in uwsgi
     assert uwsgi["hook-master-start"] == "unix_signal:15 gracefully_kill_them_all"
-
-
-def test_other_configuration_is_another_folder(rendered: Callable[..., str]) -> None:
-    """Compose replaces a container only when its description changes."""
-    old, new = rendered("uwsgi"), rendered("uwsgi", {"cpus": "2"})
-    names = [server_folder(name, text) for name, text in (("app", old), ("app", new), ("api", old), ("app", old))]
-    assert len(set(names)) == 3
-    assert names[0] == names[3]
-    assert all(re.fullmatch(r"(app|api)-[0-9a-f]{12}", name) for name in names)
 
 
 class Running:
