@@ -1,11 +1,15 @@
 """Valid input, in which each test makes its mistake."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from moto.ec2.models.amis import AMIS
 
-from tests.project import SERVICE
+from tests.project import ROOT, SERVICE
 
 REGION = "eu-central-1"
 IMAGE = AMIS[0]["ami_id"]
@@ -39,3 +43,12 @@ def stack(**changes: Any) -> dict[str, Any]:
 def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def ansible(home: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program of Ansible, without the shell's variables for Ansible; stdout has stderr in it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
+    environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(Path(sys.executable).with_name(name)), *arguments]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 60}
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment, **how)

@@ -1,8 +1,6 @@
 """Databases are described in full, with a real password, and not once on each of several machines."""
 
-import json
 import secrets
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,15 +11,13 @@ from preflight.accessories import bad_accessories, scattered_data
 from preflight.secrets import readable_secrets
 from preflight.services import no_room
 from preflight.variables import known_variables
-from tests.preflight.input import free_port, service, stack
-from tests.preflight.test_playbook import run_playbook
+from tests.preflight.input import service, stack
 from tests.preflight.test_secrets import KEPT_IN
 from tests.project import ACCESSORY, ROOT
 
 OPTION = known_variables(ROOT / "roles")["accessory"]["accessory_services"]
 STRONG = secrets.token_hex(16)
 FROM_VAULT = "{{ vault_db_password }}"
-FROM_NOWHERE = "{{ nowhere }}"
 
 
 def accessory(**changes: Any) -> dict[str, Any]:
@@ -138,36 +134,3 @@ def test_each_instance_with_a_database_of_its_own_is_refused() -> None:
     (problem,) = scattered_data(stack(accessory_services=[accessory()], ec2_count="2"))
     assert problem.startswith("ec2_count is 2: each instance would have its own db (accessory_services), and visitors")
     assert problem.endswith(": allowed is 1, or a database elsewhere")
-
-
-def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
-    run = run_playbook(
-        tmp_path,
-        stack_port=free_port(),
-        accessory_services=[accessory(kind="mysql", password=STRONG), accessory(name="cache", password=FROM_NOWHERE)],
-        stack_services=[service(accessories=["db", "cach"])],
-    )
-    said = run.stdout + run.stderr
-    assert run.returncode != 0, said
-    for sentence in (
-        "- accessory_services[0] (db): kind is 'mysql': allowed is postgresql or redis",
-        "- accessory_services[0] (db): the secret password can be read by whoever reads the inventory",
-        f"- accessory_services[1] (cache): the secret password has no value: {KEPT_IN}",
-        "- stack_services[0] (app): accessories has 'cach'",
-    ):
-        assert sentence in said
-    assert STRONG not in said
-    assert "changed=0" in run.stdout
-
-
-def test_playbook_accepts_a_database(tmp_path: Path) -> None:
-    hidden = accessory(password=FROM_VAULT)
-    run = run_playbook(
-        tmp_path,
-        stack_port=free_port(),
-        accessory_services=[hidden],
-        vault_db_password=STRONG,
-        stack_services=[service(accessories=["db"], pre_deploy=["flask", "db", "upgrade"])],
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert json.dumps(STRONG) not in run.stdout

@@ -1,10 +1,7 @@
 """Secrets have to exist, be encrypted and not be placeholders, and no message shows one."""
 
 import json
-import os
 import secrets
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ import yaml
 from preflight.secrets import AS_TEXT, changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import STACK_ENVIRONMENT, bad_services
 from preflight.variables import known_variables
-from tests.preflight.input import free_port, service
+from tests.preflight.input import ansible, free_port, service
 from tests.project import ROOT, load_mapping
 
 SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
@@ -184,66 +181,6 @@ def test_example_is_one_that_preflight_refuses() -> None:
     assert all(len(problems(secrets={name: value})) == 1 for name, value in example.items())
 
 
-def tool(name: str, *arguments: str, home: Path) -> "subprocess.CompletedProcess[str]":
-    """Run a program of Ansible, without the shell's variables for Ansible."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
-    environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
-    command = [str(Path(sys.executable).with_name(name)), *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=environment)
-
-
-class Inventory:
-    def __init__(self, folder: Path) -> None:
-        self.home = folder / "ansible"
-        self.vault = folder / "group_vars/all/vault.yml"
-        self.vault.parent.mkdir(parents=True)
-        (folder / "hosts.yml").write_bytes((ROOT / "inventories/local/hosts.yml").read_bytes())
-        services = [service(secrets={"secret_key": "{{ vault_app_secret_key }}"})]
-        content = json.dumps({"stack_services": services, "stack_port": free_port(), "stack_address": "127.0.0.1"})
-        (folder / "group_vars/all/stack.yml").write_text(content, encoding="utf-8")
-        self.hosts = folder / "hosts.yml"
-
-    def write(self, password: str, **variables: str) -> Path:
-        """Encrypt the vault with these variables in it, and return the file with its password."""
-        return self.write_text(password, json.dumps(variables))
-
-    def write_text(self, password: str, content: str) -> Path:
-        """Encrypt the vault with this text in it, and return the file with its password."""
-        key = self.vault.parents[2] / "password"
-        key.write_text(password, encoding="utf-8")
-        self.vault.write_text(content, encoding="utf-8")
-        done = tool("ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault), home=self.home)
-        assert done.returncode == 0, done.stderr
-        return key
-
-    def check(self, *arguments: str) -> tuple[int, str]:
-        arguments = ("playbooks/preflight.yml", "-i", str(self.hosts), *arguments)
-        done = tool("ansible-playbook", *arguments, home=self.home)
-        return done.returncode, done.stdout + done.stderr
-
-
-@pytest.fixture
-def inventory(tmp_path: Path) -> Inventory:
-    return Inventory(tmp_path)
-
-
-def test_playbook_opens_the_vault(inventory: Inventory) -> None:
-    key = inventory.write(STRONG, vault_app_secret_key=STRONG)
-    status, said = inventory.check("--vault-password-file", str(key))
-    assert status == 0, said
-
-
-@pytest.mark.parametrize("value", ["{{7}}", "{#x#}", "{%Z"])
-def test_playbook_takes_no_secret_for_a_template(inventory: Inventory, value: str) -> None:
-    """Ansible would change it silently, or show a part of it in an error."""
-    key = inventory.write(STRONG, vault_app_secret_key=f"{STRONG}{value}{STRONG}")
-    status, said = inventory.check("--vault-password-file", str(key))
-    assert status != 0
-    assert "the secret secret_key comes from vault_app_secret_key, which has {{, {% or {# in it" in said
-    assert STRONG not in said
-    assert value not in said
-
-
 @pytest.mark.parametrize(
     ("value", "is_refused"),
     [
@@ -262,25 +199,80 @@ def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> 
     assert len(list(found)) == is_refused
 
 
+class Inventory:
+    def __init__(self, folder: Path) -> None:
+        self.home = folder / "ansible"
+        self.vault = folder / "group_vars/all/vault.yml"
+        self.vault.parent.mkdir(parents=True)
+        (folder / "hosts.yml").write_bytes((ROOT / "inventories/local/hosts.yml").read_bytes())
+        services = [service(secrets={"secret_key": "{{ vault_app_secret_key }}"})]
+        content = json.dumps({"stack_services": services, "stack_port": free_port(), "stack_address": "127.0.0.1"})
+        (folder / "group_vars/all/stack.yml").write_text(content, encoding="utf-8")
+        self.hosts = folder / "hosts.yml"
+
+    def write_text(self, password: str, content: str) -> Path:
+        """Encrypt the vault with this text in it, and return the file with its password."""
+        key = self.vault.parents[2] / "password"
+        key.write_text(password, encoding="utf-8")
+        self.vault.write_text(content, encoding="utf-8")
+        done = ansible(self.home, "ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault))
+        assert done.returncode == 0, done.stdout
+        return key
+
+    def check(self, key: Path | None) -> tuple[int, str]:
+        """Run the preflight playbook, with the password in a file, and return its exit status and output."""
+        arguments = ["--vault-password-file", str(key)] if key else []
+        done = ansible(self.home, "ansible-playbook", "playbooks/preflight.yml", "-i", str(self.hosts), *arguments)
+        return done.returncode, done.stdout
+
+
+@pytest.fixture
+def inventory(tmp_path: Path) -> Inventory:
+    return Inventory(tmp_path)
+
+
+ACCIDENT = "{{7}}{#x#}{%Z"
+
+
 def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
-    text = f'vault_app_secret_key: !unsafe "{STRONG}{{{{7}}}}{{#x#}}{{%Z"'
-    status, said = inventory.check("--vault-password-file", str(inventory.write_text(STRONG, text)))
+    status, said = inventory.check(inventory.write_text(STRONG, f'vault_app_secret_key: !unsafe "{STRONG}{ACCIDENT}"'))
     assert status == 0, said
 
 
-def test_playbook_names_a_secret_that_the_vault_lacks(inventory: Inventory) -> None:
-    """Ansible's own message would not say which service lacks it; a short password is reported with it."""
-    key = inventory.write("short", vault_other=STRONG)
-    status, said = inventory.check("--vault-password-file", str(key))
+@pytest.mark.parametrize(
+    ("password", "variables", "sentences"),
+    [
+        # Ansible would change it silently, or show a part of it in an error.
+        (
+            STRONG,
+            {"vault_app_secret_key": f"{STRONG}{ACCIDENT}{STRONG}"},
+            ["the secret secret_key comes from vault_app_secret_key, which has {{, {% or {# in it"],
+        ),
+        # Ansible's own message would not say which service lacks it.
+        (
+            "short",
+            {"vault_other": STRONG},
+            [
+                f"- stack_services[0] (app): the secret secret_key has no value: {KEPT_IN}",
+                "- the vault password (default) has 5 characters: allowed are 15 or more",
+            ],
+        ),
+    ],
+)
+def test_playbook_refuses_what_is_wrong_in_the_vault(
+    inventory: Inventory, password: str, variables: dict[str, str], sentences: list[str]
+) -> None:
+    status, said = inventory.check(inventory.write_text(password, json.dumps(variables)))
     assert status != 0
-    assert f"- stack_services[0] (app): the secret secret_key has no value: {KEPT_IN}" in said
-    assert "- the vault password (default) has 5 characters: allowed are 15 or more" in said
+    assert [sentence for sentence in sentences if sentence not in said] == [], said
     assert "changed=0" in said
+    assert STRONG not in said
+    assert ACCIDENT not in said
 
 
 def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
     inventory.vault.write_text(f"vault_app_secret_key: {STRONG}\n", encoding="utf-8")
-    status, said = inventory.check()
+    status, said = inventory.check(None)
     assert status != 0
     assert f"- {inventory.vault} is not encrypted: ansible-vault encrypt {inventory.vault}" in said
     assert STRONG not in said
@@ -297,10 +289,10 @@ def test_vault_without_its_password_ends_the_run_in_plain_words(
     inventory: Inventory, tmp_path: Path, password: str | None, message: str
 ) -> None:
     """The message comes before any task and names the file and the option, which Ansible's own does not."""
-    inventory.write(STRONG, vault_app_secret_key=STRONG)
+    inventory.write_text(STRONG, json.dumps({"vault_app_secret_key": STRONG}))
     wrong = tmp_path / "wrong"
     wrong.write_text(str(password), encoding="utf-8")
-    status, said = inventory.check(*(["--vault-password-file", str(wrong)] if password else []))
+    status, said = inventory.check(wrong if password else None)
     assert status != 0
     assert message.format(inventory.vault) in said
     assert "TASK" not in said
