@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Mapping
+from functools import cache
 from typing import Any
 
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1
@@ -22,11 +23,21 @@ def secrets_folder(service: Mapping[str, Any], stack: str) -> str:
     is an entry of ``stack_services`` that has secrets, and ``stack`` is the name of the Compose project.
     """
     content = json.dumps({name: str(value) for name, value in service["secrets"].items()}, sort_keys=True)
-    salt = f"{stack}/{service['name']}".encode()
-    digest = hashlib.scrypt(
-        content.encode(), salt=salt, n=SCRYPT_N, r=SCRYPT_R, p=SCRYPT_P, maxmem=SCRYPT_MEMORY, dklen=DIGEST_BYTES
-    )
-    return f"{service['name']}-{digest.hex()}"
+    salt = f"{stack}/{service['name']}"
+    return f"{service['name']}-{_digest(content, salt)}"
+
+
+@cache
+def _digest(content: str, salt: str) -> str:
+    return hashlib.scrypt(
+        content.encode(),
+        salt=salt.encode(),
+        n=SCRYPT_N,
+        r=SCRYPT_R,
+        p=SCRYPT_P,
+        maxmem=SCRYPT_MEMORY,
+        dklen=DIGEST_BYTES,
+    ).hex()
 
 
 class FilterModule:

@@ -26,7 +26,7 @@ def data_project(render: Renderer, *accessories: dict[str, Any], **variables: An
 @pytest.fixture
 def compose(render: Renderer) -> Compose:
     def read(*accessories: dict[str, Any], **variables: Any) -> dict[str, Any]:
-        content: dict[str, Any] = yaml.safe_load(data_project(render, *accessories, **variables))
+        content: dict[str, Any] = yaml.load(data_project(render, *accessories, **variables), yaml.CSafeLoader)
         return content
 
     return read
@@ -41,7 +41,7 @@ def stack(render: Renderer) -> Compose:
             "accessory_services": [DB, CACHE],
         } | variables
         text = render("stack", "compose.yml.j2", stack_services=list(services), **given)
-        content: dict[str, Any] = yaml.safe_load(text)
+        content: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
         return content
 
     return read

@@ -33,7 +33,7 @@ def compose(render: Renderer) -> Compose:
     def read(services: list[dict[str, Any]], **variables: Any) -> dict[str, Any]:
         given = {"stack_images": IMAGES, "__stack_machine": machine()} | variables
         text = render("stack", "compose.yml.j2", stack_services=services, **given)
-        content: dict[str, Any] = yaml.safe_load(text)
+        content: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
         return content
 
     return read

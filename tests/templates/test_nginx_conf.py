@@ -400,7 +400,7 @@ def test_services_are_asked_by_each_others_names(conf: Conf, more: dict[str, Any
 
 def test_services_ask_where_compose_leads_them(conf: Conf, render: Renderer) -> None:
     given = {"stack_images": {"nginx": "n:0", "app": "a:0", "api-2": "b:0"}, "__stack_machine": machine()}
-    compose = yaml.safe_load(render("stack", "compose.yml.j2", stack_services=[APP, API], **given))
+    compose = yaml.load(render("stack", "compose.yml.j2", stack_services=[APP, API], **given), yaml.CSafeLoader)
     networks = compose["services"]["nginx"]["networks"].values()
     aliases = {alias for network in networks for alias in (network or {}).get("aliases", [])}
     assert aliases == named_servers(conf([APP, API]))[1].keys()
