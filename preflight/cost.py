@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 from preflight.variables import Variables, is_true
 from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode
@@ -17,7 +17,7 @@ Prices = dict[str, Any]
 
 def read_prices(file: Path = Path(__file__).parents[1] / "files/prices.yml") -> Prices:
     """Read the prices."""
-    prices: Prices = yaml.safe_load(file.read_text(encoding="utf-8"))
+    prices: Prices = yaml_load(file.read_text(encoding="utf-8"))
     return prices
 
 

@@ -8,8 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 
 Variables = Mapping[str, Any]
@@ -75,7 +75,7 @@ TIMES_OF_DAY = {"host_reboot_time"}
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
     """Read from the folder of the roles the options of each role's main entry point, by the role's name."""
     return {
-        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+        path.parent.parent.name: yaml_load(path.read_text())["argument_specs"]["main"]["options"]
         for path in sorted(roles.glob("*/meta/argument_specs.yml"))
     }
 

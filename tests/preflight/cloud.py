@@ -15,13 +15,13 @@ from preflight.cost import read_prices
 from preflight.ec2 import ec2_problems
 from preflight.quotas import Quota
 from tests.preflight.input import IMAGE, REGION, stack
-from tests.project import ROOT
 
+PRICES = read_prices()
 PAID = {"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
 
 
 def cloud(**changes: Any) -> Cloud:
-    return Cloud(stack(**changes), read_prices(ROOT / "files/prices.yml"))
+    return Cloud(stack(**changes), PRICES)
 
 
 def problems(**changes: Any) -> list[str]:
