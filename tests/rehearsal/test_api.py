@@ -33,12 +33,6 @@ def test_process_proves_whose_it_is(settings: Settings) -> None:
     assert (status, said["token"], said["name"], said["instances"]) == ("200 OK", settings.token, "trial", [])
 
 
-def test_image_of_new_instances_can_change(settings: Settings) -> None:
-    fleet = Fleet(settings)
-    ask(settings, fleet, HOME, "PUT", b'{"image": "flask-fleet/instance:new"}')
-    assert fleet.settings.image == "flask-fleet/instance:new"
-
-
 @pytest.mark.parametrize(("path", "status"), [("/", "200 OK"), ("/moto-api/reset", "403 Forbidden")])
 def test_only_what_would_orphan_containers_is_kept_from_moto(settings: Settings, path: str, status: str) -> None:
     """A reset of moto alone would forget instances without terminating them."""
@@ -50,8 +44,9 @@ def test_controller_is_told_its_address_as_instances_see_it(settings: Settings) 
     synced: list[bool] = []
     fleet = Fleet(settings, synced.append)
     assert ask(settings, fleet, CHECKIP) == ("200 OK", b"10.99.0.1\n")
-    ask(settings, fleet, HOME, "PUT", b'{"controller": "203.0.113.7"}')
+    ask(settings, fleet, HOME, "PUT", b'{"controller": "203.0.113.7", "image": "flask-fleet/instance:new"}')
     assert ask(settings, fleet, CHECKIP) == ("200 OK", b"203.0.113.7\n")
+    assert fleet.settings.image == "flask-fleet/instance:new"
     assert synced == [False]
 
 
