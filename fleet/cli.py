@@ -17,6 +17,7 @@ from fleet.database import Databases
 from fleet.engine.base import Replica
 from fleet.files import File, place
 from fleet.job import BusyError, Job, Jobs, Progress
+from fleet.secret_files import SecretFolder, hand_over
 from fleet.stack import Stack
 from fleet.status import status
 from fleet.system import FleetError, write
@@ -97,6 +98,7 @@ def _parser() -> argparse.ArgumentParser:
     one = verb("bring", _bring, "Bring the files of a release, as a playbook gives them", checking)
     one.add_argument("release")
     verb("files", _files, "Write files of the machine, as a playbook gives them", checking)
+    verb("secrets", _secrets, "Write files that only the user of a container can read", checking)
     # Only for this command itself, and therefore without help.
     one = verbs.add_parser("job", parents=[changing])
     one.set_defaults(run=_work, verb="job")
@@ -353,6 +355,10 @@ def _bring(given: argparse.Namespace) -> Result:
 
 def _files(given: argparse.Namespace) -> Result:
     return place([File(**one) for one in json.load(sys.stdin)], really=not given.check)
+
+
+def _secrets(given: argparse.Namespace) -> Result:
+    return hand_over([SecretFolder(**one) for one in json.load(sys.stdin)], really=not given.check)
 
 
 def _work(given: argparse.Namespace) -> Result:

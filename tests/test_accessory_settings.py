@@ -4,22 +4,23 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
 from plugins.filter.passwords import as_secrets, with_passwords
-from tests.project import ACCESSORY, ROOT, SERVICE, load_yaml, tasks
+from plugins.filter.secrets_folder import secret_folders
+from tests.project import ACCESSORY, ROOT, SERVICE, load_mapping
 
 
 def test_password_goes_to_the_user_of_the_server() -> None:
     """Each kind of database has a user of its own, so neither reads the other's password."""
-    (task,) = (one for one in tasks(load_yaml(ROOT / "roles/accessory/tasks/render.yml")) if "secret_files" in one)
-    kind_of = {"cache": "redis", "db": "postgresql"}
-    known = {"__accessory_kinds": {"postgresql": {"user": 1}, "redis": {"user": 2}}, "__accessory_kind_of": kind_of}
-    owners = {
-        name: Templar(DataLoader(), known | {"__accessory_item": {"name": name}}).template(
-            trust_as_template(task["secret_files"]["owner"])
-        )
-        for name in kind_of
+    users = trust_as_template(load_mapping(ROOT / "roles/accessory/vars/main.yml")["__accessory_users"])
+    known = {
+        "__accessory_kinds": {"postgresql": {"user": 1}, "redis": {"user": 2}},
+        "__accessory_kind_of": {"cache": "redis", "db": "postgresql"},
+        "__accessory_names": ["cache", "db"],
     }
+    owners = Templar(DataLoader(), known).template(users)
     assert owners == {"cache": 2, "db": 1}
-    assert as_secrets([ACCESSORY]) == [{"name": "db", "secrets": {"password": ACCESSORY["password"]}}]
+    (folder,) = secret_folders(as_secrets([ACCESSORY]), "data", "/opt/data", owners)
+    assert folder["path"].startswith("/opt/data/secrets/db-")
+    assert (folder["owner"], folder["secrets"]) == (1, {"password": ACCESSORY["password"]})
 
 
 def test_service_gets_the_passwords_that_it_names() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
@@ -77,7 +78,15 @@ class Machine:
     def playbook(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
         """Write a playbook with these tasks, and return the command that runs it."""
         directory = {"directory": str(self.stack)}
-        named = [{"name": one["verb"], "flask_fleet": directory | one, "register": "said"} for one in tasks]
+        named = [
+            {
+                "name": one["verb"],
+                "flask_fleet": directory | one,
+                "register": "said",
+                "no_log": one["verb"] == "secrets",
+            }
+            for one in tasks
+        ]
         shown = {"name": "Show it", "ansible.builtin.debug": {"var": "said"}}
         path = f"{self.folder}/bin:/usr/bin:/bin"
         play = {
@@ -230,6 +239,18 @@ def test_failure_has_its_reason(machine: Machine, task: dict[str, Any], told: st
     assert told in done.stdout + done.stderr
 
 
+def test_secrets_are_not_shown_and_the_reason_of_a_failure_is(machine: Machine) -> None:
+    """Ansible hides all that a task with secrets says; without the reason nobody could mend it."""
+    given = {"owner": os.getuid(), "secrets": {"key": "not to be seen"}}
+    right = machine.play({"verb": "secrets", "stdin": [given | {"path": str(machine.folder / "secrets/app-1")}]})
+    assert right.returncode == 0, right.stdout
+    assert (machine.folder / "secrets/app-1/key").read_text() == "not to be seen"
+    wrong = machine.play({"verb": "secrets", "stdin": [given | {"path": str(machine.folder / "config/app-1")}]})
+    assert wrong.returncode == 2
+    assert "config: File exists" in wrong.stdout
+    assert "not to be seen" not in right.stdout + right.stderr + wrong.stdout + wrong.stderr
+
+
 def test_status_of_a_command_comes_back(machine: Machine) -> None:
     """The playbook fails because of it, and the action does not."""
     done = machine.play({"verb": "exec", "words": ["app", "python", "-V"]})
@@ -237,7 +258,7 @@ def test_status_of_a_command_comes_back(machine: Machine) -> None:
     assert "status: 3" in done.stdout
     assert "text: Python" in done.stdout
     asked = (machine.folder / "asked").read_text().splitlines()
-    assert [line for line in asked if line.endswith("exec --no-TTY app python -V")]
+    assert [line for line in asked if line == "exec a1 python -V"]
 
 
 def begun(machine: Machine) -> subprocess.Popen[bytes]:

@@ -23,7 +23,7 @@ from ansible.utils.display import Display
 PACKAGE = Path(__file__).parents[2] / "fleet"
 JOBS = frozenset({"databases", "deploy", "restore", "rollback", "scale"})
 """The verbs that may start a job."""
-WITH_CHECK = JOBS | {"bring", "certificate", "down", "files", "maintenance"}
+WITH_CHECK = JOBS | {"bring", "certificate", "down", "files", "maintenance", "secrets"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
 MISSING = 76
@@ -73,7 +73,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if verb == "follow":
             return result | self._follow_other()
         if self._task.check_mode and verb in WITH_CHECK:
-            return result | self._ask(verb, "--check", *words)
+            return result | self._told(self._ask(verb, "--check", *words))
         if self._task.check_mode and verb not in READING:
             return result | {"changed": False, "skipped": True}
         options = ["--detach"] if verb in JOBS else []
@@ -81,7 +81,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         while "busy" in answer:
             self._follow_other()
             answer = self._ask(verb, *options, *words)
-        return result | (self._follow(str(answer["started"])) if "started" in answer else answer)
+        return result | (self._follow(str(answer["started"])) if "started" in answer else self._told(answer))
+
+    def _told(self, answer: dict[str, Any]) -> dict[str, Any]:
+        """Say why it failed where ``no_log`` would hide the reason as well."""
+        if self._task.no_log and answer.get("failed"):
+            self._say(answer["msg"])
+        return answer
 
     def _follow_other(self) -> dict[str, Any]:
         """Follow a job that somebody else began; its failure is no failure of this task."""

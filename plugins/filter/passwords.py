@@ -13,7 +13,7 @@ def password_name(accessory: str) -> str:
     return f"{accessory}_password"
 
 
-def as_secrets(accessories: object) -> object:
+def as_secrets(accessories: Any) -> Any:
     """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
 
     What is no list of mappings stays as it is.

@@ -1,10 +1,10 @@
-"""Ansible filter: names the folder on a machine for the secrets of a service by what they say."""
+"""Ansible filters: name the folder on a machine for the secrets of a service by what they say."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
@@ -40,9 +40,27 @@ def _digest(content: str, salt: str) -> str:
     ).hex()
 
 
+def secret_folders(
+    services: Sequence[Mapping[str, Any]], stack: str, directory: str, owners: Mapping[str, int]
+) -> list[dict[str, Any]]:
+    """List the folders of all services with secrets as ``flask-fleet secrets`` takes them.
+
+    ``owners`` are the numbers of the users that may read them, by service.
+    """
+    return [
+        {
+            "path": f"{directory}/secrets/{secrets_folder(one, stack)}",
+            "owner": owners[one["name"]],
+            "secrets": {name: str(value) for name, value in one["secrets"].items()},
+        }
+        for one in services
+        if one.get("secrets")
+    ]
+
+
 class FilterModule:
     """Ansible's entry point."""
 
-    def filters(self) -> dict[str, Callable[..., str]]:
-        """Name the filter."""
-        return {"secrets_folder": secrets_folder}
+    def filters(self) -> dict[str, Callable[..., Any]]:
+        """Name the filters."""
+        return {"secret_folders": secret_folders, "secrets_folder": secrets_folder}

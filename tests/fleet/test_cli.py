@@ -29,7 +29,7 @@ CONFIG = {
 PATIENCE_S = 60
 VERBS = {
     *("status", "deploy", "rollback", "scale", "follow", "cancel", "logs", "exec", "maintenance", "prune", "down"),
-    *("databases", "backup", "restore", "certificate", "facts", "bring", "files"),
+    *("databases", "backup", "restore", "certificate", "facts", "bring", "files", "secrets"),
 }
 
 
