@@ -43,6 +43,10 @@ class Releases:
         """Give the folder of a release; None is the live one."""
         return self.directory / "releases" / release if release else self.directory
 
+    def has_files(self, release: str) -> bool:
+        """Tell whether there is more of a release than its folder."""
+        return (self.folder(release) / COMPOSE_FILE).exists()
+
     def live(self) -> str:
         """Name the live release by its files; empty before the first deploy."""
         try:

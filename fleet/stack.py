@@ -97,7 +97,9 @@ class Stack:
         keep = {*worked, *self.releases.about_to_be_deployed()} - {failed}
         rendered = {path.name for path in (self.directory / "releases").iterdir()}
         removed = {plan.image for release in rendered - keep for plan in self._plans(release).values()}
-        plans = [one for release in sorted(keep) for one in self.engine.plan(release).items()]
+        # One whose files were refused, or are just being written, needs nothing.
+        readable = [release for release in sorted(keep) if self.releases.has_files(release)]
+        plans = [one for release in readable for one in self.engine.plan(release).items()]
         self.releases.prune(keep)
         self.releases.prune_mounted([mount for _, plan in plans for mount in plan.mounted.items()])
         self.engine.prune({plan.image for _, plan in plans}, removed)

@@ -99,6 +99,13 @@ def test_only_so_many_releases_are_kept(on: Bench) -> None:
     assert "fleet/app:1" not in on.engine.images
 
 
+def test_a_release_whose_files_were_refused_is_no_obstacle(on: Bench) -> None:
+    """Its folder is there without files, and is as old as the files that are just being written."""
+    on.stack.releases.folder("refused").mkdir()
+    assert on.deploy(NEW) == ""
+    assert on.stack.releases.folder("refused").exists()
+
+
 def test_a_failed_deploy_goes_back_to_the_newest_release_that_worked() -> None:
     oldest, old, killed, broken = (release(str(number)) for number in range(4))
     broken["app"] = {**broken["app"], "fault": "silent"}
