@@ -11,6 +11,7 @@ import time
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace as changed
+from datetime import datetime
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, cast
 
@@ -306,8 +307,16 @@ def _config(command: Sequence[str]) -> dict[str, Any]:
 def _tagged_long_ago(images: Sequence[str]) -> list[str]:
     if not images:
         return []
-    times = run(["docker", "image", "inspect", "--format", "{{.Metadata.LastTagTime.Unix}}", *images]).split()
-    return [image for image, tagged in zip(images, times, strict=True) if int(tagged) < time.time() - FRESH_S]
+    template = "{{.Metadata.LastTagTime.Unix}} {{.Created}}"
+    lines = run(["docker", "image", "inspect", "--format", template, *images]).splitlines()
+    return [image for image, line in zip(images, lines, strict=True) if _tag_time(line) < time.time() - FRESH_S]
+
+
+def _tag_time(line: str) -> float:
+    """Read when an image got its name, in seconds since 1970."""
+    tagged, created = line.split()
+    # The engine of Debian 12 does not note it of an image that was just built.
+    return max(float(tagged), datetime.fromisoformat(created).timestamp())
 
 
 @contextmanager

@@ -12,11 +12,14 @@ import pytest
 from fleet.engine.base import NGINX, Plan, Port
 from fleet.engine.compose import PORTS_LABEL, PROTOCOL_LABEL, SERVER_LABEL, STATIC_LABEL, Compose
 from fleet.release import FRESH_S, Releases
-from fleet.system import LOG_LINES, FleetError, LateError
+from fleet.system import LOG_LINES, FleetError, LateError, utc
 from tests import fake_docker
 from tests.fake_docker import Docker
 
 COMMAND = ["flask", "db", "upgrade"]
+YEARS_AGO = "2020-01-01T00:00:00Z"
+NEVER = -62135596800
+"""What the engine of Debian 12 says of an image that BuildKit made: the year 1."""
 CONFIG: dict[str, Any] = {
     "name": "fleet",
     "networks": {"default": {"name": "front"}, "inside": {"name": "fleet_inside"}},
@@ -280,12 +283,14 @@ def test_machine_reaches_a_container_in_the_network_of_nginx(docker: Docker, com
 
 def test_images_go_that_no_release_needs(docker: Docker, compose: Compose) -> None:
     """Fresh images and those of others stay; an image that is in use is no failure."""
-    docker.answer("images --format", says="fleet-app:1 fleet-app:2 fleet-app:old fleet-app:new other:1 fleet-gone:1")
+    listed = "fleet-app:1 fleet-app:2 fleet-app:old fleet-app:new fleet-app:built other:1 fleet-gone:1"
+    docker.answer("images --format", says=listed)
     now = int(time.time())
-    docker.answer("image inspect", says=f"{now - FRESH_S - 60}\n{now}\n")
+    times = [(now - FRESH_S - 60, YEARS_AGO), (now, YEARS_AGO), (NEVER, f"{utc(now)[:10]}T{utc(now)[11:]}.123456789Z")]
+    docker.answer("image inspect", says="\n".join(f"{tagged} {created}" for tagged, created in times))
     docker.answer("rmi", status=1, complains="is in use")
     compose.prune({"fleet-app:2"}, {"fleet-app:1", "fleet-gone:1", "fleet-app:2", "never-built:1"})
-    assert docker.asked("image inspect")[0][-2:] == ["fleet-app:old", "fleet-app:new"]
+    assert docker.asked("image inspect")[0][-3:] == ["fleet-app:old", "fleet-app:new", "fleet-app:built"]
     assert docker.asked("rmi") == [["rmi", "fleet-app:1", "fleet-gone:1", "fleet-app:old"]]
     assert [call[:3] for call in docker.asked("network prune")] == [["network", "prune", "--force"]]
 
