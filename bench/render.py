@@ -42,11 +42,22 @@ class Renderer:
         is what the template sees as ansible_facts. A given string is data: wrap it in trust_as_template to have
         the engine look inside it.
         """
+        source = self.roles / role / "templates" / template
+        text = source.read_text(encoding="utf-8")
+        overrides = {"trim_blocks": True}
+        rendered = self._template(role, text, source.parent, variables | {"ansible_facts": facts or {}}, overrides)
+        return "" if rendered is None else str(rendered)
+
+    def value(self, role: str, name: str, **variables: Any) -> Any:
+        """Return the value that a variable of a role has in a play; given variables win, as above."""
+        return self._template(role, f"{{{{ {name} }}}}", self.roles / role, {"ansible_facts": {}} | variables, {})
+
+    def _template(
+        self, role: str, text: str, beside: Path, variables: dict[str, Any], overrides: dict[str, Any]
+    ) -> Any:
         loader = DataLoader()
         loader.set_basedir(str(self.roles / role))
-        source = self.roles / role / "templates" / template
         values = {
-            "ansible_facts": facts or {},
             "ansible_managed": MANAGED,
             "role_name": role,
             "role_path": str(self.roles / role),
@@ -55,11 +66,9 @@ class Renderer:
             **variables,
         }
         templar = Templar(loader=loader, variables=values).copy_with_new_env(
-            searchpath=[str(self.roles / role / "templates"), str(source.parent)], available_variables=values
+            searchpath=[str(self.roles / role / "templates"), str(beside)], available_variables=values
         )
-        text = trust_as_template(source.read_text(encoding="utf-8"))
-        rendered = templar.template(text, escape_backslashes=False, overrides={"trim_blocks": True})
-        return "" if rendered is None else str(rendered)
+        return templar.template(trust_as_template(text), escape_backslashes=False, overrides=overrides)
 
 
 @cache

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.playbook import Outcome
+from tests.live_images import make_images
 from tests.project import ROOT
 
 pytestmark = pytest.mark.docker
@@ -49,14 +49,7 @@ FORMS: dict[str, dict[str, bytes]] = {
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> str:
     """Make sure that the parent of the apps' images exists, and return its name."""
-    play = tmp_path_factory.mktemp("parent") / "play.yml"
-    play.write_text(
-        "- hosts: app\n  gather_facts: false\n  roles: [{role: image, vars: {image_recipes: [python]}}]\n"
-        "  post_tasks: [{ansible.builtin.debug: {msg: 'is={{ image_references.python }}='}}]\n"
-    )
-    made = Outcome(["ansible-playbook", str(play), "--inventory=inventories/local"])
-    assert made.ok, made.said
-    return made.said.partition("is=")[2].partition("=")[0]
+    return make_images(tmp_path_factory.mktemp("parent"), ["python"])["python"]
 
 
 @pytest.mark.parametrize("files", FORMS.values(), ids=list(FORMS))
