@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plugins.filter.passwords import password_name
+from plugins.filter.service_secrets import password_name
 from plugins.filter.sizes import memory_mib
 from plugins.lookup.project import databases
 from preflight.secrets import secret_problems

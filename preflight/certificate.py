@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
-from plugins.filter.https import serves_https
+from plugins.filter.routes import serves_https
 from preflight.network import items
 from preflight.variables import Variables, whole_number
 from preflight.web import LABEL

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 
-from plugins.filter.https import serves_https
+from plugins.filter.routes import serves_https
 from preflight.own_address import EXAMPLE, ME, UnknownAddressError, own_address, ssh_blocks
 from preflight.variables import Variables, is_true, whole_number
 from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST

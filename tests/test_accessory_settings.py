@@ -3,8 +3,7 @@
 from ansible.parsing.dataloader import DataLoader
 from ansible.template import Templar, trust_as_template
 
-from plugins.filter.passwords import as_secrets, with_passwords
-from plugins.filter.secrets_folder import secret_folders
+from plugins.filter.service_secrets import as_secrets, secret_folders, with_passwords
 from tests.project import ACCESSORY, ROOT, SERVICE, load_mapping
 
 

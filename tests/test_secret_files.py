@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fleet.secret_files import SecretFolder, hand_over
-from plugins.filter.secrets_folder import secrets_folder
+from plugins.filter.service_secrets import secrets_folder
 from tests.project import files, load_yaml, relative, tasks
 from tests.test_playbooks import PLAYBOOKS, TASK_FILES, tasks_of
 

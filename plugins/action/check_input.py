@@ -19,7 +19,7 @@ from ansible.utils.display import Display
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from plugins.filter.passwords import as_secrets
+from plugins.filter.service_secrets import as_secrets
 from preflight.accessories import bad_accessories, scattered_data
 from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.certificate import bad_certificate, strange_names

@@ -23,6 +23,8 @@ from ansible.utils.display import Display
 PACKAGE = Path(__file__).parents[2] / "fleet"
 JOBS = frozenset({"databases", "deploy", "restore", "rollback", "scale"})
 """The verbs that may start a job."""
+AFTER_OTHERS = JOBS - {"databases", "deploy"}
+"""Those that go by what runs, for which a job that changes it has to end; a deploy waits for that before it builds."""
 WITH_CHECK = JOBS | {"bring", "certificate", "down", "files", "maintenance", "secrets"}
 """The verbs that say beforehand what they would do."""
 READING = frozenset({"facts", "follow", "logs", "status"})
@@ -76,6 +78,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             return result | self._told(self._ask(verb, "--check", *words))
         if self._task.check_mode and verb not in READING:
             return result | {"changed": False, "skipped": True}
+        if verb in AFTER_OTHERS:
+            self._follow_other()
         options = ["--detach"] if verb in JOBS else []
         answer = self._ask(verb, *options, *words)
         while "busy" in answer:

@@ -1,4 +1,4 @@
-"""Ansible filters: complete the routes of services, group services by host, and find the one at ``/``."""
+"""Ansible filters: where services are reached: their paths and hosts, and whether over HTTPS."""
 
 from __future__ import annotations
 
@@ -43,6 +43,11 @@ def root_service(services: Iterable[Service], host: str) -> Service:
     return next(service for service in groups.get(host, groups[""]) if not prefix(service["path"]))
 
 
+def serves_https(certificate_mode: str) -> bool:
+    """Tell whether a stack with this ``certificate_mode`` serves HTTPS."""
+    return certificate_mode != "none"
+
+
 class FilterModule:
     """Ansible's entry point."""
 
@@ -52,5 +57,6 @@ class FilterModule:
             "by_host": by_host,
             "completed": completed,
             "root_service": root_service,
+            "serves_https": serves_https,
             "url_prefix": prefix,
         }

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from plugins.filter.passwords import as_secrets
+from plugins.filter.service_secrets import as_secrets
 from plugins.filter.sizes import SYSTEM_MIB
 from preflight.accessories import bad_accessories, scattered_data
 from preflight.secrets import readable_secrets

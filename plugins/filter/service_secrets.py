@@ -1,4 +1,4 @@
-"""Ansible filters: name the folder on a machine for the secrets of a service by what they say."""
+"""Ansible filters: the secrets of services, passwords of databases included, and the folders for them on a machine."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any
 
+Entry = Mapping[str, Any]
+
 SCRYPT_N, SCRYPT_R, SCRYPT_P = 2**15, 8, 1
 """RFC 7914's cost for a log-in, doubled: 32 MiB and about 0.1 s. The name stands in compose.yml, and whoever reads it
 must not be able to try millions of guesses of a short password in a second."""
@@ -16,7 +18,34 @@ SCRYPT_MEMORY = 2 * 128 * SCRYPT_N * SCRYPT_R
 DIGEST_BYTES = 6
 
 
-def secrets_folder(service: Mapping[str, Any], stack: str) -> str:
+def password_name(accessory: str) -> str:
+    """Name the secret that holds an accessory's password, which is its file in /run/secrets."""
+    return f"{accessory}_password"
+
+
+def as_secrets(accessories: Any) -> Any:
+    """Describe accessories as services are, with name and secrets, so that checks of secrets cover their passwords too.
+
+    What is no list of mappings stays as it is.
+    """
+    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
+        return accessories
+    return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
+
+
+def with_passwords(services: Sequence[Entry], accessories: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Give each service the passwords of the accessories that it names, as secrets of its own."""
+    passwords = {one["name"]: one["password"] for one in accessories}
+    return [
+        _with(one, {password_name(name): passwords[name] for name in one.get("accessories", [])}) for one in services
+    ]
+
+
+def _with(service: Entry, passwords: Mapping[str, str]) -> dict[str, Any]:
+    return {**service, "secrets": {**service.get("secrets", {}), **passwords}} if passwords else dict(service)
+
+
+def secrets_folder(service: Entry, stack: str) -> str:
     """Name the folder of a service's secrets, so that Compose replaces the replicas when a value changes.
 
     The name is the service's with a digest of all its secrets, the same on every machine and in every run. ``service``
@@ -41,7 +70,7 @@ def _digest(content: str, salt: str) -> str:
 
 
 def secret_folders(
-    services: Sequence[Mapping[str, Any]], stack: str, directory: str, owners: Mapping[str, int]
+    services: Sequence[Entry], stack: str, directory: str, owners: Mapping[str, int]
 ) -> list[dict[str, Any]]:
     """List the folders of all services with secrets as ``flask-fleet secrets`` takes them.
 
@@ -63,4 +92,9 @@ class FilterModule:
 
     def filters(self) -> dict[str, Callable[..., Any]]:
         """Name the filters."""
-        return {"secret_folders": secret_folders, "secrets_folder": secrets_folder}
+        return {
+            "as_secrets": as_secrets,
+            "secret_folders": secret_folders,
+            "secrets_folder": secrets_folder,
+            "with_passwords": with_passwords,
+        }
