@@ -61,7 +61,7 @@ class ActionModule(ActionBase):
     _VALID_ARGS = frozenset({{"directory", "stdin", "verb", "words"}})
 
     def run(self, tmp=None, task_vars=None):
-        for file in self._task.args.get("stdin", []):
+        for file in self._task.args.get("stdin", []) if self._task.args["verb"] != "secrets" else ():
             path = Path(self._task.args.get("directory", "/"), file["path"])
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(file["content"])
