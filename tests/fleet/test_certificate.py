@@ -158,25 +158,21 @@ def test_pem_is_taken_as_it_is(kept: Certificates, folder: Path) -> None:
     assert later.changes == []
 
 
-def test_key_of_another_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path) -> None:
+@pytest.mark.parametrize("said", ["cannot be used together", "has expired"])
+def test_pair_that_no_client_accepts_never_becomes_the_live_one(
+    kept: Certificates, folder: Path, clock: Clock, said: str
+) -> None:
     kept.prepare()
-    before, pairs = served_text(kept), list(kept.served.iterdir())
+    before, pairs = served_text(kept), sorted(kept.served.iterdir())
     incoming = pair_of_somebody(folder, kept)
-    (incoming / certificate.KEY).write_bytes((kept.live / certificate.KEY).read_bytes())
-    with pytest.raises(FleetError, match="cannot be used together"):
+    if said == "has expired":
+        clock.ahead = 91 * DAY
+    else:
+        (incoming / certificate.KEY).write_bytes((kept.live / certificate.KEY).read_bytes())
+    with pytest.raises(FleetError, match=said):
         again(kept, mode="pem").prepare()
     assert served_text(kept) == before
-    assert sorted(kept.served.iterdir()) == sorted(pairs)
-
-
-def test_expired_certificate_never_becomes_the_live_one(kept: Certificates, folder: Path, clock: Clock) -> None:
-    kept.prepare()
-    before = served_text(kept)
-    pair_of_somebody(folder, kept)
-    clock.ahead = 91 * DAY
-    with pytest.raises(FleetError, match="has expired"):
-        again(kept, mode="pem").prepare()
-    assert served_text(kept) == before
+    assert sorted(kept.served.iterdir()) == pairs
 
 
 def test_full_disk_leaves_the_pair_that_serves(kept: Certificates, monkeypatch: pytest.MonkeyPatch) -> None:
