@@ -1,15 +1,16 @@
 """Changes of instances happen in order, and calls wait for them."""
 
 import threading
-import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import Fault
-from rehearsal.fleet import Fleet
+from rehearsal.fleet import HOLD, Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
@@ -268,23 +269,37 @@ def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
     assert fleet.faults.lines() == []
 
 
-def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
-    fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
+def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        begun.set()
+        over.wait(seconds)
+
+    monkeypatch.setattr("rehearsal.fleet.time", SimpleNamespace(sleep=sleep))
+    fleet.faults.add(Fault("slow", state="stopping", seconds=HOLD / 2))
     fleet.stop(running)
-    time.sleep(0.1)
-    begin = time.monotonic()
+    assert begun.wait(60)
     fleet.settle(["i-1"])
-    assert time.monotonic() - begin < 0.1
     assert running.state == "stopping"
-    time.sleep(0.4)
+    over.set()
+    while running.state == "stopping":
+        over.wait(0.01)
     assert running.state == "stopped"
 
 
-def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    fleet.reclaim("i-1", 0.1)
+def test_instance_is_taken_away_after_its_notice(
+    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = Mock()
+    monkeypatch.setattr("rehearsal.fleet.threading", SimpleNamespace(Timer=timer))
+    fleet.reclaim("i-1", 120)
+    ((seconds, reclaim),) = [call.args for call in timer.call_args_list]
+    assert 0 < seconds <= 120
     assert running.seen[-1] == "running"
-    time.sleep(0.3)
+    reclaim()
     assert running.seen[-1] == "reclaimed"
+    machine.ends = 1.0
     fleet.terminate(running)
     fleet.settle(["i-1"])
     assert running.reason == "Server.SpotInstanceTermination: Spot instance termination"
