@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,8 @@ case " $* " in
     *" ps --all "*) echo a1 ;;
     *" inspect "*) cat "$HERE/running" ;;
     *" exec "*) echo Python; exit 3 ;;
-    *" up "*) until [ -e "$HERE/go" ]; do sleep 0.1; done; [ ! -e "$HERE/broken" ] || { echo no space >&2; exit 1; } ;;
+    *" up "*" app=9"*) echo no space >&2; exit 1 ;;
+    *" up "*) until [ -e "$HERE/go" ]; do sleep 0.1; done ;;
 esac
 """
 JOB = """
@@ -44,6 +46,14 @@ def task(job):
 
 Jobs(Path(sys.argv[1])).work("", "1", "deploy x", "jane: hotfix", task)
 """
+
+
+@dataclass(frozen=True)
+class Played:
+    """What a playbook said, and the result of each task."""
+
+    text: str
+    results: list[dict[str, Any]]
 
 
 class Machine:
@@ -76,18 +86,20 @@ class Machine:
         (folder / "go").touch()
 
     def playbook(self, tasks: Sequence[dict[str, Any]]) -> list[str]:
-        """Write a playbook with these tasks, and return the command that runs it."""
+        """Write a playbook with these tasks, all of which are tried, and return the command that runs it."""
         directory = {"directory": str(self.stack)}
-        named = [
+        named: list[dict[str, Any]] = [
             {
                 "name": one["verb"],
                 "flask_fleet": directory | one,
-                "register": "said",
+                "register": f"said{number}",
+                "ignore_errors": True,
                 "no_log": one["verb"] == "secrets",
             }
-            for one in tasks
+            for number, one in enumerate(tasks)
         ]
-        shown = {"name": "Show it", "ansible.builtin.debug": {"var": "said"}}
+        results = ", ".join(one["register"] for one in named if not one["no_log"])
+        named.append({"name": "Show", "ansible.builtin.debug": {"msg": f"results {{{{ [{results}] | to_json }}}}"}})
         path = f"{self.folder}/bin:/usr/bin:/bin"
         play = {
             "name": "Play",
@@ -95,16 +107,20 @@ class Machine:
             "connection": "local",
             "gather_facts": False,
             "environment": {"HOME": str(self.home), "HERE": str(self.folder), "PATH": path},
-            "tasks": [*named, shown],
+            "tasks": named,
         }
         (self.folder / "playbook.yml").write_text(json.dumps([play]))
         command = [str(Path(sys.executable).with_name("ansible-playbook")), str(self.folder / "playbook.yml")]
         return [*command, "-i", "localhost,", "-e", f"ansible_python_interpreter={sys.executable}"]
 
-    def play(self, *tasks: dict[str, Any], check: bool = False) -> subprocess.CompletedProcess[str]:
+    def play(self, *tasks: dict[str, Any], check: bool = False) -> Played:
         """Run a playbook with these tasks."""
         command = [*self.playbook(tasks), *(["--check"] if check else [])]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
+        text = done.stdout + done.stderr
+        found = re.search(r"results (.*)", text)
+        assert (done.returncode, bool(found)) == (0, True), text
+        return Played(text, json.loads(found[1]) if found else [])
 
     @property
     def programs(self) -> list[Path]:
@@ -115,6 +131,21 @@ class Machine:
         """List the numbers with which replicas were started."""
         asked = (self.folder / "asked").read_text().splitlines() if (self.folder / "asked").exists() else []
         return [line.rpartition("--scale ")[2] for line in asked if " up " in line]
+
+
+@pytest.fixture(scope="module")
+def asked(tmp_path_factory: pytest.TempPathFactory) -> tuple[Machine, Played]:
+    """Ask a machine everything in one run."""
+    machine = Machine(tmp_path_factory.mktemp("asked"))
+    return machine, machine.play(
+        scale(1),
+        scale(2),
+        {"verb": "exec", "words": ["app", "python", "-V"]},
+        scale(9),
+        {"verb": "rollback"},
+        {"verb": "exec", "words": ["web", "true"]},
+        {"verb": "logs", "words": ["--lines", "many"]},
+    )
 
 
 @pytest.fixture
@@ -186,15 +217,14 @@ def test_program_is_brought_once(machine: Machine) -> None:
     old = machine.home / ".local/lib/flask-fleet/0123456789ab/flask-fleet"
     old.parent.mkdir(parents=True)
     old.touch()
-    first = machine.play({"verb": "follow"}, {"verb": "follow"})
-    assert first.returncode == 0, first.stdout
+    machine.play({"verb": "follow"})
     (brought,) = machine.programs
     assert brought.parent.name == program()[0]
     assert brought.read_bytes() == program()[1]
     assert (machine.home / ".local/bin/flask-fleet").resolve() == brought.resolve()
     made = brought.stat()
     assert made.st_mode & 0o777 == 0o755
-    assert machine.play({"verb": "follow"}).returncode == 0
+    machine.play({"verb": "follow"})
     assert brought.stat().st_ino == made.st_ino
     shown = subprocess.run([machine.home / ".local/bin/flask-fleet", "--help"], capture_output=True, check=False)
     assert shown.returncode == 0
@@ -202,63 +232,49 @@ def test_program_is_brought_once(machine: Machine) -> None:
 
 def test_check_mode_changes_nothing_and_says_what_would(machine: Machine) -> None:
     """The program's own comparison tells where it has one, and other verbs are skipped."""
-    same = machine.play(scale(1), {"verb": "exec", "words": ["app", "true"]}, check=True)
-    assert re.search(r"changed=0 .*skipped=1", same.stdout), same.stdout
-    assert "changed=1" in machine.play(scale(2), check=True).stdout
+    ran, unknown = {"verb": "exec", "words": ["app", "true"]}, {"verb": "logs", "words": ["web"]}
+    same, skipped, more, refused = machine.play(scale(1), ran, scale(2), unknown, check=True).results
+    assert (same["changed"], skipped["skipped"], more["changed"]) == (False, True, True)
+    assert (refused["failed"], "service is 'web'" in refused["msg"]) == (True, True)
     assert machine.ups() == []
     assert [path.name for path in machine.stack.iterdir()] == ["compose.yml"]
-    answer = machine.play({"verb": "logs", "words": ["web"]}, check=True)
-    assert answer.returncode == 2
-    assert "service is 'web'" in answer.stdout + answer.stderr
 
 
-def test_job_is_shown_to_its_end(machine: Machine) -> None:
+def test_job_is_shown_to_its_end(asked: tuple[Machine, Played]) -> None:
     """The job itself tells whether it changed anything."""
-    done = machine.play(scale(1), scale(2))
-    assert "changed=1" in done.stdout, done.stdout
-    assert "app=2 until the next deploy." in done.stdout
-    assert machine.ups() == ["app=2"]
+    machine, played = asked
+    assert [one["changed"] for one in played.results[:2]] == [False, True]
+    assert "app=2 until the next deploy." in played.text
+    assert machine.ups() == ["app=2", "app=9"]
     assert "scale app=2 by joe" in (machine.stack / "audit.log").read_text()
 
 
-@pytest.mark.parametrize(
-    ("task", "told"),
-    [
-        (scale(2), "no space"),
-        ({"verb": "rollback"}, "no such release can be gone back to"),
-        ({"verb": "exec", "words": ["web", "true"]}, "service is 'web'"),
-        ({"verb": "logs", "words": ["--lines", "many"]}, "invalid int value: 'many'"),
-    ],
-    ids=lambda value: value["verb"] if isinstance(value, dict) else "",
-)
-def test_failure_has_its_reason(machine: Machine, task: dict[str, Any], told: str) -> None:
+def test_status_of_a_command_comes_back(asked: tuple[Machine, Played]) -> None:
+    """The playbook fails because of it, and the action does not."""
+    machine, played = asked
+    said = played.results[2]
+    assert (said["failed"], said["status"], said["text"]) == (False, 3, "Python")
+    lines = (machine.folder / "asked").read_text().splitlines()
+    assert "exec a1 python -V" in lines
+
+
+def test_failure_has_its_reason(asked: tuple[Machine, Played]) -> None:
     """The reason is that of a job, of a verb, or of invalid arguments."""
-    (machine.folder / "broken").touch()
-    done = machine.play(task)
-    assert done.returncode == 2
-    assert told in done.stdout + done.stderr
+    told = ["no space", "no such release can be gone back to", "service is 'web'", "invalid int value: 'many'"]
+    failed = asked[1].results[3:]
+    assert [one["failed"] for one in failed] == [True] * len(told)
+    assert [one["msg"] for one, reason in zip(failed, told, strict=True) if reason not in one["msg"]] == []
 
 
 def test_secrets_are_not_shown_and_the_reason_of_a_failure_is(machine: Machine) -> None:
     """Ansible hides all that a task with secrets says; without the reason nobody could mend it."""
     given = {"owner": os.getuid(), "secrets": {"key": "not to be seen"}}
-    right = machine.play({"verb": "secrets", "stdin": [given | {"path": str(machine.folder / "secrets/app-1")}]})
-    assert right.returncode == 0, right.stdout
+    paths = [str(machine.folder / name) for name in ("secrets/app-1", "config/app-1")]
+    played = machine.play(*({"verb": "secrets", "stdin": [given | {"path": path}]} for path in paths))
     assert (machine.folder / "secrets/app-1/key").read_text() == "not to be seen"
-    wrong = machine.play({"verb": "secrets", "stdin": [given | {"path": str(machine.folder / "config/app-1")}]})
-    assert wrong.returncode == 2
-    assert "config: File exists" in wrong.stdout
-    assert "not to be seen" not in right.stdout + right.stderr + wrong.stdout + wrong.stderr
-
-
-def test_status_of_a_command_comes_back(machine: Machine) -> None:
-    """The playbook fails because of it, and the action does not."""
-    done = machine.play({"verb": "exec", "words": ["app", "python", "-V"]})
-    assert done.returncode == 0, done.stdout
-    assert "status: 3" in done.stdout
-    assert "text: Python" in done.stdout
-    asked = (machine.folder / "asked").read_text().splitlines()
-    assert [line for line in asked if line == "exec a1 python -V"]
+    assert "ignored=1" in played.text
+    assert "config: File exists" in played.text
+    assert "not to be seen" not in played.text
 
 
 def begun(machine: Machine) -> subprocess.Popen[bytes]:
@@ -293,8 +309,7 @@ def test_job_of_somebody_else_is_followed_first(machine: Machine, task: dict[str
 def test_nobody_is_waited_for_in_check_mode(machine: Machine) -> None:
     """Check mode only looks."""
     with begun(machine):
-        done = machine.play({"verb": "follow"}, check=True)
+        played = machine.play({"verb": "follow"}, check=True)
         (machine.folder / "go").touch()
-    assert done.returncode == 0, done.stdout
-    assert "changed=0" in done.stdout
-    assert "follows what" not in done.stdout
+    assert [one["changed"] for one in played.results] == [False]
+    assert "follows what" not in played.text

@@ -132,8 +132,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             done = self._shell(command, said)
         try:
             answer: dict[str, Any] = json.loads(done["stdout"].strip().splitlines()[-1])
-        except (IndexError, ValueError) as error:
-            raise AnsibleActionFail(f"flask-fleet {verb}: {done['stderr'] or done['stdout']}") from error
+        except (IndexError, ValueError):
+            # Ansible would add the error of our own reading to the program's.
+            raise AnsibleActionFail(f"flask-fleet {verb}: {done['stderr'] or done['stdout']}") from None
         return answer
 
     def _shell(self, script: str, content: bytes | None = None) -> dict[str, Any]:
