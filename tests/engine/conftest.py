@@ -126,10 +126,9 @@ class Testbed:
             "__stack_machine": self._machine,
             **settings,
         }
-        files = ("__stack_compose_yml", "__stack_nginx_conf")
-        text = "".join(self._render.value("stack", name, **variables) for name in files)
+        text = self._render.value("stack", "{{ __stack_compose_yml ~ __stack_nginx_conf }}", **variables)
         release = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:12]
-        return release, self._render.value("stack", "__stack_files", __stack_release=release, **variables)
+        return release, self._render.value("stack", "{{ __stack_files }}", __stack_release=release, **variables)
 
     def bring(self, app: str, nginx: str = "", **settings: Any) -> str:
         """Bring a release of these images to the machine, and return its id."""
