@@ -262,7 +262,6 @@ def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> No
 
 
 def test_down_removes_the_files_too(ask: Any, docker: Docker, folder: Path) -> None:
-    """It also removes the container that a killed deploy left, but refuses while another job is under way."""
     docker.answer("ps --all --quiet --filter label=flask-fleet.static-copy", says="left-behind")
     Jobs(folder).work("", "1", "deploy x", "jane", lambda _: {"msg": ask("down")})
     refused = Jobs(folder).progress().result["msg"]

@@ -111,7 +111,6 @@ def test_machines_of_ones_own_are_asked_themselves(tmp_path: Path) -> None:
 
 
 def test_nothing_is_looked_at_here_when_the_stack_runs_elsewhere(tmp_path: Path) -> None:
-    """A port or a memory of this machine says nothing about the machine that is meant."""
     inventory = own(tmp_path, "{one: {ansible_host: 192.0.2.10, ansible_timeout: 1}}")
     told = preflight(tmp_path, inventory, stack_port=22, stack_services=[service(replicas=50, memory="100g")])
     assert_refused(told, "[one]: UNREACHABLE!")
@@ -119,6 +118,5 @@ def test_nothing_is_looked_at_here_when_the_stack_runs_elsewhere(tmp_path: Path)
 
 
 def test_inventory_without_a_folder_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    """The run used to end with "Task failed: 'inventory_dir'"."""
     told = preflight(tmp_path, "one.example.com,")
     assert_refused(told, "- The inventory (-i) is no folder with variables: allowed is inventories/aws, ")

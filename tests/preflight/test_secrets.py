@@ -142,7 +142,6 @@ def test_secret_that_stands_in_the_inventory_is_refused() -> None:
 
 @pytest.mark.parametrize("services", [None, "{{ others }}", [None], [{"secrets": []}]])
 def test_services_that_are_no_services_are_for_others_to_refuse(services: object) -> None:
-    """The check that explains them comes after this one."""
     assert list(readable_secrets(services, lambda _: False)) == []
 
 
@@ -192,7 +191,6 @@ def test_example_is_one_that_preflight_refuses() -> None:
     ],
 )
 def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> None:
-    """A variable may come from a lookup, or be composed of others."""
     entries = [service(secrets={"key": "{{ my_key }}"})]
     variables = {"my_key": value, "other": "abc"}
     found = changed_secrets(entries, variables, lambda one: "{" in str(one), "stack_services")
@@ -288,7 +286,6 @@ def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
 def test_vault_without_its_password_ends_the_run_in_plain_words(
     inventory: Inventory, tmp_path: Path, password: str | None, message: str
 ) -> None:
-    """The message comes before any task and names the file and the option, which Ansible's own does not."""
     inventory.write_text(STRONG, json.dumps({"vault_app_secret_key": STRONG}))
     wrong = tmp_path / "wrong"
     wrong.write_text(str(password), encoding="utf-8")

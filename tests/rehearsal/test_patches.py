@@ -82,7 +82,6 @@ def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.Mon
 
 
 def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
-    """Preflight asks for it, and AWS enforces it for others; a type of another family does not count."""
     quotas = boto3.client("service-quotas", region_name=ec2.meta.region_name)
     quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
     half = int(quota["Value"]) // 4
@@ -125,7 +124,6 @@ def test_orders_need_the_right_state(ec2: Any) -> None:
 
 
 def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
-    """It works inside the network, survives stop and start, and ends in favour of the instance's own address."""
     one, two = run(ec2), run(ec2)
     tags = {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]}
     allocated = ec2.allocate_address(Domain="standard", TagSpecifications=[tags])
@@ -192,7 +190,6 @@ def test_detailed_monitoring_is_switched(ec2: Any) -> None:
 
 
 def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
-    """Check mode says the same and changes nothing, a second run has nothing to do, and an m5 has no credits to set."""
     boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
     types = ("t2.micro", "m5.large")
     launched = [run(ec2, InstanceType=one, IamInstanceProfile={"Name": "profile"}) for one in types]
@@ -225,7 +222,6 @@ def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
 
 
 def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
-    """CIDR blocks are passed on unchanged, groups as the addresses of their members, and empty groups as nobody."""
     web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
     empty = ec2.create_security_group(GroupName="empty", Description="empty")["GroupId"]
     for port, peer in (
@@ -250,7 +246,6 @@ def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
 
 
 def test_metadata_follows_the_api(ec2: Any) -> None:
-    """An option that the call does not name keeps its value, and a change is seen at once."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "me"}]}]
     options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
     instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]

@@ -90,7 +90,6 @@ def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
 
 @each
 def test_one_upstream_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
-    """Each asks the balancer for replicas of its own service."""
     text = conf(services)
     pools = {one["name"]: [one["name"]] + [f"{one['name']}.once"] * (not is_uwsgi(one)) for one in services}
     upstreams = re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE)
@@ -155,7 +154,6 @@ def test_a_host_has_a_server_of_its_own(conf: Conf) -> None:
 
 
 def test_a_host_has_a_server_of_its_own_behind_https(conf: Conf) -> None:
-    """It has the same certificate, and its name is not among those of the other server."""
     text = conf(SEVERAL, **TLS)
     of_rest, mine = [part for part in text.split("\n    server {")[1:] if "listen 443 ssl;" in part]
     assert values(of_rest, "server_name") == ["www.example.test"]
