@@ -117,7 +117,7 @@ def test_numbers_change_and_nobody_notices(bed: Testbed) -> None:
     with bed.under_load() as load:
         bed.succeed("scale", "app=1")
         assert len(bed.replicas()) == 1
-        bed.compose("up", "--detach", "--scale", f"app={REPLICAS + 2}")
+        docker("compose", f"--project-directory={bed.directory}", "up", "--detach", f"--scale=app={REPLICAS + 2}")
         wait_for("all of them answer", lambda: who_answers(bed) == set(bed.replicas()))
         assert len(bed.replicas()) == REPLICAS + 2
         bed.succeed("deploy")
@@ -195,14 +195,3 @@ def test_prune_removes_what_no_kept_release_needs(bed: Testbed) -> None:
     reference = ["--filter", f"reference={NAME}/app", "--format", "{{.Repository}}:{{.Tag}}"]
     assert set(docker("images", *reference).split()) == {new, next_one}
     assert set(json.loads((bed.directory / "static/app.json").read_text())) == {new}
-
-
-def test_maintenance_shows_its_page_and_the_health_stays(bed: Testbed) -> None:
-    """A monitor that asks for the health raises no alarm."""
-    (bed.directory / "maintenance.html").write_text("Back soon")
-    bed.succeed("maintenance", "on")
-    closed, healthy = bed.get("/"), bed.get("/healthz")
-    bed.succeed("maintenance", "off")
-    assert (closed.status_code, closed.text, healthy.status_code) == (503, "Back soon", 200)
-    assert closed.headers["Retry-After"]
-    assert bed.get("/").ok
