@@ -34,17 +34,6 @@ VERBS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return the folder of a stack whose only release is live, and has worked."""
-    stack, release = tmp_path / "stack", tmp_path / "stack/releases/da39a3ee5e6b"
-    for file in (stack / "compose.yml", stack / "nginx/nginx.conf", release / "compose.yml", release / "nginx.conf"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    (release / "activated").write_text("jane\n")
-    return stack
-
-
-@pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     """Return an engine that runs the whole release."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
