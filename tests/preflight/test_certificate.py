@@ -170,6 +170,7 @@ def refused(given: dict[str, Any]) -> str:
         # Nginx would wait for somebody to type the password.
         ({"password": b"secret"}, "it is encrypted"),
     ],
+    ids=["other key", "expired", "not valid yet", "no names", "short key", "strange curve", "encrypted"],
 )
 def test_pair_that_nginx_or_a_browser_would_refuse_is_refused(pair: Pair, how: dict[str, Any], said: str) -> None:
     assert said in refused(pair(**how))
