@@ -19,7 +19,7 @@ from plugins.action import flask_fleet
 from plugins.action.flask_fleet import program
 from tests.project import ROOT
 
-PATIENCE_S = 120
+PATIENCE_S = 600
 DEBIAN = Path("/usr/bin/python3")
 DOCKER = """#!/bin/sh
 echo "$*" >> "$HERE/asked"

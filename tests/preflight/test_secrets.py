@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from preflight.secrets import AS_TEXT, changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import STACK_ENVIRONMENT, bad_services
 from preflight.variables import known_variables
 from tests.preflight.input import ansible, free_port, service
-from tests.project import ROOT, load_mapping
+from tests.project import ACCESSORY, ROOT, load_mapping
 
 SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
@@ -212,9 +213,7 @@ class Inventory:
         """Encrypt the vault with this text in it, and return the file with its password."""
         key = self.vault.parents[2] / "password"
         key.write_text(password, encoding="utf-8")
-        self.vault.write_text(content, encoding="utf-8")
-        done = ansible(self.home, "ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault))
-        assert done.returncode == 0, done.stdout
+        self.vault.write_bytes(VaultLib().encrypt(content, VaultSecret(password.encode())))
         return key
 
     def check(self, key: Path | None) -> tuple[int, str]:
@@ -233,8 +232,15 @@ ACCIDENT = "{{7}}{#x#}{%Z"
 
 
 def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
-    status, said = inventory.check(inventory.write_text(STRONG, f'vault_app_secret_key: !unsafe "{STRONG}{ACCIDENT}"'))
+    """And a database whose password is in the vault."""
+    services = [service(accessories=["db"], pre_deploy=["true"], secrets={"secret_key": "{{ vault_app_secret_key }}"})]
+    database = ACCESSORY | {"password": "{{ vault_db_password }}"}
+    content = json.dumps({"accessory_services": [database], "stack_services": services})
+    (inventory.vault.parent / "with_database.yml").write_text(content, encoding="utf-8")
+    text = f'vault_app_secret_key: !unsafe "{STRONG}{ACCIDENT}"\nvault_db_password: {STRONG}\n'
+    status, said = inventory.check(inventory.write_text(STRONG, text))
     assert status == 0, said
+    assert STRONG not in said
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def test_apt_reads_the_updates_file(render: Renderer, tmp_path: Path) -> None:
     path = tmp_path / "20auto-upgrades"
     path.write_text(render("host", UPDATES), encoding="utf-8")
     command = ["apt-config", f"--config-file={path}", "dump", "APT::Periodic"]
-    read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=30)
+    read = subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
     assert 'APT::Periodic::Unattended-Upgrade "1";' in read.stdout
     assert read.stderr == ""
 
