@@ -17,7 +17,6 @@ from rehearsal.images import Disk
 from rehearsal.instance import Machine
 from rehearsal.metadata import Options, find
 from rehearsal.pins import check_pins
-from rehearsal.state import Settings
 from rehearsal.subjects import subject_at
 from roles.ec2.library.instance_settings import apply
 from tests.project import ROOT
@@ -36,10 +35,10 @@ def test_moved_name_in_moto_fails_loudly() -> None:
         check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
 
 
-def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_change_of_moto_is_listed_with_a_test(fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced: set[str] = set()
     monkeypatch.setattr(patches, "_replace", lambda owner, name, _: replaced.add(f"{owner.__name__}.{name}"))
-    patches.install(PaperFleet(settings))
+    patches.install(fleet)
     page = (ROOT / "docs/rehearsal.md").read_text(encoding="utf-8").partition("## What is corrected in moto")[2]
     rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     listed = {name for names, _, _ in rows for name in re.findall(r"`([\w.]+)`", names)}
