@@ -92,8 +92,8 @@ molecule: debian $(READY) ## site.yml end to end against a local EC2 of its own
 	@export PYTEST_ADDOPTS="-m 'not long'"
 	$(call step,molecule test,$(MOLECULE) $(SCENARIOS:%=-s %))
 
-live: debian $(READY) ## The rehearsal, databases, inventories/local and provisioning without machines, with real clients; after `make engine`
-	@$(call step,live tests,pytest -m 'docker and not long' tests/rehearsal tests/accessories tests/provisioning tests/test_app_forms.py tests/test_bootstrap.py tests/test_build_context.py tests/test_local_inventory.py | $(WHOLE_LINES))
+live: debian $(READY) ## The roll-out, the rehearsal, databases, inventories/local and provisioning without machines, with real clients; after `make engine`
+	@$(call step,live tests,pytest -m 'docker and not long' tests/engine tests/rehearsal tests/accessories tests/provisioning tests/test_app_forms.py tests/test_bootstrap.py tests/test_build_context.py tests/test_local_inventory.py | $(WHOLE_LINES))
 
 refusals: debian $(READY) ## AWS refuses each call of provisioning and removal once, an hour or two
 	@$(call step,every call refused once,pytest -s -m docker tests/provisioning)

@@ -9,16 +9,14 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 import yaml
 
 from audit.builds import base_twice, flipped_hash
 from audit.floors import Floor, below
+from audit.nginx import rendered
 from audit.report import Finding, Outcome, Reason, judge, table
-from tests.project import ROOT, SERVICE, relative
-from tests.templates.render import Renderer
-from tests.templates.test_nginx_conf import SEVERAL, TLS
+from bench.project import ROOT, relative
 
 TOOLS = ROOT / ".cache/audit/tools/bin"
 CHECKOV = ROOT / ".cache/audit/checkov/bin"
@@ -28,55 +26,35 @@ TIMEOUT_S = 600
 
 HASH = "sha256:[0-9a-f]{64}"
 
-NGINX_VARIANTS: Mapping[str, Mapping[str, Any]] = {
-    "one service": {"stack_services": [SERVICE]},
-    "several services": {"stack_services": SEVERAL, "stack_host_names": TLS["stack_host_names"]},
-    "names": {"stack_services": [SERVICE], "stack_host_names": TLS["stack_host_names"]},
-    "acme": {"stack_services": SEVERAL, **TLS},
-    "self-signed": {"stack_services": [SERVICE], **TLS, "certificate_mode": "self_signed"},
-}
-"""Each kind of nginx.conf that can be rendered; whoever adds one to the template adds it here."""
 
-
-def tool(program: Path, *arguments: str) -> str:
-    """Run a tool, whose exit status only says whether it found something.
+def tool(program: Path, *arguments: str, fails_on_findings: bool = True) -> str:
+    """Run a tool and return what it printed.
 
     Args:
         program: The tool.
         *arguments: Its arguments.
-
-    Returns:
-        What it printed.
+        fails_on_findings: Whether a failure may only mean that the tool found something.
 
     Raises:
-        RuntimeError: It printed nothing.
+        RuntimeError: The tool printed nothing, or failed for another reason.
     """
     done = subprocess.run(
         [str(program), *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
     )
+    if done.returncode and not fails_on_findings:
+        raise RuntimeError(f"{program.name} failed: {done.stderr.strip()}")
     if not done.stdout.strip():
         raise RuntimeError(f"{program.name} said nothing but: {done.stderr.strip()}")
     return done.stdout
 
 
 def tracked(*patterns: str) -> list[str]:
-    """List files of the repository.
-
-    Args:
-        *patterns: As git understands them.
-
-    Returns:
-        Their names, from the project's folder.
-    """
+    """List files of the repository by git's patterns, with their paths from the project's folder."""
     return tool(Path("git"), "ls-files", "--", *patterns).split()
 
 
 def hadolint() -> Outcome:
-    """Check the Dockerfiles.
-
-    Returns:
-        What it found.
-    """
+    """Check the Dockerfiles with hadolint."""
     files = tracked("*Dockerfile")
     found = json.loads(tool(TOOLS / "hadolint", "--format", "json", *files))
     findings = [Finding(one["code"], one["file"], one["message"], one["line"]) for one in found]
@@ -84,11 +62,7 @@ def hadolint() -> Outcome:
 
 
 def checkov() -> Outcome:
-    """Check Dockerfiles and Ansible against Checkov's own rules; of AWS it knows next to nothing here.
-
-    Returns:
-        What it found.
-    """
+    """Check Dockerfiles and Ansible against Checkov's own rules; of AWS it knows next to nothing here."""
     options = ["--skip-download", "--compact", "--output", "json", "--framework", "dockerfile", "ansible"]
     reports = json.loads(tool(CHECKOV / "checkov", *options, "--directory", "."))
     failed = [one for report in reports for one in report["results"]["failed_checks"]]
@@ -102,11 +76,7 @@ def checkov() -> Outcome:
 
 
 def ansible_lint() -> Outcome:
-    """Check playbooks and roles against the profile `production`.
-
-    Returns:
-        What it found.
-    """
+    """Check playbooks and roles against the profile `production`."""
     program = Path(sys.executable).with_name("ansible-lint")
     found = json.loads(tool(program, "-q", "--format", "codeclimate"))
     findings = [
@@ -123,34 +93,23 @@ def ansible_lint() -> Outcome:
 
 
 def gixy() -> Outcome:
-    """Check nginx.conf as it is rendered.
-
-    Returns:
-        What it found.
-    """
-    render = Renderer(ROOT / "roles")
-    given = {"stack_images": {"nginx": "nginx:1", "app": "app:1", "api": "api:1"}}
-    machine = {"processor_nproc": 1, "memtotal_mb": 950}
-    findings = []
+    """Check each kind of nginx.conf as it is rendered."""
+    findings, texts = [], dict(rendered())
     with tempfile.TemporaryDirectory() as folder:
-        for name, variables in NGINX_VARIANTS.items():
+        for name, text in texts.items():
             file = Path(folder, "nginx.conf")
-            file.write_text(render("stack", "nginx/nginx.conf.j2", facts=machine, **given, **variables))
+            file.write_text(text)
             found = json.loads(tool(TOOLS / "gixy", "--format", "json", str(file)))
             findings += [
                 Finding(one["plugin"], f"nginx.conf ({name})", one["reason"] or one["summary"], one["line"])
                 for one in found
             ]
     version = tool(TOOLS / "gixy", "--version").split()[1].lstrip("v")
-    return Outcome(version, "kinds of nginx.conf", len(NGINX_VARIANTS), findings)
+    return Outcome(version, "kinds of nginx.conf", len(texts), findings)
 
 
 def detect_secrets() -> Outcome:
-    """Look for secrets in the repository; the hashes of locked packages are none.
-
-    Returns:
-        What it found.
-    """
+    """Look for secrets in the repository; the hashes of locked packages are none."""
     found = json.loads(tool(TOOLS / "detect-secrets", "scan", "--no-verify", "--exclude-lines", HASH))
     findings = [
         Finding(one["type"], file, "looks like a secret", one["line_number"])
@@ -161,24 +120,17 @@ def detect_secrets() -> Outcome:
 
 
 def bills() -> Outcome:
-    """Write a bill of materials for each image, and have its schema checked.
-
-    Returns:
-        What was written; one that does not keep to the schema is an error.
-    """
+    """Write a bill of materials for each image, in a process that refuses one that does not keep to the schema."""
     BILLS.mkdir(exist_ok=True)
     for old in BILLS.glob("*.cdx.json"):
         old.unlink()
-    written = tool(TOOLS / "python", "-m", "audit.sbom", str(PACKAGES), str(BILLS)).splitlines()
+    words = ["-m", "audit.sbom", str(PACKAGES), str(BILLS)]
+    written = tool(TOOLS / "python", *words, fails_on_findings=False).splitlines()
     return Outcome("CycloneDX 1.6", f"images, in {relative(BILLS)}/", len(written))
 
 
 def floors() -> Outcome:
-    """Compare what the images hold with the least versions.
-
-    Returns:
-        What is too old.
-    """
+    """Compare the packages of the images with the least versions."""
     lists = [json.loads(file.read_text(encoding="utf-8")) for file in sorted(PACKAGES.glob("*.json"))]
     contents = {one["reference"]: one["packages"] for one in lists}
     known = [Floor(**entry) for entry in yaml.safe_load((ROOT / "audit/floors.yml").read_text(encoding="utf-8"))]
@@ -201,11 +153,7 @@ CHECKS: Mapping[str, Callable[[], Outcome]] = {
 
 
 def main() -> int:
-    """Run the checks that were asked for.
-
-    Returns:
-        Exit status: 0 when nothing has to be mended.
-    """
+    """Run the checks that were asked for, and return exit status 0 when nothing has to be mended."""
     parser = argparse.ArgumentParser(prog="python -m audit", description=__doc__)
     parser.add_argument("checks", nargs="*", metavar="CHECK", help=f"of {', '.join(CHECKS)}; without any: all")
     chosen = parser.parse_args().checks or list(CHECKS)

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 
 from audit.report import Finding, Outcome
-from tests.live_app import copy_app, services
-from tests.live_playbook import Outcome as Run
+from bench.app import copy_app, services
+from bench.playbook import Outcome as Run
 
 REPOSITORY = "flask-fleet-audit/base"
 LOCAL = ("--inventory", "inventories/local")
@@ -22,13 +22,10 @@ def _docker(*arguments: str) -> str:
 
 
 def base_twice() -> Outcome:
-    """Bootstrap the base twice, with names of its own.
-
-    Returns:
-        A finding when the bytes differ.
+    """Bootstrap the base image twice, under a name of its own, and find whether the bytes differ.
 
     Raises:
-        RuntimeError: It was not bootstrapped.
+        RuntimeError: The base was not bootstrapped.
     """
     layers = []
     for revision in ("one", "two"):
@@ -43,11 +40,7 @@ def base_twice() -> Outcome:
 
 
 def flipped_hash() -> Outcome:
-    """Build the sample app with a requirement whose hashes are all wrong by a digit.
-
-    Returns:
-        A finding when the image was made.
-    """
+    """Build the sample app with every hash of its requirements wrong by a digit, and find whether an image was made."""
     with tempfile.TemporaryDirectory() as folder:
         app = copy_app(Path(folder))
         lock = app / "requirements.txt"

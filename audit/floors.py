@@ -18,8 +18,6 @@ class Floor:
 
     Attributes:
         kind: ``deb`` or ``pypi``.
-        package: Its name.
-        least: The least version.
         why: What the version before had, or lacked.
         source: Where that is written.
     """
@@ -32,30 +30,17 @@ class Floor:
 
 
 def is_older(kind: str, version: str, least: str) -> bool:
-    """Compare two versions as the packages' own tools do.
-
-    Args:
-        kind: ``deb`` or ``pypi``.
-        version: What is there.
-        least: What should be.
-
-    Returns:
-        Whether the version is too old.
-    """
+    """Tell whether a ``deb`` or ``pypi`` version is less than the least, as the packages' own tools compare them."""
     if kind == "pypi":
         return Version(version) < Version(least)
     return subprocess.run(["dpkg", "--compare-versions", version, "lt", least], check=False).returncode == 0
 
 
 def below(floors: Sequence[Floor], contents: Mapping[str, Iterable[Mapping[str, str]]]) -> Iterator[Finding]:
-    """Find what is too old.
+    """Find the packages that are too old, and the floors whose package is in no image.
 
-    Args:
-        floors: The least versions.
-        contents: Packages by the name of their image, each with kind, name and version.
-
-    Yields:
-        Each package that is too old, and each floor whose package is in no image: it would say nothing for ever.
+    Such a floor would say nothing for ever. ``contents`` are packages by the name of their image, each with ``kind``,
+    ``name`` and ``version``.
     """
     for floor in floors:
         found = [

@@ -16,7 +16,6 @@ class Finding:
     Attributes:
         id: The tool's name for the rule.
         where: File, from the project's folder, or what else it is about.
-        text: What is wrong.
         line: Line in the file; 0 where there is none.
     """
 
@@ -26,20 +25,13 @@ class Finding:
     line: int = 0
 
     def __str__(self) -> str:
-        """Write it for a person."""
+        """Write the finding for a person."""
         return f"{self.where}{f':{self.line}' if self.line else ''}: {self.id}: {self.text}"
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why findings stay.
-
-    Attributes:
-        check: Name of the check.
-        id: Pattern of the rule's name.
-        where: Pattern of the file.
-        reason: The reason.
-    """
+    """Why findings of a check stay; ``id`` and ``where`` are patterns of the rule's name and of the file."""
 
     check: str
     id: str
@@ -47,15 +39,7 @@ class Reason:
     reason: str
 
     def excuses(self, check: str, finding: Finding) -> bool:
-        """Tell whether a finding stays for this reason.
-
-        Args:
-            check: Name of the check that found it.
-            finding: What it found.
-
-        Returns:
-            Whether check, rule and file are meant.
-        """
+        """Tell whether a finding of a check stays for this reason: check, rule and file are all meant."""
         return self.check == check and fnmatchcase(finding.id, self.id) and fnmatchcase(finding.where, self.where)
 
 
@@ -65,9 +49,8 @@ class Outcome:
 
     Attributes:
         tool: What looked, with its version.
-        looked_at: What it looked at, with the number of it; a check that saw nothing says 0.
-        findings: What it found.
-        count: How many things it looked at.
+        looked_at: What kind of things it looked at.
+        count: How many of them there were; a check that saw nothing says 0.
     """
 
     tool: str
@@ -77,16 +60,9 @@ class Outcome:
 
 
 def judge(check: str, outcome: Outcome, reasons: Sequence[Reason]) -> tuple[list[Finding], int]:
-    """Tell what of a check has to be mended.
+    """Tell what of a check has to be mended, and how many of its findings stay for a reason.
 
-    Args:
-        check: Its name.
-        outcome: What came of it.
-        reasons: Why findings stay.
-
-    Returns:
-        What has to be mended, and the number of findings that stay. A check that looked at nothing, and a reason that
-        excuses nothing, have to be mended as well.
+    A check that looked at nothing, and a reason that excuses nothing, have to be mended as well.
     """
     ours = [reason for reason in reasons if reason.check == check]
     excused = [one for one in outcome.findings if any(reason.excuses(check, one) for reason in ours)]
@@ -102,14 +78,7 @@ def judge(check: str, outcome: Outcome, reasons: Sequence[Reason]) -> tuple[list
 
 
 def table(rows: Iterable[Sequence[str]]) -> str:
-    """Write the table.
-
-    Args:
-        rows: A cell for each column.
-
-    Returns:
-        Its lines, the head included.
-    """
+    """Write the table from rows with a cell for each column, below a head."""
     lines = [COLUMNS, *rows]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
     return "\n".join(

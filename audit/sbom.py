@@ -22,13 +22,9 @@ from packageurl import PackageURL
 
 
 def component(package: Mapping[str, str]) -> Component:
-    """Describe a package.
+    """Describe a package, with its package URL.
 
-    Args:
-        package: Kind, name, version and, for Debian's, architecture.
-
-    Returns:
-        The component, with its package URL.
+    ``package`` has ``kind``, ``name`` and ``version``, and for one of Debian's also ``architecture``.
     """
     name, version = package["name"], package["version"]
     if package["kind"] == "deb":
@@ -39,16 +35,12 @@ def component(package: Mapping[str, str]) -> Component:
 
 
 def bill(image: Mapping[str, Any]) -> str:
-    """Describe an image.
+    """Describe an image as CycloneDX 1.6 in JSON, the same for the same image.
 
-    Args:
-        image: Its reference, id and time, and its packages.
-
-    Returns:
-        CycloneDX 1.6 as JSON, the same for the same image.
+    ``image`` has ``reference``, ``id``, ``created`` and ``packages``.
 
     Raises:
-        ValueError: It does not keep to the schema.
+        ValueError: The bill does not keep to the schema.
     """
     name, _, tag = image["reference"].rpartition(":")
     whole = Component(type=ComponentType.CONTAINER, name=name, version=tag, bom_ref=image["reference"])
@@ -69,7 +61,7 @@ def bill(image: Mapping[str, Any]) -> str:
 
 
 def main() -> None:
-    """Write all of them, and say how many components each has."""
+    """Write all of them, and print how many components each has."""
     lists, target = map(Path, sys.argv[1:])
     target.mkdir(parents=True, exist_ok=True)
     for file in sorted(lists.glob("*.json")):

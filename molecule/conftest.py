@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
+from bench.app import copy_app
+from bench.ec2 import client
+from bench.stack import Stack, over_ssh
 from preflight import receipts
-from tests.live_app import copy_app
-from tests.live_fleet import client
-from tests.live_stack import Stack, over_ssh
 from tests.project import ROOT
 
 
@@ -24,12 +24,7 @@ def _made() -> float:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Leave a receipt when all tests of the proving scenario passed.
-
-    Args:
-        session: The session of pytest.
-        exitstatus: Its exit code.
-    """
+    """Leave a receipt when all tests of the proving scenario passed."""
     scenario = os.environ.get("MOLECULE_SCENARIO_NAME")
     reporter = session.config.pluginmanager.get_plugin("terminalreporter")
     passed = receipts.complete(reporter.stats) if reporter and exitstatus == 0 else 0
@@ -44,38 +39,17 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 @pytest.fixture(scope="module")
 def host(host: Host) -> Host:
-    """Reach the host under test over SSH alone.
-
-    Args:
-        host: The instance, reached through Ansible.
-
-    Returns:
-        The same instance.
-    """
+    """Reach the host under test over SSH alone, and no longer through Ansible."""
     return over_ssh(host)
 
 
 @pytest.fixture(scope="module")
 def stack(host: Host) -> Stack:
-    """Give the stack on the host under test.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        Its stack.
-    """
+    """Return the stack on the host under test."""
     return Stack(host)
 
 
 @pytest.fixture
 def app(tmp_path: Path) -> Path:
-    """Copy the sample app, to be changed.
-
-    Args:
-        tmp_path: Where to.
-
-    Returns:
-        The copy.
-    """
+    """Copy the sample app, so that a test can change it."""
     return copy_app(tmp_path)

@@ -1,4 +1,4 @@
-"""What can be said of accessory_services, and of what becomes of their data."""
+"""Checks accessory_services, and what becomes of their data."""
 
 from __future__ import annotations
 
@@ -6,42 +6,26 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from plugins.filter.passwords import password_name
+from plugins.filter.service_secrets import password_name
 from plugins.filter.sizes import memory_mib
+from plugins.lookup.project import databases
 from preflight.secrets import secret_problems
 from preflight.variables import Variables, did_you_mean
-
-LEAST_MIB = {"postgresql": 96, "redis": 16}
-"""Least memory of each kind: below it the server does not start, or ends at the first dump."""
 
 ONE_LINE = re.compile(r"[!-~]+")
 """A password that every program reads alike: initdb takes the first line only, and addresses have no blanks."""
 
 RESERVED = {"localhost", "nginx"}
-"""Names that already mean somebody else inside a container."""
+"""Names that already mean another host inside a container."""
 
 
-def as_secrets(accessories: object) -> object:
-    """Describe accessories as services are, so that what is known of secrets holds for their passwords too.
-
-    Args:
-        accessories: Value of ``accessory_services``; left alone when it is not a list of mappings.
-
-    Returns:
-        Name and secrets of each.
-    """
-    if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
-        return accessories
-    return [{"name": entry.get("name"), "secrets": {"password": entry.get("password")}} for entry in accessories]
-
-
-def _accessory_problems(accessory: Mapping[str, Any], kinds: list[str]) -> Iterator[str]:
+def _accessory_problems(accessory: Mapping[str, Any]) -> Iterator[str]:
     kind, memory, password = (accessory.get(key) for key in ("kind", "memory", "password"))
-    least = LEAST_MIB.get(str(kind), 0)
-    if kind not in kinds:
-        yield f"kind is {kind!r}: allowed is {' or '.join(kinds)}"
-    elif (memory_mib(memory) or 0) < least:
-        yield f"memory is {memory!r}: allowed is a size such as 256m or 1g, at least {least}m"
+    known = databases().get(str(kind))
+    if known is None:
+        yield f"kind is {kind!r}: allowed is {' or '.join(databases())}"
+    elif (memory_mib(memory) or 0) < known["least_memory_mib"]:
+        yield f"memory is {memory!r}: allowed is a size such as 256m or 1g, at least {known['least_memory_mib']}m"
     problems = list(secret_problems({"password": password}))
     yield from problems
     if not problems and not ONE_LINE.fullmatch(str(password)):
@@ -52,15 +36,10 @@ def _accessory_problems(accessory: Mapping[str, Any], kinds: list[str]) -> Itera
 
 
 def bad_accessories(accessories: object, services: object, option: Mapping[str, Any]) -> Iterator[str]:
-    """Check accessory_services, entry by entry and together with the services.
+    """Check accessory_services, entry by entry and together with the services; yield a sentence for each problem.
 
-    Args:
-        accessories: Value of ``accessory_services``; a password that could not be found is None.
-        services: Value of ``stack_services``, perhaps wrong.
-        option: The argument spec of ``accessory_services``.
-
-    Yields:
-        A sentence for each problem, without any password.
+    No sentence has a password in it. A password that could not be found is None, ``services`` may be wrong, and
+    ``option`` is the argument spec of ``accessory_services``.
     """
     if not isinstance(accessories, list) or not all(isinstance(entry, Mapping) for entry in accessories):
         yield "accessory_services has to be a list of accessories; [] for none"
@@ -80,7 +59,7 @@ def bad_accessories(accessories: object, services: object, option: Mapping[str, 
             yield f"{where}: a service has the name {name} too: choose another one, because both are reached by it"
         for key in sorted(set(accessory) - set(allowed)):
             yield f"{where}: {key} is no key of an accessory{did_you_mean(key, allowed)}"
-        for problem in _accessory_problems(accessory, allowed["kind"]["choices"]):
+        for problem in _accessory_problems(accessory):
             yield f"{where}: {problem}"
     names = [str(accessory.get("name")) for accessory in accessories]
     for twice in sorted({name for name in names if names.count(name) > 1}):
@@ -108,14 +87,7 @@ def _use_problems(service: Mapping[str, Any], names: list[str]) -> Iterator[str]
 
 
 def scattered_data(variables: Variables) -> Iterator[str]:
-    """Refuse databases where each of several instances would have its own.
-
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence when that is so.
-    """
+    """Yield a sentence when there are databases and several instances, each of which would have its own data."""
     count, accessories = int(variables["ec2_count"]), variables["accessory_services"]
     if count > 1 and accessories:
         names = ", ".join(str(one["name"]) for one in accessories)

@@ -1,4 +1,4 @@
-"""Whom the AWS clients of this process talk to: AWS, or the rehearsal on this machine."""
+"""Finds out whom the AWS clients of this process talk to: AWS, or the rehearsal on this machine."""
 
 from __future__ import annotations
 
@@ -50,19 +50,12 @@ REFUSALS = {
 
 
 class AccountError(Exception):
-    """The clients talk to nobody, or not to whom they should."""
+    """The clients do not talk to anybody, or not to the account or rehearsal that they should talk to."""
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Who answers.
-
-    Attributes:
-        account: Number of the account.
-        arn: As whom.
-        region: Where instances are looked for.
-        endpoint: Where the EC2 API is.
-    """
+    """The account and the identity that answer at an endpoint of EC2, and the region where instances are looked for."""
 
     account: str
     arn: str
@@ -71,27 +64,21 @@ class Identity:
 
     @property
     def is_rehearsal(self) -> bool:
-        """Whether nothing costs money."""
+        """Whether this is the rehearsal, where nothing costs money."""
         return self.account == REHEARSAL_ACCOUNT
 
     def __str__(self) -> str:
-        """Say it to the person."""
+        """Describe the account for a person."""
         if self.is_rehearsal:
             return f"REHEARSAL at {self.endpoint}, region {self.region}"
         return f"AWS account {self.account}, region {self.region} ({self.arn})"
 
 
 def inventory_region(folder: Path) -> str:
-    """Read where an inventory looks for instances.
-
-    Args:
-        folder: Of the inventory.
-
-    Returns:
-        The region.
+    """Read the region where an inventory looks for instances.
 
     Raises:
-        AccountError: It names none.
+        AccountError: The aws_ec2.yml in the inventory's folder cannot be read, or names no region.
     """
     file = folder / "aws_ec2.yml"
     try:
@@ -109,15 +96,7 @@ def _is_loopback(endpoint: str) -> bool:
 
 
 def mixture(account: str, endpoints: Iterable[str]) -> str | None:
-    """Find out whether the rehearsal and AWS are confused.
-
-    Args:
-        account: Number of the account that answered.
-        endpoints: Where the APIs are that are going to be used.
-
-    Returns:
-        A sentence, or None when it is clearly the one or the other.
-    """
+    """Say in a sentence how the rehearsal and AWS are confused; None when it is clearly the one or the other."""
     listed = sorted(set(endpoints))
     here = [one for one in listed if _is_loopback(one)]
     shown = ", ".join(listed)
@@ -137,7 +116,7 @@ def _code(error: ClientError) -> str:
 
 
 def _say(error: Exception) -> str:
-    """Say what stands between these credentials and AWS."""
+    """Say in a sentence why AWS cannot be used with these credentials."""
     endpoint = os.environ.get("AWS_ENDPOINT_URL", "AWS")
     match error:
         case NoCredentialsError():
@@ -155,11 +134,7 @@ def _say(error: Exception) -> str:
 
 
 def misleading_environment() -> str | None:
-    """Find out whether boto3, the inventory and Ansible's modules would understand the environment differently.
-
-    Returns:
-        A sentence, or None.
-    """
+    """Say where boto3, the inventory and Ansible's modules understand the environment differently, if anywhere."""
     elsewhere = os.environ.get("AWS_URL")
     if elsewhere and elsewhere != os.environ.get("AWS_ENDPOINT_URL"):
         # Ansible's modules would follow it, boto3 and the inventory would not.
@@ -172,10 +147,10 @@ def misleading_environment() -> str | None:
     try:
         settings = botocore.session.get_session().get_scoped_config()
     except BotoCoreError:
-        # There is no such profile, which whoever asks AWS is told.
+        # There is no such profile, which the first question to AWS reports.
         return None
     if {"mfa_serial", "role_arn"} <= settings.keys():
-        # boto3 would ask, in the inventory and again in every module: no process keeps what another one got.
+        # boto3 would ask for a code in the inventory and again in every module: no process keeps what another one got.
         name = profile or "default"
         return (
             f"The profile {name} has mfa_serial, so every process of Ansible would ask for a code. Ask once, in this "
@@ -185,17 +160,11 @@ def misleading_environment() -> str | None:
 
 
 def identify(region: str) -> Identity:
-    """Ask who answers.
-
-    Args:
-        region: Where instances are looked for.
-
-    Returns:
-        The account, and as whom.
+    """Ask which account answers, and check that instances can be listed in the region where they are looked for.
 
     Raises:
-        AccountError: Nobody answers, the credentials are refused, the region cannot be used, the rehearsal and AWS are
-            confused, or instances cannot be listed.
+        AccountError: The environment misleads, nobody answers, the credentials are refused, the region cannot be used,
+            the rehearsal and AWS are confused, or instances cannot be listed.
     """
     if misleading := misleading_environment():
         raise AccountError(misleading)
@@ -212,7 +181,7 @@ def identify(region: str) -> Identity:
     if problem:
         raise AccountError(problem)
     try:
-        # The inventory asks it next, and would say why it may not under the complaints of three parsers.
+        # The inventory asks the same next, and its error would be buried under the messages of three parsers.
         boto3.client("ec2", region_name=region).describe_instances(MaxResults=5)
     except (BotoCoreError, ClientError) as error:
         raise AccountError(f"The instances in {region} cannot be listed: {explained(error)}") from error
@@ -220,16 +189,7 @@ def identify(region: str) -> Identity:
 
 
 def unusable_region(ec2: Any, region: str, account: str) -> str | None:
-    """Find out whether instances can be in a region.
-
-    Args:
-        ec2: A boto3 EC2 client of another region, which is there for certain.
-        region: The one that is wanted.
-        account: Who wants it, for the message.
-
-    Returns:
-        A sentence, or None when the region can be used.
-    """
+    """Say in a sentence why instances cannot be in a region; None when they can or AWS does not list its regions."""
     try:
         regions = ec2.describe_regions(AllRegions=True)["Regions"]
     except (BotoCoreError, ClientError):
@@ -251,15 +211,7 @@ def unusable_region(ec2: Any, region: str, account: str) -> str | None:
 
 
 def other_region(variables: Variables, who: Identity) -> Iterator[str]:
-    """Check that instances are made where they are looked for.
-
-    Args:
-        variables: Values by name.
-        who: Who answers.
-
-    Yields:
-        A sentence when they are not.
-    """
+    """Yield a sentence when instances would be made in another region than the one where they are looked for."""
     if variables["ec2_region"] != who.region:
         yield (
             f"ec2_region is {variables['ec2_region']!r}, but the inventory looks for instances in {who.region}: "

@@ -1,4 +1,4 @@
-"""What the account's plan allows: on the Free plan AWS launches only types and images that are free-tier eligible."""
+"""Checks what the account's plan allows: on the Free plan AWS launches only types and images eligible for it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from preflight.instance_types import ARCHITECTURE
 PLANS = "https://docs.aws.amazon.com/awsaccountbilling/latest/aboutv2/billing-free-tier.html"
 
 PATIENCE = Config(connect_timeout=5, read_timeout=10, retries={"total_max_attempts": 2})
-"""Whoever gets no answer is not kept waiting for what is no condition."""
+"""Short timeouts, because a run goes on without an answer."""
 
 
 def plan_client(cloud: Cloud) -> Any:
@@ -25,7 +25,7 @@ def plan_client(cloud: Cloud) -> Any:
 
 
 def plan_problems(cloud: Cloud) -> Iterator[str]:
-    """Check that the plan of the account has the type and the image."""
+    """Check that the account's plan allows the type and the image."""
     if cloud.wanted_type is None:
         return
     name, is_eligible = cloud.variables["ec2_instance_type"], cloud.wanted_type.get("FreeTierEligible")
@@ -79,5 +79,5 @@ def eligible(cloud: Cloud) -> str:
 
 
 def reason(error: Exception) -> str:
-    """Say shortly why AWS did not answer."""
+    """Name AWS's error code, or the type of another error."""
     return error.response["Error"]["Code"] if isinstance(error, ClientError) else type(error).__name__

@@ -1,4 +1,4 @@
-"""What can be said of the certificate before anything is touched."""
+"""Checks the certificate before anything is touched."""
 
 from __future__ import annotations
 
@@ -16,13 +16,14 @@ from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
 from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from plugins.filter.routes import serves_https
 from preflight.network import items
 from preflight.variables import Variables, whole_number
 from preflight.web import LABEL
 
 EMAIL = re.compile(rf"[\w.+-]+@{LABEL}(\.{LABEL})+", re.IGNORECASE | re.ASCII)
 FEWEST_RSA_BITS = 2048
-"""Below that, and with other curves, no public authority signs: CA/Browser Forum Baseline Requirements, 6.1.5."""
+"""No public authority signs a shorter key, or one on other curves: CA/Browser Forum Baseline Requirements, 6.1.5."""
 CURVES = {"secp256r1", "secp384r1", "secp521r1"}
 WEAK_HASHES = {"md5", "sha1"}
 NEEDED = {"acme": ["stack_host_names", "certificate_email"], "pem": ["stack_host_names"]}
@@ -39,14 +40,7 @@ def _address(text: str) -> str | None:
 
 
 def resolve(name: str) -> set[str]:
-    """Ask the resolver of this machine.
-
-    Args:
-        name: A DNS name.
-
-    Returns:
-        Its addresses; none when it has none.
-    """
+    """Ask the resolver of this machine for the addresses of a DNS name; there are none when it does not resolve."""
     try:
         return {str(found[4][0]) for found in socket.getaddrinfo(name, 80, type=socket.SOCK_STREAM)}
     except OSError:
@@ -54,16 +48,9 @@ def resolve(name: str) -> set[str]:
 
 
 def bad_certificate(variables: Variables) -> Iterator[str]:
-    """Check the variables of the certificate role, and the files that they name.
-
-    Args:
-        variables: Values by name, with defaults, of the right types.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check the variables of the certificate role and the files that they name; yield a sentence for each problem."""
     mode = variables["certificate_mode"]
-    if mode == "none":
+    if not serves_https(mode):
         return
     names = [str(name) for name in items(variables["stack_host_names"])]
     for needed in NEEDED.get(mode, []):
@@ -185,15 +172,9 @@ def _uncovered(certificate: x509.Certificate, names: Iterable[str]) -> Iterator[
 
 
 def strange_names(variables: Variables, ours: Collection[str], ask: Resolver = resolve) -> Iterator[str]:
-    """Check that the names lead to this stack, because an authority will see whether they do.
+    """Yield a sentence for each host name that does not lead to this stack, because an authority would notice.
 
-    Args:
-        variables: Values by name, already checked one by one.
-        ours: Addresses of the instances that there are; none before the first run.
-        ask: Gives the addresses of a name.
-
-    Yields:
-        A sentence for each name that does not.
+    ``ours`` are the addresses of the instances, none before the first run.
     """
     if variables["certificate_mode"] != "acme":
         return

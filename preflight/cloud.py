@@ -1,4 +1,4 @@
-"""AWS as the checks see it: what several of them need is asked once."""
+"""Asks AWS once for what several checks need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ALIVE = ["pending", "running", "stopping", "stopped"]
 
 
 class Cloud:
-    """The account in the region, and what is to be said of it when nothing is wrong."""
+    """The account in its region; ``notes`` are what a person is told of it when nothing is wrong."""
 
     def __init__(self, variables: Variables, prices: dict[str, Any]) -> None:
         """Ask nothing yet; ``prices`` are those of files/prices.yml."""
@@ -38,7 +38,7 @@ class Cloud:
         return self._clients[service]
 
     def type(self, name: str) -> Described:
-        """Ask what an instance type has."""
+        """Describe an instance type; each is asked for once."""
         if name not in self._types:
             (self._types[name],) = self.ec2.describe_instance_types(InstanceTypes=[name])["InstanceTypes"]
         return self._types[name]
@@ -59,14 +59,14 @@ class Cloud:
 
     @cached_property
     def instances(self) -> list[Described]:
-        """All instances, anybody's."""
+        """All instances of the region that are not terminated or about to be, whoever made them."""
         alive = [{"Name": "instance-state-name", "Values": ALIVE}]
         pages = self.ec2.get_paginator("describe_instances").paginate(Filters=alive)
         return [one for page in pages for group in page["Reservations"] for one in group["Instances"]]
 
     @cached_property
     def ours(self) -> list[Described]:
-        """The instances that the project counts."""
+        """The instances with the project's tags."""
         return [one for one in self.instances if self.has_tags(one, Role="app")]
 
     @cached_property
@@ -88,7 +88,7 @@ class Cloud:
 
     @cached_property
     def image_id(self) -> str:
-        """The machine image of new instances, where it is settled: the one named, or that of the oldest instance."""
+        """The machine image of new instances: the one named, or else the oldest instance's; empty without either."""
         known = [camel_dict_to_snake_dict(one) for one in self.ours]
         return str(self.variables.get("ec2_ami_id") or ec2_fleet(known, (), len(known))["image"])
 

@@ -1,4 +1,4 @@
-"""What the instances cost a month, as far as prices are kept."""
+"""Estimates what the instances cost a month, as far as prices are kept."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 
 from preflight.variables import Variables, is_true
 from roles.ec2.filter_plugins.ec2_plan import ec2_credit_mode
@@ -15,35 +15,30 @@ Prices = dict[str, Any]
 """Content of files/prices.yml, in US dollars."""
 
 
-def read_prices(file: Path) -> Prices:
+def read_prices(file: Path = Path(__file__).parents[1] / "files/prices.yml") -> Prices:
     """Read the prices."""
-    prices: Prices = yaml.safe_load(file.read_text(encoding="utf-8"))
+    prices: Prices = yaml_load(file.read_text(encoding="utf-8"))
     return prices
+
+
+def hourly(prices: Prices, region: str, instance_type: str) -> float | None:
+    """Give what a running instance costs without its address, in US dollars an hour; None where no price is kept."""
+    price: float | None = prices["instances"]["prices"].get(region, {}).get(instance_type)
+    return price
 
 
 def with_price(prices: Prices, region: str, instance_type: str) -> str:
     """Name an instance type, with its price a month where that is kept."""
-    hourly = prices["instances"]["prices"].get(region, {}).get(instance_type)
-    price = hourly and f" ({hourly * prices['hours_per_month']:.2f} USD a month)"
-    return f"{instance_type}{price or ''}"
-
-
-def hourly(prices: Prices, region: str, instance_type: str) -> float | None:
-    """Give what an instance with its address costs an hour while it runs; nothing where no price is kept."""
-    price = prices["instances"]["prices"].get(region, {}).get(instance_type)
-    return price and float(price + prices["address"]["price"])
+    price = hourly(prices, region, instance_type)
+    return instance_type if price is None else f"{instance_type} ({price * prices['hours_per_month']:.2f} USD a month)"
 
 
 def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, float]]:
-    """List what costs money, the region and the type having a price.
-
-    Yields:
-        The entry of the prices, what it is, and US dollars a month.
-    """
+    """List what costs money: the entry of the prices, which there has to be, what it is, and US dollars a month."""
     count, size = int(variables["ec2_count"]), int(variables["ec2_volume_size"])
     region, name, hours = variables["ec2_region"], variables["ec2_instance_type"], prices["hours_per_month"]
-    hourly, of_disk = prices["instances"]["prices"][region][name], prices["volumes"]["prices"][region]
-    yield "instances", f"{count} x {name}", count * hourly * hours
+    of_instance, of_disk = prices["instances"]["prices"][region][name], prices["volumes"]["prices"][region]
+    yield "instances", f"{count} x {name}", count * of_instance * hours
     yield "volumes", f"{count} x {size} GB gp3", count * size * of_disk
     yield "address", f"{count} public IPv4", count * prices["address"]["price"] * hours
     if is_true(variables.get("ec2_detailed_monitoring")):
@@ -53,11 +48,7 @@ def parts(variables: Variables, prices: Prices) -> Iterator[tuple[str, str, floa
 
 
 def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
-    """List what comes on top and depends on use.
-
-    Yields:
-        The entry of the prices, and what it is.
-    """
+    """List what comes on top and depends on use: the entry of the prices, and what it is."""
     traffic = prices["traffic"]
     yield "traffic", f"{traffic['price']:.2f} per GB sent to the internet beyond {traffic['free_gb']} GB a month"
     if ec2_credit_mode(variables["ec2_instance_type"], variables.get("ec2_credits") or "") == "unlimited":
@@ -67,9 +58,9 @@ def extras(variables: Variables, prices: Prices) -> Iterator[tuple[str, str]]:
 
 
 def estimate(variables: Variables, prices: Prices) -> str:
-    """Estimate the monthly cost in a few lines, the variables having been checked one by one."""
+    """Estimate the monthly cost in a few lines."""
     region, name = variables["ec2_region"], variables["ec2_instance_type"]
-    if name not in prices["instances"]["prices"].get(region, {}):
+    if hourly(prices, region, name) is None:
         return f"Cost: files/prices.yml keeps no price for {name} in {region}; see aws.amazon.com/ec2/pricing/on-demand"
     if region not in prices["volumes"]["prices"]:
         return (

@@ -1,4 +1,4 @@
-"""What only AWS can tell: whether it would make the instances that are asked for, and let them be reached."""
+"""Checks what only AWS can tell: whether it would make the instances that are asked for, and let them be reached."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def key_problems(cloud: Cloud) -> Iterator[str]:
 
 
 def dns_problems(cloud: Cloud) -> Iterator[str]:
-    """Check that the zone is there for the name that is to point to the instances."""
+    """Check that the hosted zone exists, and that the name which is to point to the instances is in it."""
     zone = str(cloud.variables.get("ec2_dns_zone") or "").rstrip(".")
     name = str(cloud.variables.get("ec2_dns_name") or "").rstrip(".")
     if not zone:
@@ -85,7 +85,7 @@ CHECKS: tuple[Callable[[Cloud], Iterator[str]], ...] = (
 
 
 def ec2_problems(cloud: Cloud) -> list[str]:
-    """Check what only AWS can tell, the variables having been checked one by one; each problem is said once."""
+    """Check what only AWS can tell; each problem is said once."""
     problems: list[str] = []
     for check in CHECKS:
         try:
@@ -99,7 +99,7 @@ def ec2_problems(cloud: Cloud) -> list[str]:
 
 
 def unanswered(cloud: Cloud, error: ClientError) -> str:
-    """Say that AWS refuses a question."""
+    """Say why AWS did not answer a question."""
     if error.response["Error"]["Code"] in DENIED:
         return (
             f"These credentials may not call {error.operation_name} in {cloud.region}: "

@@ -1,4 +1,4 @@
-"""Whether the region has the instance type, where instances are to be, and whether the services fit into it."""
+"""Checks that the region has the instance type where instances are to be, and that the services fit into it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from preflight.services import no_room
 from roles.ec2.library.type_zones import offering_zones, region_zones
 
 FAMILIES = ["t2.*", "t3.*", "t3a.*"]
-"""Those that are suggested; other x86-64 types work as well."""
+"""Families that are suggested; other x86-64 types work as well."""
 
 ARCHITECTURE = "x86_64"
 
 
 def type_problems(cloud: Cloud) -> Iterator[str]:
-    """Check the instance type."""
+    """Check that the region has the instance type, that images for it can be made, and that the services fit."""
     name = cloud.variables["ec2_instance_type"]
     if cloud.wanted_type is None:
         yield f"ec2_instance_type is {name!r}: {cloud.region} has no such type; {suggestion(cloud)}"
@@ -76,7 +76,7 @@ def zone_problems(cloud: Cloud) -> Iterator[str]:
 
 
 def subnet_zones(cloud: Cloud) -> set[str]:
-    """Ask where the default VPC has subnets; nowhere says nothing, because an own network gets one in each zone."""
+    """Ask in which zones the default VPC has subnets; a network of the project's own gets one in each zone."""
     if cloud.variables.get("ec2_vpc_cidr"):
         return set()
     default = [{"Name": "default-for-az", "Values": ["true"]}]

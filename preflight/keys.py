@@ -1,4 +1,4 @@
-"""The halves of key pairs: the private one here, the public one at AWS."""
+"""Reads the public halves of key pairs, from the private key here and from AWS."""
 
 from __future__ import annotations
 
@@ -11,14 +11,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat,
 
 
 def public_half(file: Path) -> str | None:
-    """Compute the public half of a private key.
-
-    Args:
-        file: With the private key.
-
-    Returns:
-        Type and data, or None when the file is no key that can be read.
-    """
+    """Compute the public half of a private key, its type and data; None when the file is no key that can be read."""
     try:
         key = load_ssh_private_key(file.read_bytes(), password=None)
     except (OSError, TypeError, ValueError, UnsupportedAlgorithm):
@@ -27,15 +20,7 @@ def public_half(file: Path) -> str | None:
 
 
 def public_halves(ec2: Any, names: Sequence[str]) -> dict[str, str]:
-    """Ask for the public halves of key pairs.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        names: Of the key pairs.
-
-    Returns:
-        Type and data by name; without those that AWS does not know, or no longer.
-    """
+    """Ask AWS for the public halves of key pairs, types and data by name, without those that it does not know."""
     filters = [{"Name": "key-name", "Values": list(names)}]
     pairs = ec2.describe_key_pairs(Filters=filters, IncludePublicKey=True)["KeyPairs"]
     return {one["KeyName"]: " ".join(one["PublicKey"].split()[:2]) for one in pairs if one.get("PublicKey")}

@@ -1,4 +1,4 @@
-"""Whether new instances have an image to boot, and can boot it."""
+"""Checks that new instances have an image to boot, and can boot it."""
 
 from __future__ import annotations
 

@@ -1,10 +1,11 @@
-"""Addresses and ports: who may reach what."""
+"""Checks addresses and ports, which decide who may reach what."""
 
 from __future__ import annotations
 
 import ipaddress
 from collections.abc import Iterable, Iterator
 
+from plugins.filter.routes import serves_https
 from preflight.own_address import EXAMPLE, ME, UnknownAddressError, own_address, ssh_blocks
 from preflight.variables import Variables, is_true, whole_number
 from roles.ec2.filter_plugins.ec2_plan import LARGEST, SMALLEST
@@ -13,7 +14,7 @@ HIGHEST_PORT = 65535
 SSH_PORT = 22
 
 PRIVATE = [ipaddress.IPv4Network(block) for block in ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10")]
-"""What a router replaces on the way to AWS: RFC 1918, and RFC 6598 for the routers of providers."""
+"""Addresses that a router replaces on the way to AWS: RFC 1918, and RFC 6598 for the routers of providers."""
 
 
 def _read_block(value: object) -> ipaddress.IPv4Network | str:
@@ -38,28 +39,14 @@ def _covers_everything(blocks: Iterable[ipaddress.IPv4Network]) -> bool:
 
 
 def items(value: object) -> list[object]:
-    """Split a list as Ansible does when -e gives it as text.
-
-    Args:
-        value: The value of a variable that is a list.
-
-    Returns:
-        Its entries; none when it is something else, which is said elsewhere.
-    """
+    """Split a list as Ansible does when -e gives it as text; a value of another type, reported elsewhere, is empty."""
     if isinstance(value, str | int):
         return [part.strip() for part in str(value).split(",")]
     return list(value) if isinstance(value, list) else []
 
 
 def bad_ssh_cidrs(variables: Variables) -> Iterator[str]:
-    """Check who may reach SSH.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check who may reach SSH, and yield a sentence for each problem."""
     cidrs = items(variables.get("ec2_ssh_cidrs", []))
     blocks: list[ipaddress.IPv4Network] = []
     for position, cidr in enumerate(cidrs):
@@ -83,14 +70,9 @@ def _is_private(cidr: str) -> bool:
 
 
 def unreachable_ssh(variables: Variables, rehearsal: bool) -> Iterator[str]:
-    """Check that SSH would be open to an address that AWS can see.
+    """Yield a sentence when SSH would be open to no address that AWS can see, or when this machine's own is not known.
 
-    Args:
-        variables: Values by name, already checked one by one.
-        rehearsal: Whether the instances are on this machine, where private addresses are seen.
-
-    Yields:
-        A sentence when it would not.
+    In a rehearsal the instances are on this machine, where private addresses are seen.
     """
     cidrs = items(variables["ec2_ssh_cidrs"])
     try:
@@ -112,14 +94,7 @@ def unreachable_ssh(variables: Variables, rehearsal: bool) -> Iterator[str]:
 
 
 def bad_vpc_cidr(variables: Variables) -> Iterator[str]:
-    """Check the addresses of an own VPC.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence when there is a problem.
-    """
+    """Yield a sentence when the addresses of a VPC of the project's own cannot be used."""
     cidr = variables.get("ec2_vpc_cidr")
     if not cidr:
         return
@@ -134,14 +109,7 @@ def bad_vpc_cidr(variables: Variables) -> Iterator[str]:
 
 
 def bad_public_ports(variables: Variables) -> Iterator[str]:
-    """Check what everybody may reach.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check the ports that everybody may reach, and yield a sentence for each problem."""
     numbers = map(whole_number, items(variables.get("ec2_public_ports", [])))
     ports = [number for number in numbers if number is not None]
     for port in ports:
@@ -154,18 +122,15 @@ def bad_public_ports(variables: Variables) -> Iterator[str]:
         )
 
 
+def published_ports(variables: Variables) -> list[str]:
+    """Name the variables with the ports that nginx is published on."""
+    return ["stack_port", *(["stack_https_port"] if serves_https(variables["certificate_mode"]) else [])]
+
+
 def closed_ports(variables: Variables) -> Iterator[str]:
-    """Check that the security group lets requests through to nginx.
-
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence for each port of nginx that it does not open.
-    """
+    """Yield a sentence for each port of nginx that the security group does not open."""
     opened = sorted(int(str(port)) for port in items(variables["ec2_public_ports"]))
-    published = ["stack_port"] if variables["certificate_mode"] == "none" else ["stack_port", "stack_https_port"]
-    for name in published:
+    for name in published_ports(variables):
         if int(variables[name]) not in opened:
             yield (
                 f"{name} is {variables[name]}, but ec2_public_ports is {opened}: nobody could reach nginx; "

@@ -1,4 +1,4 @@
-"""Which address AWS sees this machine at, and who may reach SSH where ec2_ssh_cidrs says ``me``."""
+"""Asks which address AWS sees this machine at, and puts it where ec2_ssh_cidrs says ``me``."""
 
 from __future__ import annotations
 
@@ -58,13 +58,10 @@ def own_address() -> str:
 
 
 def ssh_blocks(cidrs: Iterable[object]) -> list[str]:
-    """Put this machine's address in the place of ``me``.
-
-    Args:
-        cidrs: Entries of ec2_ssh_cidrs.
+    """Put this machine's address in the place of ``me`` in the entries of ec2_ssh_cidrs.
 
     Raises:
-        UnknownAddressError: It is needed and not known.
+        UnknownAddressError: The address is needed and not known.
     """
     listed = [str(cidr) for cidr in cidrs]
     if ME not in listed:

@@ -1,4 +1,4 @@
-"""Whether the account may have as much as the variables ask for."""
+"""Checks that the account may have as much as the variables ask for."""
 
 from __future__ import annotations
 
@@ -30,23 +30,23 @@ https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
 ADDRESSES = Quota("ec2", "L-0263D0A3", "Elastic IP")
 VPCS = Quota("vpc", "L-F678F1CE", "VPC")
 GROUPS = Quota("vpc", "L-E79EC296", "security group")
-"""https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html"""
+"""The codes of VPC's quotas: https://docs.aws.amazon.com/vpc/latest/userguide/amazon-vpc-limits.html"""
 
 
 def room(cloud: Cloud, quota: Quota, others: int) -> int | None:
-    """Ask how many more the account may have beside those of others; None where AWS does not say."""
+    """Ask how many more the account may have beside the ``others`` that it has; None where AWS does not say."""
     try:
         answer = cloud.client("service-quotas").get_service_quota(ServiceCode=quota.service, QuotaCode=quota.code)
     except ClientError as error:
         if error.response["Error"]["Code"] != "NoSuchResourceException":
             raise
         return None
-    # A service that may not be asked for the value is told so beside a value of 0.
+    # Where AWS cannot give the value, it says why beside a value of 0.
     return None if "ErrorReason" in answer["Quota"] else int(answer["Quota"]["Value"]) - others
 
 
 def beyond(cloud: Cloud, quota: Quota, said: str, numbers: tuple[int, int, int], allowed: str) -> str:
-    """Say that there would be too many: wanted, those of others, and room for."""
+    """Say that there would be too many; ``numbers`` are those wanted, those of others, and those there is room for."""
     wanted, others, free = numbers
     counted = f"{wanted} {quota.counts}{'s' * (wanted != 1)}"
     return (

@@ -1,4 +1,4 @@
-"""Proof before money: whether the code that AWS is about to be asked by is code that passed its tests."""
+"""Receipts of passed tests, which tell whether the code that is about to ask AWS is code that passed its tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import hashlib
 import json
 import os
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 PROJECT = Path(__file__).parents[1]
@@ -17,18 +18,23 @@ PROJECT = Path(__file__).parents[1]
 RELEASE = "receipt.json"
 """The receipt that comes with a release: `make release` writes it after `make test` passed."""
 
-CODE = (
-    "ansible.cfg",
-    "files",
-    "playbooks",
-    "plugins",
-    "preflight",
-    "requirements.txt",
-    "requirements.yml",
-    "roles",
-    "site.yml",
-)
-"""What decides what site.yml does, but for values and apps. A test says why the rest of the project is not here."""
+NO_CODE = {
+    "LICENSE",
+    "Makefile",
+    "README.md",
+    "app",  # the user's; it is built, started and asked before it gets traffic
+    "audit",
+    "bench",
+    "docs",
+    "inventories",  # values, which preflight checks
+    "molecule",
+    "pyproject.toml",
+    RELEASE,
+    "rehearsal",
+    "tests",
+}
+"""What at the top of the project does not decide what site.yml does on a machine. Neither do hidden files, which are
+settings of tools. Whatever else git tracks is code."""
 
 LEFTOVERS = {".DS_Store", "__pycache__"}
 
@@ -46,14 +52,18 @@ Code = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Receipt:
-    """Tests that all passed, when (ISO 8601), and the code that they ran."""
+    """The command whose tests all passed, when they did (ISO 8601), and the code that they ran."""
 
     passed: str
     time: str
     code: Code
 
+    def top(self) -> set[str]:
+        """Name the files and folders at the top of the project that the code is in."""
+        return {name.partition("/")[0] for name in self.code}
+
     def __str__(self) -> str:
-        """Say it to the person, in local time."""
+        """Name the command and the time, in local time, for a person."""
         return f"{self.passed}, {datetime.fromisoformat(self.time).astimezone():%Y-%m-%d %H:%M}"
 
 
@@ -64,7 +74,7 @@ def folder() -> Path:
 
 
 def _files(root: Path) -> Iterator[Path]:
-    """Walk through a folder, or give the file; in no order."""
+    """Yield the files of a folder, or the one file that ``root`` is, in no order."""
     if root.is_file():
         yield root
     for path in root.iterdir() if root.is_dir() else ():
@@ -72,22 +82,46 @@ def _files(root: Path) -> Iterator[Path]:
             yield from _files(path)
 
 
-def _code_files(project: Path) -> Iterator[Path]:
-    for name in CODE:
+def _tracked(project: Path) -> set[str]:
+    """Name what git tracks at the top of a project; nothing where there is no git, or no history."""
+    try:
+        listed = subprocess.run(["git", "ls-files", "-z"], cwd=project, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return set()
+    return {name.partition("/")[0] for name in listed.stdout.split("\0")}
+
+
+def _not_ignored(project: Path) -> set[str]:
+    """Name what there is at the top of a project that git would not ignore, by the plain patterns of .gitignore."""
+    file = project / ".gitignore"
+    patterns = file.read_text(encoding="utf-8").splitlines() if file.exists() else []
+    names = {path.name for path in project.iterdir()}
+    return {name for name in names if not any(fnmatchcase(name, pattern.rstrip("/")) for pattern in patterns)}
+
+
+def _top(project: Path) -> set[str]:
+    """Name the files and folders at the top of a project that are code."""
+    # A release may be a folder without history.
+    names = _tracked(project) or _not_ignored(project)
+    return {name for name in names - NO_CODE if name and not name.startswith(".")}
+
+
+def _code_files(project: Path, top: Iterable[str]) -> Iterator[Path]:
+    for name in top:
         yield from _files(project / name)
 
 
-def code_of(project: Path) -> Code:
-    """Hash the code of a project. Without git, because a release may be a folder without history."""
+def code_of(project: Path, top: Iterable[str] | None = None) -> Code:
+    """Hash the code of a project: all of it, or what ``top`` names of it, whether git tracks each file or not."""
+    files = _code_files(project, _top(project) if top is None else top)
     return {
-        path.relative_to(project).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(_code_files(project))
+        path.relative_to(project).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(files)
     }
 
 
 def last_change(project: Path) -> float:
     """Tell when code was last changed, in seconds since the epoch."""
-    return max(path.stat().st_mtime for path in _code_files(project))
+    return max(path.stat().st_mtime for path in _code_files(project, _top(project)))
 
 
 def changes(receipt: Receipt, code: Code) -> list[str]:
@@ -96,14 +130,14 @@ def changes(receipt: Receipt, code: Code) -> list[str]:
 
 
 def complete(outcomes: Mapping[str, Sequence[object]]) -> int:
-    """Count the tests that passed, by pytest's own reports; 0 when any failed, or was left out."""
+    """Count the tests that passed, by pytest's own reports; 0 when any test failed or was left out."""
     if any(outcomes.get(outcome) for outcome in LESS_THAN_PASSED):
         return 0
     return len(outcomes.get("passed", ()))
 
 
 def write(file: Path, passed: str, code: Code) -> Path:
-    """Leave a receipt."""
+    """Write a receipt with the present time, and return its file."""
     receipt = Receipt(passed, datetime.now(UTC).isoformat(timespec="seconds"), code)
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(json.dumps(asdict(receipt), indent=1) + "\n", encoding="utf-8")
@@ -121,11 +155,15 @@ def read(file: Path) -> Receipt | None:
 
 
 def proof(project: Path, unproven: bool) -> tuple[str, bool]:
-    """Say what proves the code of a project, and whether to go ahead, which ``unproven`` does all the same."""
-    code = code_of(project)
+    """Say what proves the code of a project, and tell whether to go ahead; ``unproven`` allows that without proof."""
     files = [project / RELEASE, *sorted(folder().glob("*.json"))]
     receipts = [receipt for file in files if (receipt := read(file))]
-    since = sorted(((changes(receipt, code), receipt) for receipt in receipts), key=lambda one: len(one[0]))
+    # A folder that is new since may be somebody's app. Code in it does nothing unless what passed has changed too.
+    codes = (code_of(project, receipt.top()) for receipt in receipts)
+    since = sorted(
+        ((changes(receipt, code), receipt) for receipt, code in zip(receipts, codes, strict=True)),
+        key=lambda one: len(one[0]),
+    )
     if not since:
         said = "No passed test has proved this code, and no receipt came with it"
     elif not since[0][0]:
@@ -149,10 +187,10 @@ def _git(*arguments: str) -> list[str]:
 
 
 def main() -> None:
-    """Keep the books of `make test` and `make release`.
+    """Write the receipt of `make test` or of `make release`.
 
     Raises:
-        SystemExit: The code changed while the tests ran, was not tested, or is not what is committed.
+        SystemExit: The code of a release was not tested, or is not what is committed.
     """
     parser = argparse.ArgumentParser(prog="python -m preflight.receipts", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True)

@@ -1,4 +1,4 @@
-"""What AWS refused, in its own words, and what can be changed about it."""
+"""Finds the errors of AWS in messages, and says what can be changed about each."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ WAITED = re.compile(r"Waiter (?P<waiter>\w+) failed: An error occurred \((?P<cod
 """How a waiter of botocore writes it, which leaves the operation out: WaiterError in botocore/waiter.py."""
 
 ENCODED = re.compile(r"\s*Encoded authorization failure message: \S+")
-"""A thousand characters that only AWS can read."""
+"""A part of a message, about a thousand characters, that only AWS can read."""
 
 DENIED = {"AccessDenied", "AccessDeniedException", "UnauthorizedOperation"}
 
@@ -98,13 +98,7 @@ SERVICES = {
 
 @dataclass(frozen=True)
 class Refusal:
-    """An error of AWS.
-
-    Attributes:
-        code: For example ``VcpuLimitExceeded``.
-        operation: What was called, for example ``RunInstances``.
-        words: AWS's message.
-    """
+    """An error of AWS, such as VcpuLimitExceeded at the operation RunInstances, in AWS's words."""
 
     code: str
     operation: str
@@ -133,14 +127,14 @@ class Refusal:
 
 @cache
 def _asked_by_waiters() -> dict[str, str]:
-    """List what botocore's waiters ask, by their names; amazon.aws has the same and more."""
+    """List the operations that botocore's waiters call, by the waiters' names; amazon.aws has these and more."""
     session = botocore.session.get_session()
     models = [session.get_waiter_model(service) for service in ("ec2", "iam", "route53")]
     return {xform_name(name): model.get_waiter(name).operation for model in models for name in model.waiter_names}
 
 
 def _with_operation(text: str) -> str:
-    """Write the error of a waiter as all others are written."""
+    """Write the error of a waiter as all other errors are written, with the operation."""
 
     def written(found: re.Match[str]) -> str:
         operation = _asked_by_waiters().get(found["waiter"], found["waiter"])
@@ -156,7 +150,7 @@ def find_refusal(text: str) -> Refusal | None:
 
 
 def explained(error: Exception) -> str:
-    """Give what AWS said, and what to change."""
+    """Give what AWS said, and what to change; any other error as it is."""
     refusal = find_refusal(str(error))
     return f"{refusal}\nTo change: {refusal.advice()}" if refusal else str(error)
 

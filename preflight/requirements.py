@@ -1,4 +1,4 @@
-"""Whether a folder without a Dockerfile says what to install in a way that pip reads, before a build finds out."""
+"""Checks, before a build, that a folder without a Dockerfile says in a way that pip reads what to install."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ PROJECT = "pyproject.toml"
 
 LOCKS = {
     "uv.lock": "uv export --no-dev --no-emit-project --output-file requirements.txt",
-    # Poetry 2 exports with a plugin alone.
+    # Poetry 2 exports only with a plugin.
     "poetry.lock": "poetry self add poetry-plugin-export && poetry export --output requirements.txt",
     "pdm.lock": "pdm export --prod --output requirements.txt",
     "Pipfile.lock": "pipenv requirements > requirements.txt",
@@ -30,14 +30,7 @@ CODING = re.compile(rb"^#.*coding[:=]\s*[-\w.]+", re.MULTILINE)
 
 
 def requirement_problems(context: Path) -> Iterator[str]:
-    """Check what a folder has for pip.
-
-    Args:
-        context: The folder, which has no Dockerfile.
-
-    Yields:
-        A sentence for each problem, with the way out.
-    """
+    """Check what a folder without a Dockerfile has for pip; yield a sentence for each problem, with the way out."""
     if (context / REQUIREMENTS).is_file():
         yield from _encoding_problems(context / REQUIREMENTS)
         return

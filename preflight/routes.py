@@ -1,4 +1,4 @@
-"""Which requests go to which service: nobody's and everybody's are both mistakes."""
+"""Checks that every request goes to one service, and to one only."""
 
 from __future__ import annotations
 
@@ -13,17 +13,9 @@ PATH = "a path that begins with /, of letters, digits and the characters . _ ~ -
 
 
 def bad_routes(services: object, host_names: object) -> Iterator[str]:
-    """Check which requests the services are for, one by one and together.
-
-    Args:
-        services: Value of ``stack_services``.
-        host_names: Value of ``stack_host_names``.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check which requests the services are for, one by one and together; yield a sentence for each problem."""
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
-        # Said elsewhere.
+        # A value of another type is reported elsewhere.
         return
     names = [str(name) for name in host_names] if isinstance(host_names, list) else []
     problems = []
@@ -81,7 +73,7 @@ def _taken_twice(services: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 
 def _without_root(services: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Find hosts at which nobody answers what no longer path is for."""
+    """Find hosts without a service for the path /, where some requests would find nobody."""
     for host, group in by_host(completed(services, 0)).items():
         if any(not prefix(service["path"]) for service in group):
             continue

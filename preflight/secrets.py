@@ -1,4 +1,4 @@
-"""What can be said of secrets: that they are there, encrypted, and no placeholders. No message shows a value."""
+"""Checks secrets: each has a value, is encrypted, and is no placeholder. No message shows a value."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ from pathlib import Path
 from typing import Any
 from zoneinfo import available_timezones
 
+from plugins.lookup.project import servers
+
 ENCRYPTED = b"$ANSIBLE_VAULT;"
 
 VAULT_EXTENSIONS = {"", ".json", ".yaml", ".yml"}
-"""What Ansible reads variables from."""
+"""Extensions of the files that Ansible reads variables from."""
 
 SHORTEST_PASSWORD = 15
-"""NIST SP 800-63B-4, section 3.1.1.2: the least where nothing but the password protects."""
+"""The fewest characters where nothing but the password protects: NIST SP 800-63B-4, section 3.1.1.2."""
 
 SHORTEST_SECRET = 8
-"""The same section's least for a password beside another factor. An app may be given one by somebody else, so no more
-is asked for."""
+"""The fewest characters of a password beside another factor, by the same section. An app may be given a secret by
+somebody else, so no more is asked for."""
 
 POSIX_ZONE = re.compile(r"(?:[A-Za-z]{3,}|<[A-Za-z0-9+-]{3,}>)[+-]?\d")
-"""How https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html begins a time zone: name and offset."""
+"""Name and offset, which begin a time zone: https://pubs.opengroup.org/onlinepubs/9799919799/basedefs/V1_chap08.html"""
 
 FILE_NAME = r"[A-Za-z0-9][\w.-]{0,63}"
 
@@ -35,23 +37,13 @@ PLACEHOLDER = re.compile(
 AS_TEXT = "put quotes around it, or | string behind it in a template"
 
 REFERENCE = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
-"""A variable, or something in a variable, in a template."""
-
-LISTENING = re.compile(r"(?:^|\s)(?:-[bc]|--bind|--config)(?![\w-])")
-"""Options of gunicorn that are the stack's own."""
+"""A variable in a template, or the path of something in a variable."""
 
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
 
 
 def secret_problems(secrets: object) -> Iterator[str]:
-    """Check the secrets of one service.
-
-    Args:
-        secrets: Values by name; None for a value that could not be found.
-
-    Yields:
-        A sentence for each problem, without any value.
-    """
+    """Check the secrets of a service, and yield a sentence for each problem; a value that was not found is None."""
     if not isinstance(secrets, Mapping):
         yield "secrets is no mapping: allowed are names with their values"
         return
@@ -74,16 +66,10 @@ def secret_problems(secrets: object) -> Iterator[str]:
 def readable_secrets(
     services: object, is_hidden: Callable[[object], bool], variable: str = "stack_services"
 ) -> Iterator[str]:
-    """Find secrets that stand in the inventory itself.
+    """Find secrets whose values stand in the inventory itself, and yield a sentence for each.
 
-    Args:
-        services: Value of ``stack_services``, or another list of entries with ``secrets``, as it is written, before
-            templates are filled in.
-        is_hidden: Tells whether a value leads elsewhere, or is encrypted.
-        variable: Name of the variable that the entries come from.
-
-    Yields:
-        A sentence for each problem.
+    ``services``, or other entries with ``secrets``, are as they are written, before templates are filled in.
+    ``is_hidden`` tells whether a value leads elsewhere or is encrypted.
     """
     for where, name, value in _written(services, variable):
         if value and not is_hidden(value):
@@ -104,16 +90,9 @@ def _written(entries: object, variable: str) -> Iterator[tuple[str, str, object]
 def changed_secrets(
     entries: object, variables: Mapping[str, Any], is_template: Callable[[object], bool], variable: str
 ) -> Iterator[str]:
-    """Find secrets that Ansible takes for a template by accident: it would change them, or show a part in an error.
+    """Find secrets that Ansible takes for templates by accident, and yield a sentence for each.
 
-    Args:
-        entries: As for ``readable_secrets``.
-        variables: All variables as they are written, by name.
-        is_template: Tells whether Ansible would fill a value in.
-        variable: Name of the variable that the entries come from.
-
-    Yields:
-        A sentence for each problem.
+    Ansible would change such a value, or show a part of it in an error. Entries and variables are as they are written.
     """
     for where, name, written in _written(entries, variable):
         for source in REFERENCE.findall(str(written)) if is_template(written) else ():
@@ -127,7 +106,7 @@ def changed_secrets(
 
 
 def _is_meant(template: str, variables: Mapping[str, Any]) -> bool:
-    """Tell whether somebody wrote a template: with variables or lookups in all of it, or raw text."""
+    """Tell whether somebody meant a template: all its expressions have variables or lookups, or it has a raw block."""
     if re.search(r"\{%-?\s*raw\b", template):
         return True
     expressions = re.findall(r"\{\{(.*?)\}\}", template, re.DOTALL)
@@ -143,14 +122,7 @@ def _found(variables: object, path: Iterable[str]) -> object:
 
 
 def readable_vaults(inventory: Path) -> Iterator[str]:
-    """Find files that are named as if they were encrypted, but are not.
-
-    Args:
-        inventory: Folder of the inventory.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each file of an inventory that is named as if it were encrypted but is not."""
     for folder in ("group_vars", "host_vars"):
         for path in sorted((inventory / folder).rglob("*")):
             is_read = path.suffix in VAULT_EXTENSIONS and path.is_file()
@@ -159,14 +131,7 @@ def readable_vaults(inventory: Path) -> Iterator[str]:
 
 
 def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
-    """Check the passwords that vaults are opened with: whoever has the file can try as often as he likes.
-
-    Args:
-        passwords: Each with its vault id.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each vault whose password is too short: who has it can try as many as they like."""
     for name, password in passwords:
         text = password.decode(errors="replace").strip()
         if len(text) < SHORTEST_PASSWORD:
@@ -177,19 +142,14 @@ def weak_passwords(passwords: Iterable[tuple[str, bytes]]) -> Iterator[str]:
 
 
 def environment_problems(environment: object, reserved: Iterable[str]) -> Iterator[str]:
-    """Check the plain environment of one service.
-
-    Args:
-        environment: Values by name.
-        reserved: Names that the stack itself sets.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check the environment of a service, and yield a sentence for each problem; the stack sets ``reserved`` itself."""
     if not isinstance(environment, Mapping):
         yield "environment is no mapping: allowed are names with their values"
         return
     taken: Mapping[str, Any] = dict.fromkeys(reserved)
+    refused = {
+        name: refusal for one in servers().values() for name, refusal in one.get("refused_environment", {}).items()
+    }
     for name, value in environment.items():
         if not isinstance(name, str):
             yield f"environment has the name {name!r}, which is no text: put quotes around it"
@@ -200,13 +160,13 @@ def environment_problems(environment: object, reserved: Iterable[str]) -> Iterat
         elif not isinstance(value, str):
             # YAML 1.1 reads 22:30 as 1350 and 0644 as 420: what was written cannot be known any more.
             yield f"environment has {name} with {value!r}, which is no text: {AS_TEXT}"
-        elif name == "GUNICORN_CMD_ARGS" and LISTENING.search(value):
+        elif name in refused and re.search(refused[name]["pattern"], value):
             yield (
                 f"environment has {name} with {value!r}, and nginx would not find the server: "
-                "allowed are options other than --bind and --config, and a port of the service"
+                f"allowed are {refused[name]['allowed']}"
             )
         elif "\0" in value:
             yield f"environment has {name} with a NUL character: allowed is any other text"
         elif name == "TZ" and not (POSIX_ZONE.match(value) or value in available_timezones()):
-            # The C library takes any other for UTC, and says nothing.
+            # The C library takes any other value for UTC, and says nothing.
             yield f"environment has TZ with {value!r}: allowed is the name of a time zone, such as Europe/Berlin"

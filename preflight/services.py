@@ -1,4 +1,4 @@
-"""What can be said of stack_services, and whether a machine has room for it."""
+"""Checks stack_services, and whether a machine has room for the services."""
 
 from __future__ import annotations
 
@@ -14,41 +14,36 @@ from ansible.module_utils.parsing.convert_bool import BOOLEANS
 from plugins.filter.build_context import ContextError, context_files, recipe_files
 from plugins.filter.routes import DEFAULTS
 from plugins.filter.sizes import SYSTEM_MIB, limits_mib, memory_mib, sized
+from plugins.lookup.project import images, servers
 from preflight.requirements import requirement_problems
 from preflight.secrets import environment_problems, secret_problems
 from preflight.variables import WHOLE_NUMBERS, Variables, did_you_mean, whole_number
 
 MOST_REPLICAS = 50
-"""More on one machine is a slip of the finger: one replica idles at about 40 MiB."""
-
-IMAGE_NAMES = {"base", "instance", "nginx", "postgresql", "python", "redis", "uwsgi"}
-"""Names of files/images/ that a service cannot have."""
+"""More on one machine is most likely a typing error: one replica idles at about 40 MiB."""
 
 ANSIBLE_NAMES = {"environment", "groups", "hostvars", "omit", "vars"}
-"""Variables that Ansible sets itself: ``scale.yml -e NAME=5`` could not."""
+"""Variables that Ansible sets itself, so that ``scale.yml -e NAME=5`` could not set them."""
 
 STACK_ENVIRONMENT = (
     *("APP", "DRAIN_SECONDS", "HANG_SECONDS", "HEALTH_PATH", "PORT", "READY_PATH", "RELEASE", "SERVICE"),
     "SILENCE_SECONDS",
 )
-"""What compose.yml tells every service."""
+"""Environment variables that compose.yml gives to every service."""
 
 PATHS = ("PATH", "PYTHONPATH")
-"""What the image has a value of its own for, which another one is added to."""
+"""Environment variables that the image has a value for; other values have to be added to it."""
 
 APP = re.compile(
     r"(?P<module>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<object>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)(?P<call>\(\))?"
 )
-"""As files/images/python/_flask_fleet/loading.py reads it."""
+"""Where the application is, as files/images/python/_flask_fleet/loading.py reads it."""
 
 RECIPE = "files/flask"
-"""How a folder without a Dockerfile is built."""
+"""The folder with the Dockerfile that a folder without one is built by."""
 
 SMALLEST_MIB = 6
 """Docker refuses a smaller limit: https://docs.docker.com/engine/containers/resource_constraints/"""
-
-UWSGI_PORT = 8080
-"""__stack_uwsgi_port of the stack role."""
 
 LISTS = {
     "accessories": "[db]",
@@ -62,12 +57,12 @@ SIZE = f"a size such as 128m or 1g, at least {SMALLEST_MIB}m"
 NUMBERS = {
     "replicas": (1, MOST_REPLICAS),
     "body_bytes": WHOLE_NUMBERS["stack_body_bytes"],
-    # Below those that the kernel gives to clients, and no user but root may listen below 1024.
+    # The kernel gives higher ports to clients, and only root may listen below 1024.
     "port": (1024, 32767),
     # An hour is a long time for a WebSocket to say nothing.
     "timeout_seconds": (1, 3600),
 }
-"""Smallest and largest value of what is a whole number."""
+"""Smallest and largest value of each key that is a whole number."""
 
 FLAGS = ("internet", "publish", "streaming")
 
@@ -90,14 +85,22 @@ def _number_problems(service: Mapping[str, Any]) -> Iterator[str]:
     for key, (least, most) in NUMBERS.items():
         if key in service and not least <= (whole_number(service[key]) or 0) <= most:
             yield f"{key} is {service[key]!r}: allowed is a whole number from {least} to {most}"
-    if service.get("server") == "uwsgi" and whole_number(service.get("port")) == UWSGI_PORT:
-        yield f"port is {service['port']!r}, where uWSGI speaks its own protocol: allowed is another one for HTTP"
 
 
-def _service_problems(service: Mapping[str, Any], project: Path, servers: list[str]) -> Iterator[str]:
+def _server_problems(service: Mapping[str, Any]) -> Iterator[str]:
+    server = servers().get(str(service.get("server", DEFAULTS["server"])))
+    if server is None:
+        yield f"server is {service['server']!r}: allowed is {' or '.join(servers())}"
+    elif "protocol_port" in server and whole_number(service.get("port")) == server["protocol_port"]:
+        yield (
+            f"port is {service['port']!r}, where {server['title']} speaks its own protocol: "
+            "allowed is another one for HTTP"
+        )
+
+
+def _service_problems(service: Mapping[str, Any], project: Path) -> Iterator[str]:
     yield from _number_problems(service)
-    if service.get("server", DEFAULTS["server"]) not in servers:
-        yield f"server is {service['server']!r}: allowed is {' or '.join(servers)}"
+    yield from _server_problems(service)
     if "memory" in service and (memory_mib(service["memory"]) or 0) < SMALLEST_MIB:
         yield f"memory is {service['memory']!r}: allowed is {SIZE}"
     if "cpus" in service and not _positive_number(service["cpus"]):
@@ -119,7 +122,7 @@ def _service_problems(service: Mapping[str, Any], project: Path, servers: list[s
 
 
 def _app_problems(service: Mapping[str, Any], context: Path) -> Iterator[str]:
-    """Say what is wrong with the folder, and with where the application is in it."""
+    """Check the folder of a service, and that its application is there."""
     app = service.get("app", DEFAULTS["app"])
     named = APP.fullmatch(str(app))
     if not named:
@@ -155,11 +158,11 @@ def _dockerfile_problems(service: Mapping[str, Any], file: Path) -> Iterator[str
 
 
 def _context_problems(context: Path, recipe: Path) -> Iterator[str]:
-    """Find what no image can hold, before a build that would wait for it or stop at it."""
+    """Find files that no image can hold, before a build waits for one or stops at one."""
     try:
         context_files(context, recipe_files(context, recipe)[1])
     except FileNotFoundError:
-        # There is no folder, which is said already.
+        # A folder that does not exist is reported already.
         return
     except OSError as error:
         yield f"context is {str(context)!r}: {error.filename} cannot be read: {error.strerror}"
@@ -184,20 +187,11 @@ def _is_there(context: Path, module: str) -> bool:
 
 
 def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> Iterator[str]:
-    """Check stack_services, entry by entry and together.
-
-    Args:
-        services: Value of ``stack_services``.
-        project: Folder that relative contexts start from.
-        option: The argument spec of ``stack_services``.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check stack_services by its argument spec, entry by entry and together; yield a sentence for each problem."""
     if not isinstance(services, list) or not services or not all(isinstance(entry, dict) for entry in services):
         yield "stack_services has to be a list with at least one service"
         return
-    allowed, reserved = option["options"], IMAGE_NAMES | ANSIBLE_NAMES
+    allowed, reserved = option["options"], {"base", *(image["name"] for image in images()), *ANSIBLE_NAMES}
     for position, service in enumerate(services):
         name = str(service.get("name"))
         where = f"stack_services[{position}] ({name})"
@@ -209,7 +203,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
             )
         for key in sorted(set(service) - set(allowed)):
             yield f"{where}: {key} is no key of a service{did_you_mean(key, allowed)}"
-        for problem in _service_problems(service, project, allowed["server"]["choices"]):
+        for problem in _service_problems(service, project):
             yield f"{where}: {problem}"
     names = [str(service.get("name")) for service in services]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -217,15 +211,7 @@ def bad_services(services: object, project: Path, option: Mapping[str, Any]) -> 
 
 
 def scaled(services: object, variables: Variables) -> object:
-    """Take numbers of replicas from variables that are named like services.
-
-    Args:
-        services: Value of ``stack_services``; left alone when it is not a list of services.
-        variables: Values by name, such as app=5.
-
-    Returns:
-        The services with the other numbers.
-    """
+    """Replace numbers of replicas by those of variables that are named like services, such as app=5."""
     if not isinstance(services, list) or not all(isinstance(entry, dict) for entry in services):
         return services
     names = [str(entry.get("name")) for entry in services]
@@ -233,36 +219,8 @@ def scaled(services: object, variables: Variables) -> object:
     return [entry | number for entry, number in zip(services, given, strict=True)]
 
 
-def short_lock(variables: Variables) -> Iterator[str]:
-    """Compare how long commands before a deploy may take with when another controller takes the lock over.
-
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence when they may take as long or longer: two controllers would deploy at once.
-    """
-    seconds, held = (int(variables[f"stack_{name}_seconds"]) for name in ("pre_deploy", "lock"))
-    commands = sum(bool(service.get("pre_deploy")) for service in variables["stack_services"])
-    if commands * seconds >= held:
-        yield (
-            f"stack_lock_seconds is {held}, after which another controller deploys, but {commands} x pre_deploy may "
-            f"take {seconds} s each: allowed is more than {commands * seconds}, or less for stack_pre_deploy_seconds"
-        )
-
-
 def no_room(variables: Variables, machine: str, vcpus: int, machine_mib: int) -> Iterator[str]:
-    """Compare the limits with the machine.
-
-    Args:
-        variables: Values by name, already checked one by one.
-        machine: What the machine is called in the message.
-        vcpus: Its number of vCPUs.
-        machine_mib: Its memory in MiB.
-
-    Yields:
-        A sentence for each limit that is above the machine, and when all memory limits together are.
-    """
+    """Yield a sentence for each limit that is above the machine, and when all memory limits together are."""
     nginx = variables["stack_nginx_memory"]
     if (memory_mib(nginx) or 0) < SMALLEST_MIB:
         yield f"stack_nginx_memory is {nginx!r}: allowed is {SIZE}"

@@ -1,4 +1,7 @@
-"""Why an instance does not answer: the security group, the key, or its boot."""
+"""Finds out why an instance does not answer: because of the security group, the key, or its boot.
+
+``ec2`` is a boto3 EC2 client in every function, and ``instance`` is what ``describe`` returns.
+"""
 
 from __future__ import annotations
 
@@ -24,25 +27,16 @@ SSH_PORT = 22
 PROBE_S = 5
 CONSOLE_LINES = 15
 
-PRICES = Path(__file__).parents[1] / "files/prices.yml"
-
 NEEDED = ("ansible_host", "ansible_ssh_common_args", "ansible_ssh_private_key_file", "ansible_user", "ec2_region")
 """Variables of a host that say how Ansible logs in, and where the instance is."""
 
 DROPPED = {errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ENETUNREACH}
-"""A security group throws away what it does not allow; nothing comes back, or a router gives up."""
+"""Errors where a security group throws away what it does not allow: nothing comes back, or a router gives up."""
 
 
 @dataclass(frozen=True)
 class Login:
-    """How Ansible logs in.
-
-    Attributes:
-        address: Of the instance.
-        user: Account on it.
-        key: File with the private key.
-        options: Further arguments of ssh.
-    """
+    """How Ansible logs in to an instance, with a private key in a file and further arguments of ssh."""
 
     address: str
     user: str
@@ -56,15 +50,7 @@ class Login:
 
 
 def probe(address: str, port: int = SSH_PORT) -> str:
-    """Try to connect.
-
-    Args:
-        address: Where to.
-        port: Which TCP port.
-
-    Returns:
-        ``open``, ``closed`` (somebody refuses) or ``silent`` (nobody answers).
-    """
+    """Try to connect to a TCP port, which is ``open``, ``closed`` (somebody refuses) or ``silent`` (nobody answers)."""
     try:
         socket.create_connection((address, port), timeout=PROBE_S).close()
     except TimeoutError:
@@ -75,29 +61,13 @@ def probe(address: str, port: int = SSH_PORT) -> str:
 
 
 def describe(ec2: Any, instance_id: str) -> dict[str, Any]:
-    """Ask for an instance.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        instance_id: Its id.
-
-    Returns:
-        As DescribeInstances describes it, with the account that owns it.
-    """
+    """Describe an instance as DescribeInstances does, with the account that owns it as ``OwnerId``."""
     reservation = ec2.describe_instances(InstanceIds=[instance_id])["Reservations"][0]
     return {**reservation["Instances"][0], "OwnerId": reservation["OwnerId"]}
 
 
 def ssh_rules(ec2: Any, instance: dict[str, Any]) -> dict[str, list[str]]:
-    """List who may reach SSH.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        instance: As DescribeInstances describes it.
-
-    Returns:
-        CIDR blocks by name of the security group.
-    """
+    """List the CIDR blocks that may reach SSH, by name of the security group."""
     groups = ec2.describe_security_groups(GroupIds=[group["GroupId"] for group in instance["SecurityGroups"]])
     return {
         group["GroupName"]: [
@@ -111,15 +81,7 @@ def ssh_rules(ec2: Any, instance: dict[str, Any]) -> dict[str, list[str]]:
 
 
 def boot_report(ec2: Any, instance: dict[str, Any]) -> str:
-    """Say how far an instance came.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        instance: As DescribeInstances describes it.
-
-    Returns:
-        Its state, with the reason where there is one, and the last lines of its console.
-    """
+    """Say how far an instance came: its state, the reason where there is one, and the last lines of its console."""
     state = instance["State"]["Name"]
     reason = instance.get("StateReason", {}).get("Message") or instance.get("StateTransitionReason")
     told = f"{instance['InstanceId']} is {state}{f' ({reason})' if reason else ''}"
@@ -134,16 +96,7 @@ def boot_report(ec2: Any, instance: dict[str, Any]) -> str:
 
 
 def closed_group(ec2: Any, instance: dict[str, Any], login: Login) -> str:
-    """Say why nothing comes back from an instance that runs.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        instance: As DescribeInstances describes it.
-        login: How Ansible logs in.
-
-    Returns:
-        Sentences that name the rules, and the address that they would have to cover.
-    """
+    """Say why nothing comes back from an instance that runs; name the rules and the address that they should cover."""
     rules = ssh_rules(ec2, instance)
     listed = "; ".join(f"{name}: {', '.join(blocks) or 'nobody'}" for name, blocks in sorted(rules.items()))
     silent = f"Port {SSH_PORT} of {login.address} does not answer at all"
@@ -166,17 +119,7 @@ def closed_group(ec2: Any, instance: dict[str, Any], login: Login) -> str:
 
 
 def refused_login(ec2: Any, instance: dict[str, Any], login: Login, said: str) -> str:
-    """Say why ssh connects and does not get in.
-
-    Args:
-        ec2: A boto3 EC2 client.
-        instance: As DescribeInstances describes it.
-        login: How Ansible logs in.
-        said: What ssh wrote.
-
-    Returns:
-        Sentences.
-    """
+    """Say why ssh connects and does not get in; ``said`` is what ssh wrote."""
     last = (said.strip().splitlines() or ["nothing"])[-1]
     pair = instance.get("KeyName", "none")
     own = public_half(Path(login.key))
@@ -195,23 +138,19 @@ def refused_login(ec2: Any, instance: dict[str, Any], login: Login, said: str) -
 
 
 def expense(ec2: Any, instance: dict[str, Any]) -> str:
-    """Say what an instance costs that runs for nothing, and how to be rid of it; nothing about the rehearsal's."""
+    """Say what an instance costs that runs for nothing, and how to remove it; empty for one of the rehearsal."""
     if instance["OwnerId"] == REHEARSAL_ACCOUNT:
         return ""
-    price = hourly(read_prices(PRICES), ec2.meta.region_name, instance["InstanceType"])
-    costs = f"about {price:.3f} USD an hour" if price else "money"
+    prices = read_prices()
+    price = hourly(prices, ec2.meta.region_name, instance["InstanceType"])
+    costs = f"about {price + prices['address']['price']:.3f} USD an hour" if price else "money"
     return f"\n{instance['InstanceId']} costs {costs} until playbooks/destroy.yml removes it"
 
 
 def explain_host(instance_id: str, variables: Mapping[str, str]) -> str:
-    """Find out why Ansible does not reach an instance.
+    """Find out why Ansible does not reach an instance; ``variables`` are those that ``NEEDED`` lists.
 
-    Args:
-        instance_id: Its id.
-        variables: Those that ``NEEDED`` lists.
-
-    Returns:
-        Sentences that begin with SECURITY GROUP, KEY or BOOT.
+    Where the reason is found, the answer begins with SECURITY GROUP, KEY or BOOT.
     """
     address, options, key, user, region = (variables[name] for name in NEEDED)
     return explain(
@@ -220,7 +159,7 @@ def explain_host(instance_id: str, variables: Mapping[str, str]) -> str:
 
 
 def explain(ec2: Any, instance_id: str, login: Login) -> str:
-    """Find out why Ansible does not reach an instance, with a client of EC2 and a login of one's own."""
+    """Find out why Ansible does not reach an instance, with the client and the login that are given."""
     try:
         return _explain(ec2, describe(ec2, instance_id), login)
     except (BotoCoreError, ClientError, LookupError) as error:

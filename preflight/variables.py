@@ -1,18 +1,19 @@
-"""What can be said of the variables alone: names, types and ranges."""
+"""Checks the names, types and ranges of variables."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.module_utils.parsing.convert_bool import boolean
 
 Variables = Mapping[str, Any]
+"""Values of variables, by name."""
 
 TYPES = {
     "bool": "true or false",
@@ -45,7 +46,6 @@ WHOLE_NUMBERS = {
     "stack_port": (1, 65535),
     "stack_pre_deploy_seconds": (1, 86400),
     "stack_keep_releases": (1, 100),
-    "stack_lock_seconds": (60, 86400),
     "stack_requests_per_address": (0, 1000000),
     "stack_requests_per_replica": (1, 1000),
     "stack_retry_seconds": (0, 30),
@@ -73,44 +73,34 @@ TIMES_OF_DAY = {"host_reboot_time"}
 
 
 def known_variables(roles: Path) -> dict[str, dict[str, Any]]:
-    """Read the argument specs of all roles.
-
-    Args:
-        roles: Folder of the roles.
-
-    Returns:
-        The options of every role's main entry point, by the role's name.
-    """
+    """Read from the folder of the roles the options of each role's main entry point, by the role's name."""
     return {
-        path.parent.parent.name: yaml.safe_load(path.read_text())["argument_specs"]["main"]["options"]
+        path.parent.parent.name: yaml_load(path.read_text())["argument_specs"]["main"]["options"]
         for path in sorted(roles.glob("*/meta/argument_specs.yml"))
     }
 
 
+def stack_defaults(options: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Give the defaults of the roles that make the stack, from what ``known_variables`` gives."""
+    served = options["stack"] | options["certificate"] | options["accessory"]
+    return {name: option["default"] for name, option in served.items() if "default" in option}
+
+
+def verdict(problems: Collection[str], otherwise: str) -> dict[str, Any]:
+    """Give the result of a task that refuses what has problems, in one message for all of them."""
+    listed = "\n".join(f"- {problem}" for problem in problems)
+    said = f"Nothing was touched. To be mended first:\n{listed}" if problems else otherwise
+    return {"changed": False, "failed": bool(problems), "msg": said}
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Suggest what a misspelt word may have been.
-
-    Args:
-        word: What was written.
-        known: What could have been written.
-
-    Returns:
-        The end of a sentence; empty when nothing is close.
-    """
+    """Suggest what a misspelt word may have been, as the end of a sentence; empty when nothing is close."""
     close = get_close_matches(word, list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
 
 
 def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Find variables that look like ours but are not.
-
-    Args:
-        names: Names of all variables that are set.
-        options: As ``known_variables`` gives them.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each name that looks like one of the ``known_variables`` but is none."""
     known = {name for of_role in options.values() for name in of_role}
     prefixes = tuple(f"{role}_" for role in options)
     for name in sorted(set(names) - known):
@@ -120,15 +110,7 @@ def misspelt(names: Iterable[str], options: Mapping[str, dict[str, Any]]) -> Ite
 
 
 def wrong_types(variables: Variables, options: Mapping[str, dict[str, Any]]) -> Iterator[str]:
-    """Check every variable that is set against its role's argument spec.
-
-    Args:
-        variables: Values by name.
-        options: As ``known_variables`` gives them.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check every variable that is set against its role's argument spec; yield a sentence for each problem."""
     # Numbers, services and accessories have checks of their own, which say more, and show no secret.
     elsewhere = {*WHOLE_NUMBERS, "accessory_services", "stack_services"}
     for of_role in options.values():
@@ -148,39 +130,18 @@ def _described(option: Mapping[str, Any]) -> str:
 
 
 def is_true(value: object) -> bool:
-    """Read a truth value, which -e gives as text.
-
-    Args:
-        value: The value of a variable, of the right type; None means no.
-
-    Returns:
-        What Ansible makes of it.
-    """
+    """Read a truth value of the right type as Ansible does, since -e gives it as text; None means no."""
     return bool(boolean(value, strict=False))
 
 
 def whole_number(value: object) -> int | None:
-    """Read a whole number, which -e gives as text.
-
-    Args:
-        value: The value of a variable.
-
-    Returns:
-        The number, or None when it is none.
-    """
+    """Read a whole number, which -e gives as text; None when the value is none."""
     text = str(value)
     return int(text) if re.fullmatch(r"-?\d+", text, re.ASCII) else None
 
 
 def out_of_range(variables: Variables) -> Iterator[str]:
-    """Check the numbers.
-
-    Args:
-        variables: Values by name.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each number that is no whole number or out of its range."""
     for name, (smallest, largest) in WHOLE_NUMBERS.items():
         if name not in variables:
             continue
@@ -190,25 +151,14 @@ def out_of_range(variables: Variables) -> Iterator[str]:
 
 
 def bad_times(variables: Variables) -> Iterator[str]:
-    """Check the times of day, which YAML takes for a number when they are not quoted.
-
-    Args:
-        variables: Values by name.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each wrong time of day, which YAML takes for a number when it is not quoted."""
     for name in sorted(TIMES_OF_DAY & variables.keys()):
         if variables[name] != "" and not re.fullmatch(r"([01]\d|2[0-3]):[0-5]\d", str(variables[name]), re.ASCII):
             yield f'{name} is {variables[name]!r}: allowed is a time of day in quotes, such as "04:00", or ""'
 
 
 def bad_names(variables: Variables) -> Iterator[str]:
-    """Check the names and paths that Docker, Ansible or AWS would change or refuse.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Yield a sentence for each name or path that Docker, Ansible or AWS would change or refuse."""
     for name in sorted(NAMES.keys() & variables.keys()):
         pattern, allowed = NAMES[name]
         if not re.fullmatch(pattern, str(variables[name]), re.ASCII):

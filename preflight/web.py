@@ -1,4 +1,4 @@
-"""What nginx is told of the world: names that it answers to, and what it hands to browsers."""
+"""Checks the settings of nginx: its names, its address, its Content-Security-Policy and its room for bodies."""
 
 from __future__ import annotations
 
@@ -17,14 +17,7 @@ LABEL = r"(?!-)[a-z0-9-]{1,63}(?<!-)"
 
 
 def bad_host_names(variables: Variables) -> Iterator[str]:
-    """Check the names that nginx answers to.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence for each problem.
-    """
+    """Check the names that nginx answers to, and yield a sentence for each problem."""
     names = variables.get("stack_host_names", [])
     if isinstance(names, str):
         yield f"""stack_host_names is {names!r}: allowed is a list, such as -e '{{"stack_host_names": ["{names}"]}}'"""
@@ -41,14 +34,7 @@ def bad_host_names(variables: Variables) -> Iterator[str]:
 
 
 def is_host(text: str) -> bool:
-    """Tell whether somebody can ask for this.
-
-    Args:
-        text: A host name or an address.
-
-    Returns:
-        Whether it is one, as nginx.conf needs it.
-    """
+    """Tell whether a text is a host name in small letters or an IPv4 address, as nginx.conf needs it."""
     if text.rpartition(".")[2].isdigit():
         try:
             IPv4Address(text)
@@ -59,11 +45,7 @@ def is_host(text: str) -> bool:
 
 
 def bad_address(variables: Variables) -> Iterator[str]:
-    """Check the address that nginx is published on: the replacement of nginx without a gap knows IPv4 alone.
-
-    Yields:
-        A sentence when it is no IPv4 address.
-    """
+    """Yield a sentence when nginx is published on no IPv4 address: only there it can be replaced without a gap."""
     address = variables.get("stack_address", "0.0.0.0")  # noqa: S104 (every address is the default)
     try:
         IPv4Address(str(address))
@@ -72,31 +54,20 @@ def bad_address(variables: Variables) -> Iterator[str]:
 
 
 def bad_policy(variables: Variables) -> Iterator[str]:
-    r"""Check the Content-Security-Policy, which is written into a quoted string of nginx.conf.
-
-    Args:
-        variables: Values by name, of the right types.
-
-    Yields:
-        A sentence when it has a character that would end that string or mean something in it.
-    """
+    """Yield a sentence when the Content-Security-Policy cannot be a quoted string of nginx.conf."""
     policy = str(variables.get("stack_content_security_policy", ""))
     if not re.fullmatch(r"[ !#%-\[\]-~]*", policy, re.ASCII):
         yield (f'stack_content_security_policy is {policy!r}: allowed is one line of ASCII without ", $ and \\')
 
 
 def body_without_room(variables: Variables) -> Iterator[str]:
-    """Compare the largest bodies with where nginx keeps one until the client has sent all of it.
+    """Yield a sentence for each largest body that nginx has no room for, not even alone.
 
-    Args:
-        variables: Values by name, already checked one by one.
-
-    Yields:
-        A sentence for each that has no room, not even alone.
+    A body is kept until the client has sent all of it, where a quarter of nginx's memory is the limit.
     """
     memory = variables["stack_nginx_memory"]
     mib = memory_mib(memory)
-    # One that cannot be read is named elsewhere.
+    # A size that cannot be read is reported elsewhere.
     room = math.inf if mib is None else mib / 4 * 2**20
     largest = {"stack_body_bytes": variables["stack_body_bytes"]}
     for position, service in enumerate(variables["stack_services"]):

@@ -50,8 +50,6 @@ class Quota:
     """A quota of an account in each region.
 
     Attributes:
-        service: Its service code.
-        code: Its quota code.
         name: What AWS calls it.
         paid: Its value in an account of the paid plan.
         new: Its value in a new account.

@@ -1,4 +1,4 @@
-"""moto's instances, as the fleet wants to see them."""
+"""Presents moto's instances in the form that the fleet needs."""
 
 from __future__ import annotations
 
@@ -26,11 +26,7 @@ class MotoInstance:
     """An instance in moto's memory."""
 
     def __init__(self, instance: Instance) -> None:
-        """Wrap an instance.
-
-        Args:
-            instance: moto's instance.
-        """
+        """Wrap moto's instance."""
         self.raw = instance
 
     @property
@@ -54,14 +50,13 @@ class MotoInstance:
         return bool(self.raw.instance_initiated_shutdown_behavior == "terminate")
 
     def reclaim(self) -> None:
-        """Terminate it as if AWS wanted it back; protection does not help."""
+        """Terminate the instance as if AWS wanted it back; protection does not help."""
         self.raw.terminate()
 
     def give_back(self) -> Any:
         """Give back its addresses, interfaces and disks; Elastic IPs stay allocated.
 
-        Returns:
-            Its state before, as moto's own order to terminate does.
+        The result is its state before, as that of moto's own method is.
         """
         backend = self.raw.ec2_backend
         for address in list(backend.addresses):
@@ -70,13 +65,7 @@ class MotoInstance:
         return TERMINATE(self.raw)
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
-        """Change the EC2 state.
-
-        Args:
-            state: Name of the new state.
-            code: Code of the state reason.
-            reason: Message of the state reason.
-        """
+        """Change the EC2 state; the state reason has the code, and the reason as its message."""
         self.raw.state_reason = StateReason(f"{code}: {reason}" if code else "", code)
         self.raw._reason = f"{reason} ({utcnow():%Y-%m-%d %H:%M:%S UTC})" if reason else ""  # noqa: SLF001 (no setter)
         self.raw.instance_state.name = state
@@ -87,11 +76,7 @@ class MotoImage:
     """An AMI in moto's memory that was made from an instance."""
 
     def __init__(self, image: Ami) -> None:
-        """Wrap an AMI.
-
-        Args:
-            image: moto's AMI.
-        """
+        """Wrap moto's AMI."""
         self.raw = image
 
     @property
@@ -100,42 +85,23 @@ class MotoImage:
         return str(self.raw.id)
 
     def become(self, state: str) -> None:
-        """Change its state.
-
-        Args:
-            state: ``pending``, ``available`` or ``failed``.
-        """
+        """Change its state to ``pending``, ``available`` or ``failed``."""
         self.raw.state = state
 
 
 def own_images() -> list[Ami]:
-    """List the AMIs that were made from instances.
-
-    Returns:
-        moto's AMIs, of all regions.
-    """
+    """List the AMIs of all regions that were made from instances."""
     regions = [backend for account in list(ec2_backends.values()) for backend in list(account.values())]
     return [image for backend in regions for image in list(backend.amis.values()) if is_own(image)]
 
 
 def is_own(image: Ami) -> bool:
-    """Tell whether an AMI was made from an instance.
-
-    Args:
-        image: moto's AMI.
-
-    Returns:
-        Whether there is a disk of it.
-    """
+    """Tell whether an AMI was made from an instance, and so has a disk of its own."""
     return bool(image.instance_id) and image.owner_id == image.ec2_backend.account_id
 
 
 def all_instances() -> Iterator[Instance]:
-    """Go through the instances of all regions.
-
-    Yields:
-        moto's instances, oldest first in each region.
-    """
+    """Go through moto's instances of all regions, the oldest first in each region."""
     for account in list(ec2_backends.values()):
         for backend in list(account.values()):
             for reservation in list(backend.reservations.values()):
@@ -143,24 +109,13 @@ def all_instances() -> Iterator[Instance]:
 
 
 def groups_of(instance: Instance) -> list[SecurityGroup]:
-    """List an instance's security groups.
-
-    Args:
-        instance: moto's instance.
-
-    Returns:
-        Its groups; those of its interface when it was launched without any.
-    """
+    """List an instance's security groups; those of its interface when it was launched without any."""
     found = {group.id: group for interface in instance.nics.values() for group in interface.group_set}
     return [found[group_id] for group_id in sorted(found)]
 
 
 def guests() -> list[Guest]:
-    """Describe the instances for the packet filter.
-
-    Returns:
-        Those that are not terminated.
-    """
+    """Describe the instances that are not terminated for the packet filter."""
     living = [one for one in all_instances() if one.state != "terminated" and one.private_ip]
     members: dict[str, list[str]] = {}
     for instance in living:

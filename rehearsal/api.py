@@ -41,11 +41,7 @@ LOG = logging.getLogger(__name__)
 
 
 def report() -> list[dict[str, Any]]:
-    """Describe all instances for ``status``.
-
-    Returns:
-        One dictionary per instance.
-    """
+    """Describe each instance for ``status``."""
     return [
         {
             "id": instance.id,
@@ -66,16 +62,7 @@ def _body(environ: dict[str, Any]) -> Any:
 
 
 def fault_page(environ: dict[str, Any], start_response: Callable[..., Any], fleet: Fleet) -> list[bytes]:
-    """Let the command line add, list and clear faults.
-
-    Args:
-        environ: WSGI environment.
-        start_response: Of WSGI.
-        fleet: The containers.
-
-    Returns:
-        The body, JSON.
-    """
+    """Let the command line add, list and clear faults over WSGI; the answer is JSON."""
     said: dict[str, Any] = {"token": fleet.settings.token}
     body = _body(environ)
     try:
@@ -110,11 +97,7 @@ def with_plan(application: Application, account: str) -> Application:
 
 
 def change(fleet: Fleet, wanted: dict[str, Any]) -> dict[str, str]:
-    """Change what can be changed of a running rehearsal.
-
-    Returns:
-        What went wrong, as ``error``.
-    """
+    """Change what can be changed of a running rehearsal; what went wrong is returned as ``error``."""
     fleet.settings = replace(fleet.settings, **wanted)
     try:
         fleet.changed(False)
@@ -124,16 +107,7 @@ def change(fleet: Fleet, wanted: dict[str, Any]) -> dict[str, str]:
 
 
 def with_home(application: Application, settings: Settings, fleet: Fleet) -> Application:
-    """Put the rehearsal's own pages in front of moto.
-
-    Args:
-        application: moto's WSGI application.
-        settings: The rehearsal.
-        fleet: The containers.
-
-    Returns:
-        A WSGI application.
-    """
+    """Put the rehearsal's own pages in front of moto's WSGI application."""
 
     def answer(environ: dict[str, Any], start_response: Callable[..., Any]) -> Iterable[bytes]:
         path = environ["PATH_INFO"]
@@ -159,23 +133,16 @@ def with_home(application: Application, settings: Settings, fleet: Fleet) -> App
 
 
 class Keeper:
-    """Lets nothing be known to a client before it is enforced and kept."""
+    """Enforces and keeps every change before a client learns of it."""
 
     def __init__(self, settings: Settings) -> None:
-        """Begin with nothing known.
-
-        Args:
-            settings: The rehearsal.
-        """
+        """Start with no instances; ``resume`` brings back those of an earlier process."""
         self._firewall = Firewall(settings, guests, lambda: self.fleet.settings.controller)
         self._store = Store(State.of(settings.name).memory, self._memory)
         self.fleet = Fleet(settings, self.changed)
 
     def changed(self, anew: bool = False) -> None:
-        """Follow a change.
-
-        Args:
-            anew: Whether an instance is about to boot.
+        """Keep and enforce a change; ``anew`` tells that an instance is about to boot.
 
         Raises:
             FirewallError: The security groups could not be enforced.
@@ -188,11 +155,7 @@ class Keeper:
         return Memory(backends(), machines, dict(self.fleet.launched), {"faults": self.fleet.faults.kept()})
 
     def resume(self, memory: Memory) -> None:
-        """Go on where an earlier API process was killed.
-
-        Args:
-            memory: What it kept.
-        """
+        """Go on where a killed API process stopped, with what it kept."""
         settings, fleet = self.fleet.settings, self.fleet
         put_back(memory.backends)
         fleet.launched.update(memory.launched)
@@ -215,9 +178,6 @@ class Keeper:
 
 def serve(settings: Settings) -> None:
     """Answer requests until the process is told to end.
-
-    Args:
-        settings: The rehearsal.
 
     Raises:
         UnreadableError: What an earlier process kept cannot be used.
@@ -255,13 +215,10 @@ def end(_signum: int, _frame: FrameType | None) -> None:
 
 
 def main(arguments: list[str]) -> int:
-    """Run the API process.
+    """Run the API process of the rehearsal that the only argument names, and return its exit code.
 
-    Args:
-        arguments: The rehearsal's name.
-
-    Returns:
-        Exit code.
+    Raises:
+        RehearsalError: There are no settings of the rehearsal, or moto's options are not in the environment.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     logging.getLogger("botocore").setLevel(logging.WARNING)

@@ -41,7 +41,6 @@ class Call:
     Attributes:
         service: As in an IAM action, for example ``ec2``.
         action: For example ``RunInstances``.
-        region: Region that it was sent to.
         parameters: By name, each with its first value; those of a path or of a JSON body are as in the API's model.
         user: Access key that signed it.
         json: Whether it speaks JSON, and wants to be answered so.
@@ -60,11 +59,7 @@ class Call:
         return f"{IAM_NAMES.get(self.service, self.service)}:{self.action}"
 
     def permissions(self) -> list[str]:
-        """List the IAM actions that AWS asks for.
-
-        Returns:
-            The call itself, and what its parameters need besides.
-        """
+        """List the IAM actions that AWS asks for: the call itself, and what its parameters need besides."""
         needed = [self.name]
         if self.service == "ec2" and any(name.startswith("TagSpecification") for name in self.parameters):
             needed.append("ec2:CreateTags")
@@ -82,13 +77,9 @@ class Call:
 
 
 def read_call(environ: dict[str, Any]) -> Call:
-    """Find out which call a request is; its body stays readable.
+    """Find out which call a WSGI request is; its body stays readable.
 
-    Args:
-        environ: WSGI environment.
-
-    Returns:
-        The call; service or action are ``Unknown`` when the request does not tell.
+    Service or action are ``Unknown`` when the request does not tell.
     """
     length = min(int(environ.get("CONTENT_LENGTH") or 0), LARGEST_BODY)
     body = environ["wsgi.input"].read(length) if length else b""

@@ -21,11 +21,7 @@ COLUMNS = ("id", "type", "state", "address", "vCPU", "memory", "since")
 
 
 def parser() -> argparse.ArgumentParser:
-    """Describe the command line.
-
-    Returns:
-        Its parser.
-    """
+    """Describe the command line."""
     top = argparse.ArgumentParser(prog="python -m rehearsal", description="A local EC2 of systemd containers.")
     top.add_argument("--name", default=DEFAULT_NAME, help="several can run side by side (default: %(default)s)")
     commands = top.add_subparsers(dest="command", required=True, metavar="up|down|status|reset|env|fault")
@@ -106,14 +102,7 @@ def _add_fault_parser(fault: argparse.ArgumentParser) -> None:
 
 
 def table(instances: Sequence[dict[str, Any]]) -> str:
-    """Lay out the instances.
-
-    Args:
-        instances: What the API process says.
-
-    Returns:
-        Lines with aligned columns.
-    """
+    """Lay out the instances, as the API process describes them, in lines with aligned columns."""
     rows = [COLUMNS]
     for one in instances:
         memory = f"{one['memory']} MiB"
@@ -178,10 +167,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], str]] = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command.
-
-    Args:
-        arguments: Command line; that of the process when None.
+    """Run one command; the arguments are those of the process when None.
 
     Returns:
         Exit code: 0, or 1 with one message on stderr.

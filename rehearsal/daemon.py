@@ -1,4 +1,4 @@
-"""Starting and stopping the API process, whatever was killed without warning before."""
+"""Starts and stops the API process, whatever was killed without warning before."""
 
 from __future__ import annotations
 
@@ -40,16 +40,9 @@ class UnreadableStateError(RehearsalError):
 
 
 def ask(settings: Settings, method: str = "GET", body: Any = None, path: str = HOME) -> dict[str, Any] | None:
-    """Ask an API process who it is.
+    """Send a request to an API process, with a body as JSON, and make sure that it is the expected one.
 
-    Args:
-        settings: The rehearsal that is expected there.
-        method: ``GET``, or ``PUT`` to change what can be changed.
-        body: What to send as JSON.
-        path: Which of its pages.
-
-    Returns:
-        What it says, or None when nobody answers or somebody else does.
+    ``PUT`` changes what can be changed. The result is None when nobody answers or somebody else does.
     """
     data = None if body is None else json.dumps(body)
     connection = http.client.HTTPConnection("127.0.0.1", settings.port, timeout=5)
@@ -64,32 +57,19 @@ def ask(settings: Settings, method: str = "GET", body: Any = None, path: str = H
 
 
 def running(name: str) -> tuple[Settings, dict[str, Any]] | None:
-    """Find a rehearsal's API process.
-
-    Args:
-        name: Name of the rehearsal.
-
-    Returns:
-        Its settings and what it says about itself, or None when it does not run.
-    """
+    """Find a rehearsal's settings and what its API process says; None when it does not run."""
     settings = State.of(name).load()
     said = ask(settings) if settings else None
     return (settings, said) if settings and said else None
 
 
 def faults(name: str, method: str, body: Any = None) -> dict[str, Any]:
-    """Talk to a rehearsal about faults.
+    """List (``GET``), add (``POST``) or clear (``DELETE``) faults of a rehearsal.
 
-    Args:
-        name: Name of the rehearsal.
-        method: ``GET`` to list, ``POST`` to add one, ``DELETE`` to clear.
-        body: The fault, or the numbers of those to clear.
-
-    Returns:
-        What it says.
+    ``body`` is the fault, or the numbers of those to clear.
 
     Raises:
-        RehearsalError: It does not run, or refuses.
+        RehearsalError: The rehearsal does not run, or refuses.
     """
     found = running(name)
     said = ask(found[0], method, body, FAULTS) if found else None
@@ -101,17 +81,12 @@ def faults(name: str, method: str, body: Any = None) -> dict[str, Any]:
 
 
 def up(name: str, **wanted: Any) -> str:
-    """Start a rehearsal, or find it running.
+    """Start a rehearsal, or find it running, and say so in one line.
 
-    Args:
-        name: Name of the rehearsal.
-        **wanted: Fields of ``Settings``; those that are missing are as they were, or the default.
-
-    Returns:
-        One line for the user.
+    ``wanted`` are fields of ``Settings``; those that are missing are as they were, or the default.
 
     Raises:
-        RehearsalError: It cannot be started, or runs with another port, network or account.
+        RehearsalError: It cannot be started, or runs with another port, network, account or quotas.
     """
     with locked():
         found = running(name)
@@ -153,7 +128,7 @@ def _resumable(name: str, wanted: dict[str, Any]) -> Settings | None:
 
 
 def _resume(settings: Settings) -> str:
-    """Go on with a killed rehearsal; returns why it cannot, and nothing when it can."""
+    """Go on with a killed rehearsal; returns why that is not possible, and an empty string when it is."""
     docker.require_image(settings.image)
     for pid in _processes(settings.name):
         _end(pid)
@@ -168,13 +143,7 @@ def _resume(settings: Settings) -> str:
 
 
 def down(name: str) -> str:
-    """Stop a rehearsal and remove all that it made.
-
-    Args:
-        name: Name of the rehearsal.
-
-    Returns:
-        One line for the user.
+    """Stop a rehearsal and remove all that it made, and say so in one line.
 
     Raises:
         RehearsalError: Something could not be removed.
@@ -241,11 +210,7 @@ def _prepare(settings: Settings) -> int:
 
 
 def moto_environment() -> dict[str, str]:
-    """List moto's options: our account and images, and refusing what AWS refuses.
-
-    Returns:
-        Environment variables of the API process.
-    """
+    """Return the variables that give moto our account and images, and have it refuse what AWS refuses."""
     return {
         "MOTO_ACCOUNT_ID": ACCOUNT_ID,
         "MOTO_AMIS_PATH": str(Path(__file__).with_name("amis.json")),

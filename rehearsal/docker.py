@@ -52,14 +52,7 @@ class Outcome:
 
 
 def attempt(*arguments: str, timeout: float = SHORT) -> Outcome:
-    """Run a ``docker`` command that may fail.
-
-    Args:
-        arguments: Command line after ``docker``.
-        timeout: Seconds until the command is given up.
-
-    Returns:
-        Exit status, stdout and stderr.
+    """Run a ``docker`` command that may fail; the timeout is in seconds.
 
     Raises:
         DockerError: There is no ``docker`` client, or the command did not end in time.
@@ -83,17 +76,10 @@ def attempt(*arguments: str, timeout: float = SHORT) -> Outcome:
 
 
 def run(*arguments: str, timeout: float = SHORT) -> str:
-    """Run a ``docker`` command that must succeed.
-
-    Args:
-        arguments: Command line after ``docker``.
-        timeout: Seconds until the command is given up.
-
-    Returns:
-        Its stdout, stripped.
+    """Run a ``docker`` command that must succeed, and return its stdout, stripped; the timeout is in seconds.
 
     Raises:
-        DockerError: It failed, was not found or did not end in time.
+        DockerError: The command failed, was not found or did not end in time.
     """
     outcome = attempt(*arguments, timeout=timeout)
     if outcome.status:
@@ -102,25 +88,16 @@ def run(*arguments: str, timeout: float = SHORT) -> str:
 
 
 def answers() -> bool:
-    """Tell whether there is an engine.
-
-    Returns:
-        Whether its client is installed and it answers.
+    """Tell whether Docker's client is installed and an engine answers it.
 
     Raises:
-        DockerError: It did neither answer nor refuse in time.
+        DockerError: The engine neither answered nor refused in time.
     """
     return shutil.which("docker") is not None and not attempt("version", "--format", "{{.Server.Version}}").status
 
 
 def exit_code(container: str) -> int | None:
-    """Tell how a container ended.
-
-    Args:
-        container: Name of the container.
-
-    Returns:
-        Its exit code, or None while it runs.
+    """Return the exit code of a container, or None while it runs.
 
     Raises:
         DockerError: There is no such container.
@@ -130,11 +107,7 @@ def exit_code(container: str) -> int | None:
 
 
 def pinned_cpus() -> list[str]:
-    """List the CPU sets of all instances on this machine, of every rehearsal.
-
-    Returns:
-        One CPU set (such as ``0`` or ``0,1``) per running instance.
-    """
+    """List the CPU set, such as ``0`` or ``0,1``, of each running instance of every rehearsal on this machine."""
     running = run("container", "ls", "--quiet", "--filter", f"label={LABEL}").split()
     if not running:
         return []
@@ -143,26 +116,16 @@ def pinned_cpus() -> list[str]:
 
 
 def newest_image(repository: str) -> str | None:
-    """Find the newest local image of a repository.
-
-    Args:
-        repository: Name without a tag.
-
-    Returns:
-        ``repository:tag``, or None when there is none.
-    """
+    """Find the newest local image of a repository, as ``repository:tag``; None when there is none."""
     listed = run("image", "ls", "--filter", f"reference={repository}", "--format", "{{.Repository}}:{{.Tag}}")
     return next((line for line in listed.splitlines() if not line.endswith(":<none>")), None)
 
 
 def require_image(image: str) -> None:
-    """Make sure that an image exists on this machine.
-
-    Args:
-        image: Name and tag, or id.
+    """Make sure that an image exists on this machine, by its name and tag or its id.
 
     Raises:
-        DockerError: It does not, or the engine does not answer.
+        DockerError: The image does not exist, or the engine does not answer.
     """
     if attempt("image", "inspect", "--format", "{{.Id}}", image).status:
         run("version", "--format", "{{.Server.Version}}")
@@ -170,13 +133,10 @@ def require_image(image: str) -> None:
 
 
 def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int) -> None:
-    """Make a rehearsal's network.
+    """Make a rehearsal's Docker network.
 
     Args:
-        name: Name of the Docker network.
-        rehearsal: Name of the rehearsal, for the label.
-        cidr: Subnet of the network.
-        gateway: Address of this machine in it.
+        gateway: Address of this machine in the network.
         mtu: Largest packet in bytes; that of the way out, or large downloads from inside an instance stall.
 
     Raises:
@@ -195,14 +155,7 @@ def create_network(name: str, rehearsal: str, cidr: str, gateway: str, mtu: int)
 
 
 def events_command(rehearsal: str) -> list[str]:
-    """Write the command that tells which containers of a rehearsal end.
-
-    Args:
-        rehearsal: Name of the rehearsal.
-
-    Returns:
-        A command line that prints one container name per line, for ever.
-    """
+    """Return a command that prints the name of each container of a rehearsal that ends, one per line, for ever."""
     which = ["--filter=type=container", "--filter=event=die", f"--filter=label={LABEL}={rehearsal}"]
     return ["docker", "events", *which, "--format={{.Actor.Attributes.name}}"]
 
@@ -214,13 +167,7 @@ def _listed(kind: str, rehearsal: str) -> list[str]:
 
 
 def reap(rehearsal: str) -> int:
-    """Remove all containers, volumes, images and networks of one rehearsal, whatever state they are in.
-
-    Args:
-        rehearsal: Name of the rehearsal.
-
-    Returns:
-        How many things were removed.
+    """Remove all containers, volumes, images and networks of one rehearsal, whatever state they are in, and count them.
 
     Raises:
         DockerError: Something could not be removed.
@@ -238,14 +185,9 @@ def reap(rehearsal: str) -> int:
 
 
 def remove_unknown(rehearsal: str, known: set[str]) -> list[str]:
-    """Remove the containers and volumes of one rehearsal that belong to none of its instances.
+    """Remove the containers and volumes of one rehearsal that belong to none of its instances, and return their names.
 
-    Args:
-        rehearsal: Name of the rehearsal.
-        known: Names of those that do.
-
-    Returns:
-        What was removed.
+    ``known`` are the names of those that do.
     """
     removed = []
     for kind, command in REMOVALS[:2]:

@@ -35,13 +35,13 @@ class Fault:
     Attributes:
         kind: One of ``KINDS``.
         count: How many times still.
-        action: Pattern of ``service:Action``, for ``throttle`` and ``error``.
+        action: Pattern of ``service:Action``, for ``throttle``, ``error`` and ``stale``.
         code: Error code of AWS, for ``error``.
         words: Its message, for ``error``.
         nth: Which of the matching calls, for ``error``; from then on ``count`` calls fail.
         type: Instance type, for ``capacity``; every one when empty.
         zone: Availability zone, for ``capacity``; every one when empty.
-        instance: Instance id, for ``terminate``.
+        instance: Instance id, for ``terminate``; the next one launched when empty.
         after: Seconds of notice, for ``terminate``.
         state: For ``slow``.
         seconds: For ``slow`` and ``stale``.
@@ -63,10 +63,10 @@ class Fault:
     id: int = 0
 
     def __post_init__(self) -> None:
-        """Refuse what could never happen.
+        """Refuse a fault that could never happen.
 
         Raises:
-            RehearsalError: It says what is wrong.
+            RehearsalError: A value is wrong; the message says which.
         """
         if self.kind not in KINDS:
             raise RehearsalError(f"unknown fault {self.kind!r}; there are {', '.join(KINDS)}")
@@ -78,11 +78,7 @@ class Fault:
             self.action = f"ec2:{self.action}"
 
     def line(self) -> str:
-        """Describe it for a person.
-
-        Returns:
-            Its kind, how often, and what it is limited to.
-        """
+        """Describe it for a person: its kind, how often, and what it is limited to."""
         shown = {
             "throttle": f"action={self.action}",
             "error": f"action={self.action} code={self.code} nth={self.nth}",
@@ -95,16 +91,10 @@ class Fault:
 
 
 def fault_from(values: dict[str, Any]) -> Fault:
-    """Make a fault of what the command line sent.
-
-    Args:
-        values: Attributes by name; unknown ones are refused.
-
-    Returns:
-        The fault.
+    """Make a fault from the attributes that the command line sent.
 
     Raises:
-        RehearsalError: It makes no sense.
+        RehearsalError: An attribute is unknown, or a value makes no sense.
     """
     unknown = set(values) - {one.name for one in fields(Fault)}
     if unknown:
@@ -116,34 +106,20 @@ class Faults:
     """The faults that are still to happen, in the order in which they were asked for."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start with no faults."""
         self._faults: list[Fault] = []
         self._numbers = itertools.count(1)
         self._lock = threading.Lock()
 
     def add(self, fault: Fault) -> Fault:
-        """Add a fault.
-
-        Args:
-            fault: What is to go wrong.
-
-        Returns:
-            The same with its number.
-        """
+        """Add a fault and give it its number."""
         with self._lock:
             fault.id = next(self._numbers)
             self._faults.append(fault)
         return fault
 
     def clear(self, numbers: Iterable[int] = ()) -> int:
-        """Take faults back.
-
-        Args:
-            numbers: Which ones; all when there are none.
-
-        Returns:
-            How many there were.
-        """
+        """Take back the faults with these numbers, or all when there are none, and count them."""
         wanted = set(numbers)
         with self._lock:
             before = len(self._faults)
@@ -151,42 +127,22 @@ class Faults:
             return before - len(self._faults)
 
     def lines(self) -> list[str]:
-        """List what is still to happen.
-
-        Returns:
-            One line per fault.
-        """
+        """Describe what is still to happen, with one line per fault."""
         with self._lock:
             return [one.line() for one in self._faults]
 
     def kept(self) -> list[dict[str, Any]]:
-        """Tell what is needed to make them again.
-
-        Returns:
-            Attributes by name, of each.
-        """
+        """Return the attributes of each fault, from which ``restore`` makes them again."""
         with self._lock:
             return [asdict(one) for one in self._faults]
 
     def restore(self, kept: Iterable[dict[str, Any]]) -> None:
-        """Make them again.
-
-        Args:
-            kept: What ``kept`` told.
-        """
+        """Add the faults again that ``kept`` returned; each gets a new number."""
         for values in kept:
             self.add(Fault(**values))
 
     def take(self, kind: str, matches: Callable[[Fault], bool] = lambda _: True) -> Fault | None:
-        """Let a fault happen once.
-
-        Args:
-            kind: Which kind may happen now.
-            matches: Whether it is meant for this occasion.
-
-        Returns:
-            The fault, or None when nothing goes wrong.
-        """
+        """Take the first fault of a kind that matches, which then has happened once; None when nothing goes wrong."""
         with self._lock:
             found = next((one for one in self._faults if one.kind == kind and matches(one)), None)
             if found is not None:
@@ -195,22 +151,11 @@ class Faults:
             return found
 
     def throttles(self, name: str) -> bool:
-        """Let a call be throttled.
-
-        Args:
-            name: ``service:Action``.
-
-        Returns:
-            Whether this one is.
-        """
+        """Tell whether this call, such as ``ec2:RunInstances``, is throttled; that uses up the fault once."""
         return self.take("throttle", lambda one: fnmatchcase(name, one.action)) is not None
 
     def refusal(self, name: str) -> Fault | None:
-        """Let a call be refused, if its turn has come.
-
-        Args:
-            name: ``service:Action``.
-        """
+        """Count a call, such as ``ec2:RunInstances``, and take the fault that refuses it; None when it may pass."""
 
         def due(one: Fault) -> bool:
             if not fnmatchcase(name, one.action):
@@ -221,15 +166,7 @@ class Faults:
         return self.take("error", due)
 
     def lacks_capacity(self, instance_type: str, zone: str) -> bool:
-        """Let capacity be missing.
-
-        Args:
-            instance_type: The type that is asked for; empty when the call does not say.
-            zone: The zone that is asked for; empty when the call does not say.
-
-        Returns:
-            Whether it is, this time.
-        """
+        """Tell whether capacity is missing this time; type or zone are empty when the call does not say."""
 
         def meant(one: Fault) -> bool:
             return one.type in {"", instance_type} and one.zone in {"", zone}

@@ -37,25 +37,14 @@ class Host:
     """Runs commands on this machine's network: as root, or else in a container that Docker lets do so."""
 
     def __init__(self, image: str) -> None:
-        """Choose the way.
-
-        Args:
-            image: Image with iptables in it, used when this process is not root.
-        """
+        """Run commands as root, or else in a container of an image that has iptables."""
         self.image = image
 
     def attempt(self, command: list[str], stdin: str = "") -> docker.Outcome:
-        """Run a command that may fail.
-
-        Args:
-            command: Program and its arguments.
-            stdin: What it reads.
-
-        Returns:
-            Exit status, stdout and stderr.
+        """Run a command that may fail, with ``stdin`` as its input.
 
         Raises:
-            FirewallError: It cannot be run, or does not end.
+            FirewallError: The command cannot be run, or does not end in time.
         """
         full = command
         if os.geteuid() != 0:
@@ -77,17 +66,10 @@ class Host:
         return docker.Outcome(done.returncode, done.stdout, done.stderr)
 
     def run(self, command: list[str], stdin: str = "") -> str:
-        """Run a command that must succeed.
-
-        Args:
-            command: Program and its arguments.
-            stdin: What it reads.
-
-        Returns:
-            Its stdout.
+        """Run a command that must succeed, and return its stdout.
 
         Raises:
-            FirewallError: It failed.
+            FirewallError: The command failed.
         """
         outcome = self.attempt(command, stdin)
         if outcome.status:
@@ -101,12 +83,11 @@ class Firewall:
     def __init__(
         self, settings: Settings, guests: Callable[[], list[Guest]], controller: Callable[[], str] = lambda: ""
     ) -> None:
-        """Begin with nothing enforced.
+        """Start with nothing enforced.
 
         Args:
-            settings: The rehearsal.
-            guests: Tells what the API says at the moment.
-            controller: Tells this machine's address outside at the moment; empty without one.
+            guests: Returns the instances as the API knows them at the moment.
+            controller: Returns this machine's address outside at the moment; empty without one.
         """
         self._host = Host(settings.image)
         self._names = Names(settings.name)
@@ -120,8 +101,7 @@ class Firewall:
     def sync(self, anew: bool = False) -> None:
         """Enforce what the API says now.
 
-        Args:
-            anew: Also when nothing changed: somebody else may have changed the filter.
+        With ``anew`` that is done also when nothing changed, because somebody else may have changed the filter.
 
         Raises:
             FirewallError: The filter could not be changed; what was enforced before still is.
@@ -144,8 +124,7 @@ class Firewall:
 def filter_bridge(settings: Settings) -> None:
     """Let the packet filter see what goes from one instance to another on the same bridge.
 
-    Args:
-        settings: The rehearsal, whose Docker network exists.
+    The Docker network of the rehearsal has to exist.
 
     Raises:
         FirewallError: This kernel does not let it.
@@ -168,14 +147,9 @@ def filter_bridge(settings: Settings) -> None:
 
 
 def remove(name: str, image: str) -> int:
-    """Remove everything of a rehearsal from the packet filter, whatever state it is in.
+    """Remove everything of a rehearsal from the packet filter, whatever state it is in, and count the removed chains.
 
-    Args:
-        name: Name of the rehearsal.
-        image: Image with iptables in it, used when this process is not root.
-
-    Returns:
-        How many chains were removed.
+    ``image`` has iptables in it, and is used when this process is not root.
 
     Raises:
         FirewallError: Something could not be removed.

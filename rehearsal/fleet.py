@@ -1,4 +1,4 @@
-"""All instances of one rehearsal: what happens to them, in order, and who waits for it."""
+"""All instances of one rehearsal: what happens to them, in which order, and who waits for it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SERVER_ERROR = "Server.InternalError"
 
 
 class Instance(Protocol):
-    """What the fleet needs of an EC2 instance in the API's memory."""
+    """An EC2 instance in the API's memory, as far as the fleet needs it."""
 
     @property
     def id(self) -> str:
@@ -50,26 +50,23 @@ class Instance(Protocol):
         ...
 
     def give_back(self) -> object:
-        """Give back its addresses, interfaces and disks; what it returns is of no use here."""
+        """Give back its addresses, interfaces and disks; nothing here uses the result."""
         ...
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
         """Change the EC2 state.
 
-        Args:
-            state: Name of the new state.
-            code: Code of the state reason, such as ``Server.InternalError``.
-            reason: Message of the state reason.
+        The state reason has the code, such as ``Server.InternalError``, and the reason as its message.
         """
         ...
 
     def reclaim(self) -> None:
-        """Terminate it as if AWS wanted it back."""
+        """Terminate the instance as if AWS wanted it back."""
         ...
 
 
 class Image(Protocol):
-    """What the fleet needs of an AMI in the API's memory."""
+    """An AMI in the API's memory, as far as the fleet needs it."""
 
     @property
     def id(self) -> str:
@@ -77,11 +74,7 @@ class Image(Protocol):
         ...
 
     def become(self, state: str) -> None:
-        """Change its state.
-
-        Args:
-            state: ``pending``, ``available`` or ``failed``.
-        """
+        """Change its state to ``pending``, ``available`` or ``failed``."""
         ...
 
 
@@ -92,11 +85,9 @@ class Fleet:
     """
 
     def __init__(self, settings: Settings, changed: Callable[[bool], None] = lambda _: None) -> None:
-        """Begin with no instance.
+        """Start with no instances.
 
-        Args:
-            settings: The rehearsal.
-            changed: Called after each change, with True before an instance begins to boot.
+        ``changed`` is called after each change, with True before an instance begins to boot.
         """
         self.settings = settings
         self.changed = changed
@@ -110,12 +101,7 @@ class Fleet:
         self._creating = threading.Lock()
 
     def launch(self, instance: Instance, machine: Machine) -> None:
-        """Boot a new instance.
-
-        Args:
-            instance: The API's instance.
-            machine: Its container.
-        """
+        """Boot a new instance in its container."""
         instance.become("pending")
         self._register(instance, machine)
         self._submit(instance, lambda: self._create_and_boot(instance, machine))
@@ -124,11 +110,7 @@ class Fleet:
             self.reclaim(instance.id, spot.after)
 
     def reclaim(self, instance_id: str, notice: float) -> None:
-        """Take an instance away after a while, as AWS takes back a spot instance.
-
-        Args:
-            instance_id: The EC2 instance id.
-            notice: Seconds until then.
+        """Take an instance away after so many seconds, as AWS takes back a spot instance.
 
         Raises:
             RehearsalError: There is no such instance.
@@ -145,12 +127,7 @@ class Fleet:
         timer.start()
 
     def adopt(self, instance: Instance, machine: Machine) -> None:
-        """Take over an instance of an earlier API process, and finish what that one had begun.
-
-        Args:
-            instance: The API's instance.
-            machine: What is known of its container.
-        """
+        """Take over an instance of an earlier API process, and finish what that one had begun."""
         self._register(instance, machine)
         unfinished: dict[str, Callable[[], None]] = {
             "pending": lambda: self._resize_and_boot(instance, machine),
@@ -177,55 +154,33 @@ class Fleet:
         self._workers[instance.id] = ThreadPoolExecutor(max_workers=1, thread_name_prefix=instance.id)
 
     def start(self, instance: Instance) -> None:
-        """Start a stopped instance, with the size of its present type.
-
-        Args:
-            instance: The API's instance.
-        """
+        """Start a stopped instance, with the size of its present type."""
         machine = self.machines[instance.id]
         instance.become("pending")
         self._submit(instance, lambda: self._resize_and_boot(instance, machine))
 
     def stop(self, instance: Instance) -> None:
-        """Stop an instance.
-
-        Args:
-            instance: The API's instance.
-        """
+        """Stop an instance."""
         machine = self.machines[instance.id]
         instance.become("stopping", "Client.UserInitiatedShutdown", "User initiated shutdown")
         machine.abandoned.set()
         self._submit(instance, lambda: self._halt(instance, machine))
 
     def reboot(self, instance: Instance) -> None:
-        """Restart an instance; its EC2 state stays what it is.
-
-        Args:
-            instance: The API's instance.
-        """
+        """Restart an instance; its EC2 state stays what it is."""
         machine = self.machines[instance.id]
         machine.rebooting = True
         self._submit(instance, lambda: self._reboot(instance, machine))
 
     def terminate(self, instance: Instance) -> None:
-        """Remove an instance for good.
-
-        Args:
-            instance: The API's instance.
-        """
+        """Remove an instance for good."""
         machine = self.machines[instance.id]
         instance.become("shutting-down", *_reason(machine))
         machine.abandoned.set()
         self._submit(instance, lambda: self._destroy(instance, machine))
 
     def bake(self, instance: Instance, image: Image, reboot: bool) -> None:
-        """Make an image of an instance.
-
-        Args:
-            instance: The API's instance.
-            image: The API's image.
-            reboot: Whether to stop a running instance meanwhile, so that its files are complete.
-        """
+        """Make an image of an instance; ``reboot`` stops a running one meanwhile, so that its files are complete."""
         machine = self.machines[instance.id]
         image.become("pending")
         machine.rebooting = reboot and instance.state == "running"
@@ -257,29 +212,20 @@ class Fleet:
             self._boot(instance, machine)
 
     def settle(self, instance_ids: Iterable[str], limit: float = HOLD) -> None:
-        """Wait until nothing happens to some instances any more.
+        """Wait until nothing happens to some instances or images any more, or until the limit in seconds.
 
-        Args:
-            instance_ids: EC2 ids of instances or images; unknown ones are ignored.
-            limit: Seconds after which to give up.
+        Unknown ids are ignored.
         """
         pending = [self._pending[one] for one in instance_ids if one in self._pending and one not in self._lingering]
         wait(pending, timeout=limit)
 
     def busy(self, instance_id: str) -> bool:
-        """Tell whether an order is being carried out.
-
-        Args:
-            instance_id: The EC2 instance id.
-
-        Returns:
-            Whether one is.
-        """
+        """Tell whether an order for an instance is being carried out."""
         future = self._pending.get(instance_id)
         return future is not None and not future.done()
 
     def watch(self) -> None:
-        """Notice for ever which containers end without an order from the API."""
+        """Look for ever for containers that end without an order from the API."""
         while True:
             try:
                 self._sweep()
@@ -334,7 +280,7 @@ class Fleet:
 
     @staticmethod
     def _end(instance: Instance, machine: Machine, code: str, reason: str) -> None:
-        """Let an instance end that nobody ordered to terminate."""
+        """End an instance that nobody ordered to terminate."""
         machine.destroy()
         instance.give_back()
         instance.become("terminated", code, reason)

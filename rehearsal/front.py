@@ -1,4 +1,4 @@
-"""What stands between an AWS client and moto."""
+"""Stands between an AWS client and moto."""
 
 from __future__ import annotations
 
@@ -27,16 +27,7 @@ REASONS = {400: "Bad Request", 403: "Forbidden", 500: "Internal Server Error", 5
 
 
 def error_body(call: Call, code: str, message: str) -> bytes:
-    """Write an error as AWS does.
-
-    Args:
-        call: What was asked; EC2's errors look different from the others'.
-        code: For example ``RequestLimitExceeded``.
-        message: For a person.
-
-    Returns:
-        JSON or XML, as the caller speaks.
-    """
+    """Write an error as AWS does: JSON or XML, as the caller speaks, and EC2's own form of XML."""
     if call.json:
         return json.dumps({"__type": code, "message": message}).encode()
     told = f"<Code>{escape(code)}</Code><Message>{escape(message)}</Message>"
@@ -50,18 +41,7 @@ def error_body(call: Call, code: str, message: str) -> bytes:
 
 
 def refuse(start_response: Callable[..., Any], call: Call, status: int, code: str, message: str) -> bytes:
-    """Answer with an error.
-
-    Args:
-        start_response: Of WSGI.
-        call: What was asked.
-        status: HTTP status.
-        code: AWS error code.
-        message: For a person.
-
-    Returns:
-        The body.
-    """
+    """Answer with an error of AWS over WSGI, and return the body."""
     body = error_body(call, code, message)
     kind = "application/x-amz-json-1.1" if call.json else "text/xml;charset=UTF-8"
     headers = [("Content-Type", kind), ("Content-Length", str(len(body)))]
@@ -73,21 +53,12 @@ class Recorder:
     """Writes down every call, to compare what is done with what a policy allows."""
 
     def __init__(self, path: Path) -> None:
-        """Begin.
-
-        Args:
-            path: The file; one JSON object per line is added to it.
-        """
+        """Write to a file, to which each call adds one line with a JSON object."""
         self._path = path
         self._lock = threading.Lock()
 
     def note(self, call: Call, status: str) -> None:
-        """Write down a call.
-
-        Args:
-            call: What was asked.
-            status: HTTP status of the answer, with its reason.
-        """
+        """Write down a call; ``status`` is the HTTP status of the answer, with its reason."""
         told = {
             "time": f"{datetime.now(UTC).isoformat(timespec='milliseconds')}",
             "service": call.service,
@@ -112,13 +83,10 @@ class Front:
         recorder: Recorder,
         policy: Callable[[], Policy] = lambda: ANYTHING,
     ) -> None:
-        """Stand before an application.
+        """Stand in front of moto.
 
         Args:
-            application: moto.
             changed: Called after each call that may have changed something.
-            faults: What is to go wrong.
-            recorder: Where calls are written down.
             policy: What the user of the dummy credentials may do at the moment; other credentials may do everything.
         """
         self._application = application
@@ -141,7 +109,7 @@ class Front:
         return [body]
 
     def _fault(self, call: Call, start_response: Callable[..., Any]) -> bytes:
-        """Answer with an error if one was asked for; nothing otherwise."""
+        """Answer with an error if one was asked for; the result is empty otherwise."""
         if self._faults.throttles(call.name):
             status, code = (503, "RequestLimitExceeded") if call.service == "ec2" else (400, "Throttling")
             return refuse(start_response, call, status, code, "Request limit exceeded.")

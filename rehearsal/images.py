@@ -17,9 +17,7 @@ LIMIT = 900.0
 class Disk:
     """The two parts of a kept disk: an image with the system, and a volume with what the inner Docker engine had.
 
-    Attributes:
-        settings: The rehearsal.
-        ami_id: Id of the image in EC2.
+    ``ami_id`` is the id of the image in EC2.
     """
 
     settings: Settings
@@ -36,11 +34,7 @@ class Disk:
         return f"{self.settings.name}-{self.ami_id}-docker"
 
     def keep(self, container: str, volume: str) -> None:
-        """Keep the disk of an instance.
-
-        Args:
-            container: Its container.
-            volume: Its volume.
+        """Keep the disk of an instance, which is its container and its volume.
 
         Raises:
             DockerError: The engine refused.
@@ -51,10 +45,7 @@ class Disk:
         self._copy(volume, self.volume)
 
     def fill(self, volume: str) -> None:
-        """Give an instance the disk.
-
-        Args:
-            volume: Its volume, which is empty.
+        """Copy the disk into an instance's volume, which is empty.
 
         Raises:
             DockerError: The engine refused.

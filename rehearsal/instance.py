@@ -50,14 +50,7 @@ class InstanceError(RehearsalError):
 
 
 def hostname(address: str) -> str:
-    """Name a host as EC2 does.
-
-    Args:
-        address: Private IPv4 address.
-
-    Returns:
-        For example ``ip-10-71-0-4``.
-    """
+    """Name a host as EC2 does by its private IPv4 address, for example ``ip-10-71-0-4``."""
     return "ip-" + address.replace(".", "-")
 
 
@@ -66,9 +59,7 @@ class Machine:
     """The container behind one EC2 instance.
 
     Attributes:
-        settings: The rehearsal that it belongs to.
         directory: Where its files are.
-        instance_id: The EC2 instance id.
         address: Private IPv4 address.
         keys: Public keys that may log in, in OpenSSH format.
         user_data: Decoded user data.
@@ -102,27 +93,17 @@ class Machine:
         return f"{self.container}-docker"
 
     def kept(self) -> dict[str, Any]:
-        """Tell what is needed to make this object again.
-
-        Returns:
-            Attributes by name.
-        """
+        """Return the attributes from which ``machine_again`` makes this object again."""
         return {name: getattr(self, name) for name in KEPT}
 
     def exists(self) -> bool:
-        """Ask Docker for the container.
-
-        Returns:
-            Whether there is one, running or not.
-        """
+        """Ask Docker whether there is the container, running or not."""
         return docker.attempt("container", "inspect", "--format", "{{.Id}}", self.container).status == 0
 
     def create(self, image: str, size: Size) -> None:
         """Create the container, without starting it.
 
-        Args:
-            image: Docker image to boot, unless it boots an image that was made from an instance.
-            size: Size of the instance type.
+        It boots ``image`` unless ``ami_id`` is set.
 
         Raises:
             DockerError: The engine refused.
@@ -137,11 +118,7 @@ class Machine:
         docker.run("container", "create", label, *self.options(), *limits(size, cpus), image)
 
     def options(self) -> list[str]:
-        """List the options that make a container a host for systemd and Docker, without ``--privileged``.
-
-        Returns:
-            Arguments of ``docker container create``.
-        """
+        """List the options that make a container a host for systemd and Docker, without ``--privileged``."""
         mounts = [(name, f"/proc/{name}") for name in ("cpuinfo", "meminfo")]
         mounts.append(("seed", "/var/lib/cloud/seed/nocloud"))
         if (self.directory / "resolv.conf").exists():
@@ -191,19 +168,12 @@ class Machine:
         return cpus
 
     def metadata(self) -> str:
-        """Write cloud-init's meta-data.
-
-        Returns:
-            JSON, which is YAML too.
-        """
+        """Write cloud-init's meta-data as JSON, which is YAML too."""
         known = {"instance-id": self.instance_id, "local-hostname": hostname(self.address), "public-keys": self.keys}
         return json.dumps(known, indent=2) + "\n"
 
     def resize(self, size: Size) -> None:
         """Apply a size to the stopped container.
-
-        Args:
-            size: Size of the instance type.
 
         Raises:
             DockerError: The engine refused.
@@ -236,11 +206,7 @@ class Machine:
         docker.attempt("volume", "rm", "--force", self.volume)
 
     def console(self) -> str:
-        """Read the console log.
-
-        Returns:
-            Its text; that of the last life when the container is gone.
-        """
+        """Read the console log; that of the last life when the container is gone."""
         outcome = docker.attempt("container", "logs", "--tail=2000", self.container)
         kept = self.directory / "console.log"
         if outcome.status and kept.exists():
@@ -248,21 +214,13 @@ class Machine:
         return outcome.stdout + (outcome.stderr if outcome.status else "")
 
     def add_address(self, address: str) -> None:
-        """Let the instance answer to an Elastic IP.
-
-        Args:
-            address: The Elastic IP.
-        """
+        """Have the instance answer to an Elastic IP."""
         # The ping tells this machine at once who has the address now; its own neighbour table would lag behind.
         script = f"ip address replace {address}/32 dev eth0; ping -c1 -W1 -I {address} {self._gateway()}"
         docker.attempt("container", "exec", self.container, "sh", "-c", script)
 
     def drop_address(self, address: str) -> None:
-        """Take an Elastic IP away.
-
-        Args:
-            address: The Elastic IP.
-        """
+        """Take an Elastic IP away."""
         docker.attempt("container", "exec", self.container, "ip", "address", "del", f"{address}/32", "dev", "eth0")
 
     def _gateway(self) -> str:
@@ -283,7 +241,7 @@ class Machine:
             if code == REBOOTED:
                 self.start()
             elif code is not None:
-                raise InstanceError(f"the container ended with exit code {code}; {self._last_words()}")
+                raise InstanceError(f"the container ended with exit code {code}; {self._log_tail()}")
             # Last, because sshd soon refuses who asks it five times a second and never logs in.
             elif not self._exec_fails(BOOTED) and ssh_answers(self.address):
                 return
@@ -293,20 +251,15 @@ class Machine:
     def _exec_fails(self, script: str) -> bool:
         return docker.attempt("container", "exec", self.container, "sh", "-c", script).status != 0
 
-    def _last_words(self) -> str:
+    def _log_tail(self) -> str:
         lines = [line.strip() for line in self.console().splitlines() if line.strip()]
         return f"console: {' | '.join(lines[-3:])}" if lines else "nothing on its console"
 
 
 def limits(size: Size, cpus: Sequence[int]) -> list[str]:
-    """List the options that enforce a size.
+    """List the options of ``docker container create`` and ``docker container update`` that enforce a size.
 
-    Args:
-        size: Size of the instance type.
-        cpus: CPU numbers to run on, so that ``nproc`` inside tells the truth.
-
-    Returns:
-        Arguments of ``docker container create`` and ``docker container update``.
+    ``cpus`` are the CPU numbers to run on, so that ``nproc`` inside tells the truth.
     """
     return [
         f"--memory={size.memory}m",
@@ -317,15 +270,7 @@ def limits(size: Size, cpus: Sequence[int]) -> list[str]:
 
 
 def ssh_answers(address: str, port: int = 22) -> bool:
-    """Ask for an SSH server's greeting, whatever the security groups say.
-
-    Args:
-        address: Host.
-        port: TCP port.
-
-    Returns:
-        Whether one answered.
-    """
+    """Tell whether an SSH server greets, whatever the security groups say."""
     try:
         with socket.socket() as connection:
             connection.settimeout(1)
@@ -339,30 +284,14 @@ def ssh_answers(address: str, port: int = 22) -> bool:
 
 
 def machine_again(settings: Settings, kept: dict[str, Any]) -> Machine:
-    """Make a machine from what was kept.
-
-    Args:
-        settings: The rehearsal.
-        kept: What ``Machine.kept`` told.
-
-    Returns:
-        A machine, whose container may or may not exist.
-    """
+    """Make a machine from what ``Machine.kept`` returned; its container may or may not exist."""
     return Machine(settings, State.of(settings.name).instance(kept["instance_id"]), **kept)
 
 
 def machine_for(settings: Settings, instance_id: str, address: str, keys: list[str], user_data: str | None) -> Machine:
-    """Describe the container of an instance.
+    """Describe the container that an instance is to have.
 
-    Args:
-        settings: The rehearsal.
-        instance_id: The EC2 instance id.
-        address: Private IPv4 address.
-        keys: Public keys in OpenSSH format.
-        user_data: Decoded user data.
-
-    Returns:
-        A machine that has no container yet.
+    ``address`` is the private IPv4 address, ``keys`` are in OpenSSH format, and ``user_data`` is decoded.
     """
     directory = State.of(settings.name).instance(instance_id)
     return Machine(settings, directory, instance_id, address, keys, user_data)

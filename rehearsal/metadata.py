@@ -51,13 +51,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Subject:
-    """One instance, as it may know itself.
-
-    Attributes:
-        instance_id: The EC2 instance id.
-        options: How its metadata may be read.
-        tree: What there is to read, below ``latest``.
-    """
+    """One instance, as it may know itself; ``tree`` is what there is to read below ``latest``."""
 
     instance_id: str
     options: Options = field(default_factory=Options)
@@ -66,14 +60,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Answer:
-    """One HTTP answer.
-
-    Attributes:
-        status: HTTP status.
-        text: Body.
-        headers: More headers.
-        hops: How far it may travel; None for as far as it likes.
-    """
+    """One HTTP answer; ``hops`` is how far it may travel, and None for as far as it likes."""
 
     status: HTTPStatus
     text: str = ""
@@ -85,26 +72,17 @@ class Service:
     """Answers requests; knows nothing of sockets."""
 
     def __init__(self, secret: str, subject_at: Callable[[str], Subject | None]) -> None:
-        """Begin.
-
-        Args:
-            secret: Signs the tokens, which are therefore valid after a restart too.
-            subject_at: Finds the instance with an address.
-        """
+        """Find instances by address; the secret signs the tokens, which are therefore valid after a restart too."""
         self._secret = secret.encode()
         self._subject_at = subject_at
 
     def answer(self, source: str, method: str, path: str, headers: Mapping[str, str]) -> Answer:
-        """Answer one request.
+        """Answer one request as AWS would.
 
         Args:
             source: Address of the sender.
-            method: HTTP method.
             path: Path with a leading slash.
             headers: Header values by name in small letters.
-
-        Returns:
-            What AWS would answer.
         """
         subject = self._subject_at(source)
         if subject is None or not subject.options.enabled:
@@ -148,15 +126,7 @@ class Service:
 
 
 def find(tree: Tree, path: str) -> str | None:
-    """Read a file or list a directory.
-
-    Args:
-        tree: Where to look.
-        path: Names with slashes between them.
-
-    Returns:
-        The text, or None when there is nothing.
-    """
+    """Read a file or list a directory, at a path of names with slashes between them; None when there is nothing."""
     here: Tree | str = tree
     for name in filter(None, path.split("/")):
         if isinstance(here, str) or name not in here:
@@ -166,13 +136,9 @@ def find(tree: Tree, path: str) -> str | None:
 
 
 def listing(directory: Tree) -> str:
-    """List a directory as AWS does: directories end with a slash, keys are shown with their names.
+    """List a directory as AWS does, with one name per line.
 
-    Args:
-        directory: The directory.
-
-    Returns:
-        One name per line.
+    Directories end with a slash, and keys are shown with their names.
     """
     lines = []
     for name, entry in sorted(directory.items()):
@@ -187,16 +153,7 @@ def listing(directory: Tree) -> str:
 
 
 def server(address: str, port: int, service: Service) -> ThreadingHTTPServer:
-    """Make the HTTP server.
-
-    Args:
-        address: This machine's address in the instances' network.
-        port: TCP port.
-        service: Who answers.
-
-    Returns:
-        A bound server that does not serve yet.
-    """
+    """Make the HTTP server on this machine's address in the instances' network; it is bound, but does not serve yet."""
 
     class Handler(BaseHTTPRequestHandler):
         """One connection."""

@@ -17,16 +17,10 @@ FALLBACK_MTU = 1500
 
 
 def parse_network(cidr: str) -> ipaddress.IPv4Network:
-    """Check the CIDR block of a rehearsal.
-
-    Args:
-        cidr: For example ``10.71.0.0/16``.
-
-    Returns:
-        The network.
+    """Check the CIDR block of a rehearsal, for example ``10.71.0.0/16``.
 
     Raises:
-        RehearsalError: Not a private IPv4 /16.
+        RehearsalError: It is not a private IPv4 /16.
     """
     try:
         network = ipaddress.IPv4Network(cidr)
@@ -38,11 +32,7 @@ def parse_network(cidr: str) -> ipaddress.IPv4Network:
 
 
 def check_controller(address: str, cidr: str) -> None:
-    """Check the address that instances are to see of this machine.
-
-    Args:
-        address: For example ``203.0.113.7``; nothing is checked when it is empty.
-        cidr: The rehearsal's network.
+    """Check the address, if any, that instances are to see of this machine, against the rehearsal's network.
 
     Raises:
         RehearsalError: It is no IPv4 address, or one of the instances' network.
@@ -57,14 +47,7 @@ def check_controller(address: str, cidr: str) -> None:
 
 
 def elastic_pool(network: ipaddress.IPv4Network) -> list[str]:
-    """List the addresses that are handed out as Elastic IPs: the last /24, which no default subnet reaches.
-
-    Args:
-        network: The rehearsal's network.
-
-    Returns:
-        Addresses, ascending.
-    """
+    """List the addresses for Elastic IPs, ascending: those of the last /24, which no default subnet reaches."""
     return [str(address) for address in list(network.subnets(new_prefix=24))[-1].hosts()]
 
 
@@ -87,13 +70,9 @@ def _is_reachable(server: str) -> bool:
 
 
 def resolv_conf(candidates: tuple[Path, ...] = RESOLV_CONF) -> str | None:
-    """Write an instance's /etc/resolv.conf.
+    """Write an instance's /etc/resolv.conf; None when this machine has no name server that an instance can reach.
 
-    Args:
-        candidates: Files of this machine, in order of preference.
-
-    Returns:
-        Text with the first file's name servers that an instance can reach, or None when there are none.
+    ``candidates`` are files of this machine, in order of preference: the first one with such a name server counts.
     """
     for path in candidates:
         text = path.read_text(encoding="utf-8") if path.is_file() else ""
@@ -105,14 +84,7 @@ def resolv_conf(candidates: tuple[Path, ...] = RESOLV_CONF) -> str | None:
 
 
 def name_servers(candidates: tuple[Path, ...] = RESOLV_CONF) -> list[str]:
-    """List the name servers that instances use.
-
-    Args:
-        candidates: Files of this machine, in order of preference.
-
-    Returns:
-        Their IPv4 addresses.
-    """
+    """List the IPv4 addresses of the name servers that instances use."""
     return [server for server in _usable(resolv_conf(candidates) or "") if ":" not in server]
 
 
@@ -120,14 +92,9 @@ def default_mtu(
     routes: Path = Path("/proc/net/route"),
     interfaces: Path = Path("/sys/class/net"),
 ) -> int:
-    """Find the packet size of this machine's default route.
+    """Find the MTU of this machine's default route in bytes; 1500 when there is no such route.
 
-    Args:
-        routes: The kernel's IPv4 routing table.
-        interfaces: Directory with one directory per network interface.
-
-    Returns:
-        The MTU in bytes; 1500 when there is no default route.
+    ``routes`` is the kernel's IPv4 routing table, and ``interfaces`` has one directory per network interface.
     """
     for line in routes.read_text(encoding="ascii").splitlines()[1:]:
         interface, destination = line.split()[:2]

@@ -1,4 +1,4 @@
-"""Which instance types a region and its zones have: moto knows it, and tells it only to who asks for offerings."""
+"""Which instance types a region and its zones have; moto knows it, but only DescribeInstanceTypeOfferings says it."""
 
 from __future__ import annotations
 
@@ -13,13 +13,7 @@ Original = Callable[..., Any]
 
 
 def places(location_type: str, region: str, instance_type: str) -> list[str]:
-    """List where a region offers a type.
-
-    Args:
-        location_type: ``region`` or ``availability-zone``.
-        region: Which region.
-        instance_type: Such as ``t2.micro``.
-    """
+    """List where a region offers a type; ``location_type`` is ``region`` or ``availability-zone``."""
     offered = INSTANCE_TYPE_OFFERINGS[location_type].get(region, [])
     return sorted(one["Location"] for one in offered if one["InstanceType"] == instance_type)
 
@@ -37,15 +31,13 @@ def describe_types(
 
 
 def check_offered(backend: EC2Backend, instance_type: str, zone: str) -> None:
-    """Refuse a type where it is not offered.
+    """Refuse a type in a region or in a subnet's zone where it is not offered.
 
-    In a region: https://github.com/trailofbits/algo/issues/1285; in a zone:
+    AWS's answer for a region: https://github.com/trailofbits/algo/issues/1285; for a zone:
     https://github.com/ned1313/Getting-Started-Terraform/issues/44
 
-    Args:
-        backend: Of the region.
-        instance_type: Such as ``t2.micro``.
-        zone: Availability zone of the subnet.
+    Raises:
+        EC2ClientError: The type is not offered there.
     """
     zones = places("availability-zone", backend.region_name, instance_type)
     if zone in zones:

@@ -60,9 +60,6 @@ ARCHITECTURES = {"x86_64": "x86_64", "amd64": "x86_64", "aarch64": "arm64", "arm
 def install(fleet: Fleet) -> None:
     """Patch moto so that its instances are the fleet's.
 
-    Args:
-        fleet: Where the containers are.
-
     Raises:
         RehearsalError: This moto is not the one that the patches were written for.
     """
@@ -128,11 +125,7 @@ def _replace(owner: type[Any], name: str, hook: Callable[..., Any]) -> None:
 
 
 def check_type(instance_type: str, image_architecture: str) -> None:
-    """Refuse what AWS refuses, and what this machine cannot run.
-
-    Args:
-        instance_type: For example ``t2.micro``.
-        image_architecture: Architecture of the AMI.
+    """Refuse a type that AWS refuses for an image's architecture, or that this machine cannot run.
 
     Raises:
         EC2ClientError: The type cannot boot the image, here or anywhere.
@@ -178,15 +171,10 @@ def _zone(backend: EC2Backend, request: dict[str, Any]) -> str:
 
 
 class LifeHooks:
-    """From RunInstances to TerminateInstances."""
+    """Hooks from RunInstances to TerminateInstances."""
 
     def __init__(self, fleet: Fleet, account: AccountHooks) -> None:
-        """Begin with nothing launched.
-
-        Args:
-            fleet: Where the containers are.
-            account: What it may run.
-        """
+        """Start with nothing launched."""
         self.fleet = fleet
         self._account = account
         self._launching = threading.Lock()
@@ -305,15 +293,10 @@ class LifeHooks:
 
 
 class AddressHooks:
-    """Addresses that really answer: what the API advertises is what the container has."""
+    """Hooks that give addresses which really answer: what the API advertises is what the container has."""
 
     def __init__(self, fleet: Fleet, account: AccountHooks) -> None:
-        """Derive the address ranges.
-
-        Args:
-            fleet: Where the containers are.
-            account: How many Elastic IPs and VPCs it may have.
-        """
+        """Derive the address ranges."""
         self.fleet = fleet
         self._account = account
         self._pool = network.elastic_pool(network.parse_network(fleet.settings.network))
@@ -427,14 +410,10 @@ class AddressHooks:
 
 
 class ImageHooks:
-    """AMIs made from instances."""
+    """Hooks for AMIs made from instances."""
 
     def __init__(self, fleet: Fleet) -> None:
-        """Begin.
-
-        Args:
-            fleet: Where the containers are.
-        """
+        """Start with the fleet, which has the containers to make images of."""
         self.fleet = fleet
 
     def create(self, original: Original, response: AmisResponse) -> Any:
@@ -484,7 +463,7 @@ class ImageHooks:
 
 
 class SettingHooks:
-    """Settings that moto does not know."""
+    """Hooks for settings that moto does not know."""
 
     @staticmethod
     def credits(_original: Original, response: InstanceResponse) -> ActionResult:
@@ -514,7 +493,7 @@ class SettingHooks:
 
 
 class GroupHooks:
-    """moto keeps an instance's groups twice, changes one of the two and shows both."""
+    """Hooks that change both copies of an instance's groups: moto keeps two, changes one of them and shows both."""
 
     def of_instance(self, original: Original, backend: EC2Backend, instance_id: str, group_ids: list[str]) -> Any:
         """Change an instance's groups, and those of its interface with them."""

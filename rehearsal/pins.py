@@ -118,9 +118,6 @@ PINNED: tuple[Pin, ...] = (
 def check_pins(pinned: tuple[Pin, ...] = PINNED) -> None:
     """Make sure that moto still has what is patched.
 
-    Args:
-        pinned: What must be there.
-
     Raises:
         RehearsalError: A name moved or has other parameters.
     """

@@ -44,13 +44,10 @@ class Policy:
     """What a user may do."""
 
     def __init__(self, document: Mapping[str, Any]) -> None:
-        """Read a policy.
-
-        Args:
-            document: The policy document; an empty one allows everything.
+        """Read a policy document; an empty one allows everything.
 
         Raises:
-            RehearsalError: It uses what is not evaluated here.
+            RehearsalError: The document uses what is not evaluated here.
         """
         statements = document.get("Statement", [])
         self._statements: list[Mapping[str, Any]] = [statements] if isinstance(statements, dict) else list(statements)

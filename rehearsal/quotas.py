@@ -21,10 +21,10 @@ https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
 
 
 class AccountHooks:
-    """Service Quotas' answers, and what EC2 refuses beyond them."""
+    """Hooks with which Service Quotas answers, and EC2 refuses what goes beyond."""
 
     def __init__(self, settings: Settings) -> None:
-        """Begin with the account of a rehearsal."""
+        """Take the account of a rehearsal."""
         self._settings = settings
 
     def limit(self, quota: Quota) -> int:
@@ -50,7 +50,11 @@ class AccountHooks:
         }
 
     def check(self, quota: Quota, wanted: int) -> None:
-        """Refuse to have more of something than the quota allows."""
+        """Refuse to have more of something than the quota allows.
+
+        Raises:
+            EC2ClientError: The wanted total is above the quota.
+        """
         if wanted > self.limit(quota):
             raise EC2ClientError(quota.error, quota.message.format(self.limit(quota)))
 

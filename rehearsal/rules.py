@@ -42,7 +42,7 @@ class Rule:
 
 @dataclass(frozen=True)
 class Guest:
-    """What the filter has to know of an instance.
+    """An instance, as far as the filter has to know it.
 
     Attributes:
         addresses: Its private address and its Elastic IPs.
@@ -57,11 +57,7 @@ class Guest:
 
 @dataclass(frozen=True)
 class Names:
-    """Names of a rehearsal's bridge and chains; the kernel allows 15 and 28 characters.
-
-    Attributes:
-        rehearsal: Name of the rehearsal.
-    """
+    """Names of a rehearsal's bridge and chains; the kernel allows 15 and 28 characters."""
 
     rehearsal: str
     key: str = field(init=False)
@@ -96,13 +92,11 @@ class Names:
         return f"FF-{self.key}-ctl"
 
     def jumps(self) -> list[tuple[str, str, list[str]]]:
-        """List where the chains are entered.
+        """List table, built-in chain and rule of each place where the chains are entered.
 
-        Not in the table ``filter``, which is Docker's: what is dropped here is dropped whatever Docker accepts, and
-        Docker may rebuild its chains at any time. POSTROUTING sees what this machine sends as well as what it forwards.
-
-        Returns:
-            Table, built-in chain, and the rule.
+        They are not entered in the table ``filter``, which is Docker's: what is dropped here is dropped whatever Docker
+        accepts, and Docker may rebuild its chains at any time. POSTROUTING sees what this machine sends as well as what
+        it forwards.
         """
         note = ["-m", "comment", "--comment", f"flask-fleet rehearsal {self.rehearsal}"]
         return [
@@ -113,11 +107,7 @@ class Names:
         ]
 
     def chains(self) -> list[tuple[str, str]]:
-        """List the chains.
-
-        Returns:
-            Table and chain.
-        """
+        """List the table and the name of each chain."""
         return [
             ("mangle", self.ingress),
             ("mangle", self.egress),
@@ -177,19 +167,15 @@ def ruleset(
     metadata: tuple[str, int],
     controller: str = "",
 ) -> str:
-    """Write the chains that enforce the security groups.
+    """Write the chains that enforce the security groups, as input for ``iptables-restore --noflush``.
 
-    What is already connected stays connected when a rule goes, as on AWS.
+    That replaces the chains of each table at once. What is already connected stays connected when a rule goes, as on
+    AWS.
 
     Args:
-        names: Names of the chains.
-        guests: All instances.
         name_servers: Where instances may ask for names, whatever their groups say.
         metadata: Address and port of the metadata service.
         controller: Address of this machine as instances see it; when empty, its address in their network.
-
-    Returns:
-        Input for ``iptables-restore --noflush``, which replaces the chains of each table at once.
     """
     known = "-m conntrack --ctstate RELATED,ESTABLISHED -j RETURN"
     lines = ["*mangle", *(f":{chain} - [0:0]" for table, chain in names.chains() if table == "mangle")]

@@ -16,25 +16,14 @@ CPU_NUMBER = re.compile(r"^((processor|physical id|siblings|core id|cpu cores)\s
 
 @dataclass(frozen=True)
 class Size:
-    """An instance type's size.
-
-    Attributes:
-        vcpus: Number of virtual CPUs.
-        memory: Memory in MiB.
-    """
+    """An instance type's size, with its memory in MiB."""
 
     vcpus: int
     memory: int
 
 
 def size_of(description: Mapping[str, Any]) -> Size:
-    """Read the size out of an answer of DescribeInstanceTypes.
-
-    Args:
-        description: One element of ``InstanceTypes``.
-
-    Returns:
-        Its vCPUs and memory.
+    """Read the size out of an element of ``InstanceTypes``, from an answer of DescribeInstanceTypes.
 
     Raises:
         KeyError: The description has no such figures.
@@ -43,14 +32,7 @@ def size_of(description: Mapping[str, Any]) -> Size:
 
 
 def parse_cpus(text: str) -> list[int]:
-    """Read a kernel CPU list.
-
-    Args:
-        text: For example ``0-2,5``.
-
-    Returns:
-        The CPU numbers in it.
-    """
+    """Read the CPU numbers of a kernel CPU list, for example ``0-2,5``."""
     cpus: list[int] = []
     for part in filter(None, text.strip().split(",")):
         first, _, last = part.partition("-")
@@ -59,24 +41,14 @@ def parse_cpus(text: str) -> list[int]:
 
 
 def available_cpus() -> list[int]:
-    """List the CPUs that this machine lets us use.
-
-    Returns:
-        CPU numbers, ascending.
-    """
+    """List the numbers of the CPUs that this process may use, ascending."""
     return sorted(os.sched_getaffinity(0))
 
 
 def choose_cpus(wanted: int, available: Sequence[int], taken: Iterable[str]) -> list[int]:
-    """Choose the CPUs that the fewest other instances use.
+    """Choose the CPUs that the fewest other instances use: as many as wanted, or all when there are fewer.
 
-    Args:
-        wanted: Number of vCPUs of the instance type.
-        available: CPU numbers of this machine.
-        taken: CPU lists of the other instances.
-
-    Returns:
-        As many CPU numbers as wanted, or all when the machine has fewer.
+    ``available`` are CPU numbers of this machine, and ``taken`` are CPU lists of the other instances.
     """
     load = dict.fromkeys(available, 0)
     for other in taken:
@@ -89,14 +61,9 @@ def choose_cpus(wanted: int, available: Sequence[int], taken: Iterable[str]) -> 
 
 
 def meminfo(machine: str, memory: int) -> str:
-    """Write the /proc/meminfo of an instance: same lines as the machine's, figures of the type.
+    """Write the /proc/meminfo of an instance from the machine's own: the same lines, with the figures of the type.
 
-    Args:
-        machine: The machine's own /proc/meminfo.
-        memory: Memory of the instance type in MiB.
-
-    Returns:
-        Text for a file that is mounted over /proc/meminfo.
+    ``memory`` is that of the instance type in MiB.
     """
     total = memory * KIB_PER_MIB
     shown = {"MemTotal": total, "MemFree": total * 7 // 10, "MemAvailable": total * 8 // 10, "Cached": total // 10}
@@ -111,14 +78,9 @@ def meminfo(machine: str, memory: int) -> str:
 
 
 def cpuinfo(machine: str, cpus: Sequence[int]) -> str:
-    """Write the /proc/cpuinfo of an instance.
+    """Write the /proc/cpuinfo of an instance from the machine's own, with processors numbered from 0.
 
-    Args:
-        machine: The machine's own /proc/cpuinfo.
-        cpus: CPU numbers that the instance may use.
-
-    Returns:
-        Text for a file that is mounted over /proc/cpuinfo, processors numbered from 0.
+    ``cpus`` are the numbers of those that the instance may use.
     """
     blocks: list[str] = []
     for block in machine.strip().split("\n\n"):

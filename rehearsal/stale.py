@@ -1,4 +1,4 @@
-"""Answers that are not up to date yet, on request, as AWS's are for a while after some calls.
+"""Gives answers that are not up to date yet, on request, as AWS does for a while after some calls.
 
 https://docs.aws.amazon.com/ec2/latest/devguide/eventual-consistency.html
 """
@@ -23,10 +23,10 @@ Original = Callable[..., Any]
 
 
 class StaleHooks:
-    """What is known to nobody yet, for a while after it was made."""
+    """Hooks that hide something for a while after it was made."""
 
     def __init__(self, faults: Faults) -> None:
-        """Begin with everything up to date."""
+        """Start with everything up to date."""
         self._faults = faults
         self._until: dict[str, float] = {}
 

@@ -73,11 +73,7 @@ class Settings:
         return f"flask-fleet-{self.name}"
 
     def environment(self) -> dict[str, str]:
-        """List the environment variables that point the AWS tools to this rehearsal.
-
-        Returns:
-            Values by name.
-        """
+        """Return the environment variables that point the AWS tools to this rehearsal."""
         return {
             "AWS_ENDPOINT_URL": self.url,
             "AWS_ACCESS_KEY_ID": CREDENTIAL,
@@ -90,37 +86,23 @@ class Settings:
 
 
 def base_directory() -> Path:
-    """Find the directory that holds the state of all rehearsals.
-
-    Returns:
-        A path that need not exist.
-    """
+    """Find the directory that holds the state of all rehearsals; it need not exist."""
     home = os.environ.get("XDG_STATE_HOME")
     return (Path(home) if home else Path.home() / ".local" / "state") / "flask-fleet"
 
 
 @dataclass(frozen=True)
 class State:
-    """The state directory of one rehearsal.
-
-    Attributes:
-        path: The directory; it need not exist.
-    """
+    """The state directory of one rehearsal, which need not exist."""
 
     path: Path
 
     @classmethod
     def of(cls, name: str) -> State:
-        """Find the state of a rehearsal.
-
-        Args:
-            name: Name of the rehearsal.
-
-        Returns:
-            Its state, which may be empty.
+        """Find the state of a rehearsal, which may be empty.
 
         Raises:
-            RehearsalError: The name cannot be used in host names and labels.
+            RehearsalError: The name cannot be used in host names and labels, or something else is kept under it.
         """
         if name in TAKEN:
             raise RehearsalError(f"--name {name!r}: something else is kept under that name")
@@ -144,72 +126,37 @@ class State:
         return self.path / "memory"
 
     def instance(self, instance_id: str) -> Path:
-        """Find the directory with an instance's files.
-
-        Args:
-            instance_id: The EC2 instance id.
-
-        Returns:
-            A path that need not exist.
-        """
+        """Find the directory with an instance's files, which need not exist."""
         return self.path / "instances" / instance_id
 
     def load(self) -> Settings | None:
-        """Read how the rehearsal was started last.
-
-        Returns:
-            The settings, or None when there are none or a crash left them unreadable.
-        """
+        """Read how the rehearsal was started last; None when it was not, or a crash left the file unreadable."""
         try:
             return Settings(**json.loads((self.path / "api.json").read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             return None
 
     def save(self, settings: Settings) -> None:
-        """Write how the rehearsal is started, and the environment that leads to it.
-
-        Args:
-            settings: What to write.
-        """
+        """Write how the rehearsal is started, and the environment that leads to it."""
         self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
         write(self.path / "api.json", json.dumps(asdict(settings), indent=2) + "\n")
         write(self.path / "pid", f"{settings.pid}\n")
         write(self.path / "env", exports(settings))
 
     def with_pid(self, settings: Settings, pid: int) -> Settings:
-        """Note which process serves the API.
-
-        Args:
-            settings: The rehearsal's settings.
-            pid: Its process id.
-
-        Returns:
-            The settings with the process id.
-        """
+        """Note which process serves the API, and return the settings that name it."""
         known = replace(settings, pid=pid)
         self.save(known)
         return known
 
 
 def exports(settings: Settings) -> str:
-    """Write the environment as shell commands.
-
-    Args:
-        settings: The rehearsal.
-
-    Returns:
-        One ``export`` per line.
-    """
+    """Write the environment as shell commands, with one ``export`` per line."""
     return "".join(f"export {name}={shlex.quote(value)}\n" for name, value in settings.environment().items())
 
 
 def write(path: Path, text: str) -> None:
-    """Replace a file as a whole, so that a crash leaves the old or the new one.
-
-    Args:
-        path: The file.
-        text: Its new content.
-    """
+    """Replace a file as a whole, so that a crash leaves the old or the new one."""
     draft = path.with_name(path.name + ".new")
     draft.write_text(text, encoding="utf-8")
     draft.replace(path)

@@ -56,11 +56,7 @@ class Memory:
 
 
 def backends() -> Backends:
-    """Collect moto's memory.
-
-    Returns:
-        Every backend that was used.
-    """
+    """Collect every backend of moto that was used."""
     return {
         service.service_name: {account: dict(regions) for account, regions in list(service.items())}
         for service in list(vars(BackendDict)["_instances"])
@@ -68,11 +64,7 @@ def backends() -> Backends:
 
 
 def put_back(kept: Backends) -> None:
-    """Give moto its memory back.
-
-    Args:
-        kept: What ``backends`` collected.
-    """
+    """Give moto the memory back that ``backends`` collected."""
     for name, accounts in kept.items():
         service: Any = get_backend(name)  # type: ignore[call-overload]
         for account, regions in accounts.items():
@@ -84,12 +76,7 @@ class Store:
     """The file with the memory."""
 
     def __init__(self, path: Path, memory: Callable[[], Memory]) -> None:
-        """Begin.
-
-        Args:
-            path: The file.
-            memory: Collects what is to be kept.
-        """
+        """Keep in a file what ``memory`` collects."""
         self._path = path
         self._memory = memory
         self._lock = threading.Lock()
@@ -130,16 +117,12 @@ def _can_be_kept(name: str, kept: Any) -> bool:
 
 
 def read(path: Path) -> Memory:
-    """Read what an earlier API process kept.
+    """Read what an earlier API process kept; an empty memory when there is no file.
 
-    Args:
-        path: The file, which is ours: reading it runs what it says.
-
-    Returns:
-        The memory; an empty one when there is no file.
+    The file must be ours: reading it runs what it says.
 
     Raises:
-        UnreadableError: It is damaged, or of another version.
+        UnreadableError: The file is damaged, or of another version.
     """
     if not path.exists():
         return Memory()

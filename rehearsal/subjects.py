@@ -1,4 +1,4 @@
-"""What an instance may read about itself, out of moto's memory."""
+"""Reads out of moto's memory what an instance may know about itself."""
 
 from __future__ import annotations
 
@@ -21,15 +21,7 @@ CREDENTIALS_LAST = timedelta(hours=6)
 
 
 def subject_at(machines: Mapping[str, Machine], address: str) -> Subject | None:
-    """Find the instance that sends from an address.
-
-    Args:
-        machines: The containers by instance id.
-        address: Private or Elastic IP.
-
-    Returns:
-        What it may know, or None when there is no such instance.
-    """
+    """Find the instance that sends from a private or Elastic IP; None when there is none."""
     for instance in all_instances():
         if instance.state != "terminated" and address in {instance.private_ip, instance.public_ip}:
             machine = machines.get(instance.id)
@@ -38,15 +30,7 @@ def subject_at(machines: Mapping[str, Machine], address: str) -> Subject | None:
 
 
 def subject(instance: Instance, ends: float | None) -> Subject:
-    """Describe an instance to itself.
-
-    Args:
-        instance: moto's instance.
-        ends: When it is taken away, in seconds since the epoch.
-
-    Returns:
-        What it may know.
-    """
+    """Describe an instance to itself; ``ends`` is when it is taken away, in seconds since the epoch."""
     chosen = instance.metadata_options
     options = Options(
         enabled=chosen.http_endpoint != "disabled",

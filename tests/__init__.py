@@ -1,1 +1,1 @@
-"""The fast tests: no engine, no network, no root."""
+"""The fast tests, which need no engine, no network and no root."""

@@ -1,26 +1,40 @@
-"""What keeps the fast tests fast and away from everything real."""
+"""Keeps the fast tests fast and away from everything real."""
 
+import functools
+import gc
 import os
 
+import botocore.session
 import pytest
+from botocore.loaders import create_loader
 
 from rehearsal import daemon
 
 # moto reads its options when it is imported, so they are set before any test is.
-os.environ.update(daemon.moto_environment())
+# AWS's own policies, which no test here asks for, take it half a second each time.
+os.environ.update(daemon.moto_environment() | {"MOTO_IAM_LOAD_MANAGED_POLICIES": "false"})
+
+# Each session would read the models of AWS's services anew, which takes as long as hundreds of calls.
+botocore.session.create_loader = functools.cache(create_loader)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Name the mark of the tests that need an engine."""
+    """Register the mark of the tests that need an engine."""
     config.addinivalue_line("markers", "docker: real instances or containers; only with `pytest -m docker`")
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out what needs Docker unless it is asked for."""
+    """Leave out the tests that need Docker unless they are asked for."""
     if "docker" not in config.option.markexpr:
         left_out = [item for item in items if item.get_closest_marker("docker")]
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item not in left_out]
+
+
+def pytest_collection_finish() -> None:
+    """Spare the garbage collector the modules and models that stay until the end."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

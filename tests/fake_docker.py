@@ -1,4 +1,4 @@
-"""A program called docker that answers what a test says, and notes what it was asked."""
+"""A program called docker that gives the answers of a test and records its calls."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,22 +23,32 @@ for words, answer in json.loads((here / "answers").read_text()):
         print(answer.get("says", ""), end="", flush=True)
         sys.stderr.write(answer.get("complains", ""))
         time.sleep(answer.get("takes", 0))
+        while not pathlib.Path(answer.get("until", "/")).exists():
+            time.sleep(0.05)
         sys.exit(answer.get("status", 0))
 """
 
 Answer = dict[str, object]
 
 
+def container(key: str, service: str, config_hash: str, **changes: Any) -> dict[str, Any]:
+    """Describe a running container of Compose as the engine inspects it."""
+    labels = {"com.docker.compose.service": service, "com.docker.compose.config-hash": config_hash}
+    return {
+        "Id": key,
+        "Name": f"/fleet-{key}",
+        "RestartCount": 0,
+        "Config": {"Env": [], "Labels": labels},
+        "State": {"Running": True, "Restarting": False, "ExitCode": 0, "OOMKilled": False, "StartedAt": "2026"},
+        "NetworkSettings": {"Networks": {"front": {"IPAddress": "172.18.0.2"}}},
+    } | changes
+
+
 class Docker:
-    """What it answers, and what it was asked."""
+    """The answers of the program, and the calls that it got."""
 
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Put it before whichever docker there is.
-
-        Args:
-            folder: Where to.
-            monkeypatch: Pytest's.
-        """
+        """Write the program into a new folder, and put that first on the PATH."""
         self.folder = folder
         self.answers: list[tuple[str, Answer]] = []
         folder.mkdir()
@@ -48,24 +59,20 @@ class Docker:
         monkeypatch.setenv("PATH", str(folder), prepend=":")
 
     def answer(self, words: str, **how: object) -> None:
-        """Say how to answer; the newest answer that fits counts, and without one it says nothing and is content.
+        """Set the answer to commands that contain some words.
+
+        The newest answer that fits counts. A command without one prints nothing and succeeds.
 
         Args:
-            words: What the question contains.
-            **how: ``says``, ``complains``, ``status``, ``takes`` (seconds), ``copy`` (its input to its output).
+            words: Part of the arguments, joined by spaces.
+            **how: ``says`` (stdout), ``complains`` (stderr), ``status``, ``takes`` (seconds), ``until`` (a file exists)
+                and ``copy`` (stdin to stdout).
         """
         self.answers.insert(0, (words, how))
         self._write()
 
     def asked(self, words: str = "") -> list[Sequence[str]]:
-        """List what it was asked.
-
-        Args:
-            words: What the question contains.
-
-        Returns:
-            The arguments of each call.
-        """
+        """List the arguments of each call that contains these words; empty words fit every call."""
         notes = self.folder / "asked"
         calls = [json.loads(line) for line in notes.read_text().splitlines()] if notes.exists() else []
         return [call for call in calls if words in " ".join(call)]

@@ -24,14 +24,7 @@ https://docs.aws.amazon.com/IAM/latest/UserGuide/reference_iam-quotas.html"""
 
 
 def read_policy(page: Path = ROOT / "docs/iam.md") -> dict[str, Any]:
-    """Read the policy.
-
-    Args:
-        page: The page that shows it.
-
-    Returns:
-        The policy document.
-    """
+    """Read the policy document from the one JSON block of a page."""
     found = re.findall(r"```json\n(.*?)\n```", page.read_text(encoding="utf-8"), re.DOTALL)
     assert len(found) == 1, f"{page} must show exactly one policy"
     policy: dict[str, Any] = json.loads(found[0])
@@ -39,27 +32,18 @@ def read_policy(page: Path = ROOT / "docs/iam.md") -> dict[str, Any]:
 
 
 def allowed(policy: dict[str, Any], without: Collection[str] = ()) -> set[str]:
-    """List the actions that a policy allows.
+    """List the actions, such as ``ec2:RunInstances``, that a policy allows.
 
-    Args:
-        policy: The policy document.
-        without: Sids of statements, and actions, to leave out.
-
-    Returns:
-        Actions such as ``ec2:RunInstances``.
+    ``without`` holds Sids of statements, and actions, to leave out.
     """
     listed = {action for one in policy["Statement"] if one["Sid"] not in without for action in one["Action"]}
     return listed - {*without}
 
 
 def needed(calls: Path) -> set[str]:
-    """List the permissions that the calls of the playbooks' user needed.
+    """List the permissions, such as ``ec2:RunInstances``, that the playbooks' user needed for its calls.
 
-    Args:
-        calls: The rehearsal's calls.jsonl.
-
-    Returns:
-        Actions such as ``ec2:RunInstances``.
+    ``calls`` is the rehearsal's calls.jsonl. What AWS allows to everybody is left out.
     """
     lines = [json.loads(line) for line in calls.read_text(encoding="utf-8").splitlines()]
     assert lines, f"{calls} is empty"
@@ -67,15 +51,11 @@ def needed(calls: Path) -> set[str]:
 
 
 def differences(calls: Path, policy: dict[str, Any], unused: Collection[str] = ()) -> list[str]:
-    """Compare what was called with what is allowed.
+    """Write a sentence for each action that was called and is not allowed, or is allowed and was not called.
 
     Args:
         calls: The rehearsal's calls.jsonl, after a whole life of the instances.
-        policy: The policy document.
         unused: Sids of statements, and actions, that this life had no use for.
-
-    Returns:
-        A sentence for each action that is missing or too many.
     """
     wanted = needed(calls)
     return [

@@ -1,4 +1,4 @@
-"""Tries what somebody would try who runs code in a replica. Needs nothing but Python.
+"""Tries what an attacker would try who runs code in a replica; needs nothing but Python.
 
 It is sent as text: ``python3 - FUNCTION ARGUMENT…``, and prints JSON: what worked, or for each attempt the error that
 refused it, empty when it worked.
@@ -95,7 +95,7 @@ def _namespace() -> None:
 
 
 def gain(folder: str) -> dict[str, str]:
-    """Try to become more than one is; files are made in a folder that can be written."""
+    """Try to gain rights that the process does not have; files are made in a folder that can be written."""
     place = Path(folder)
     attempts: dict[str, Callable[[], None]] = {
         "become root": _become_root,
@@ -111,7 +111,7 @@ def gain(folder: str) -> dict[str, str]:
 
 
 def _refused(attempt: Callable[[], None]) -> str:
-    """Try in a process of its own; gives the error's name, or nothing when it worked."""
+    """Try something in a process of its own; return the error's name, or an empty text when it worked."""
     reading, writing = os.pipe()
     child = os.fork()
     if not child:
@@ -144,7 +144,7 @@ def _connects(target: str) -> str:
 
 
 def ask(*targets: str) -> dict[str, str]:
-    """Ask a replica whether it is ready, at ADDRESS:PORT; gives what answered, which may be somebody else."""
+    """Ask a replica at ADDRESS:PORT whether it is ready, and return what answered, which may be another program."""
     return {target: _answer(target) for target in targets}
 
 

@@ -1,4 +1,4 @@
-"""A real ACME authority for tests: Debian's pebble, on the instance, where the test says where names lead."""
+"""A real ACME authority for tests: Debian's pebble on the instance, which resolves names as the test says."""
 
 from __future__ import annotations
 
@@ -34,20 +34,15 @@ class Authority:
     """Pebble on the instance.
 
     Attributes:
-        directory: URL of its directory, for the instance.
-        own: File on this machine with the certificate that it has itself.
-        root: File on this machine with the root certificate of those that it gives.
+        directory: URL of its ACME directory, as seen from the instance.
+        own: File on this machine with pebble's own server certificate.
+        root: File on this machine with the root of the certificates that pebble issues.
     """
 
     directory = f"https://localhost:{PORT}/dir"
 
     def __init__(self, host: Host, folder: Path) -> None:
-        """Install it; nothing runs yet.
-
-        Args:
-            host: The instance.
-            folder: For files on this machine.
-        """
+        """Install pebble without starting it; ``folder`` takes its certificates on this machine."""
         self.host = host
         self.own = folder / "authority.pem"
         self.root = folder / "root.pem"
@@ -61,7 +56,7 @@ class Authority:
         self.own.write_text(self._sudo(f"cat {FOLDER}/cert.pem"))
 
     def start(self) -> None:
-        """Start it, with a new root certificate."""
+        """Start pebble with a new root certificate."""
         # Without the pauses before each check that make clients wait.
         settings = "--setenv PEBBLE_VA_NOSLEEP=1"
         # One of a run that was killed has another key.
@@ -71,15 +66,11 @@ class Authority:
         self.root.write_text(self._sudo(f"{ask} https://localhost:{MANAGEMENT_PORT}/roots/0"))
 
     def stop(self) -> None:
-        """Stop it."""
+        """Stop pebble."""
         self._sudo(f"systemctl stop {UNIT}")
 
     def point(self, places: Mapping[str, str]) -> None:
-        """Have names lead somewhere, as the instance and so the authority see them.
-
-        Args:
-            places: Addresses by name; what was said before is forgotten.
-        """
+        """Make names lead to these addresses alone, for the instance and so for the authority."""
         lines = "".join(f"\n{address} {name} {MARK}" for name, address in places.items())
         # In place: it is a mount in a container.
         self._sudo(f'sh -c \'kept=$(grep -v "{MARK}" {HOSTS}); echo "$kept{lines}" > {HOSTS}\'')

@@ -1,4 +1,4 @@
-"""Somebody outside: a network of its own, joined to the machine by one cable, so that no security group is between."""
+"""An outsider: a network of its own, joined to the machine by one virtual cable, with no security group in between."""
 
 from __future__ import annotations
 
@@ -58,34 +58,24 @@ KEY = "/run/outside-key"
 
 
 def _ranges(ports: Sequence[int]) -> list[tuple[int, int]]:
-    """Shorten what would be too long for a command line."""
+    """Write ports as ranges, because a long list would not fit on a command line."""
     return [(ports[0], ports[-1])] if isinstance(ports, range) else [(port, port) for port in ports]
 
 
 def scan(address: str, ports: Sequence[int], source: str = "") -> str:
-    """Write the command that asks ports for an answer.
+    """Write the arguments of Python that scan TCP ports and print a list of those that answer.
 
-    Args:
-        address: Whom to ask.
-        ports: Which ports.
-        source: From which address; empty for any.
-
-    Returns:
-        A command for a shell, without the name of Python; it prints a list.
+    They are quoted for a shell. ``source`` is the address to ask from; empty for any.
     """
     asked = json.dumps([address, _ranges(ports), PATIENCE_S, source])
     return f"-c {shlex.quote(SCAN)} {shlex.quote(asked)}"
 
 
 class Outsider:
-    """A network namespace on the machine with two addresses, which the machine can only take for somebody else's."""
+    """A network namespace on the machine with two addresses, whose packets look to the machine like somebody else's."""
 
     def __init__(self, host: Host) -> None:
-        """Make it.
-
-        Args:
-            host: The machine.
-        """
+        """Make the network namespace on the machine, in the place of one that an earlier run left."""
         self.host = host
         inside = f"ip -n {NETWORK}"
         host.check_output(
@@ -102,47 +92,24 @@ class Outsider:
         self.public_key: str = host.check_output(f"cat {KEY}.pub")
 
     def run(self, command: str) -> CommandResult:
-        """Run a command there.
-
-        Args:
-            command: For a shell.
-
-        Returns:
-            Exit status, stdout and stderr.
-        """
+        """Run a shell command in the namespace."""
         return self.host.run(f"ip netns exec {NETWORK} {command}")
 
     def open_ports(self, address: str, ports: Sequence[int], source: str = KNOWN) -> set[int]:
-        """Ask which ports answer.
-
-        Args:
-            address: Whom to ask.
-            ports: Which ones.
-            source: From which address; empty for any.
-
-        Returns:
-            Those that took a connection.
-        """
+        """Return the ports that took a connection from ``source``; an empty source is any address."""
         answer = self.run(f"python3 {scan(address, ports, source)}")
         assert answer.rc == 0, answer.stderr
         return set(json.loads(answer.stdout))
 
     def ssh(self, login: str, command: str, options: str = "", program: str = "ssh") -> CommandResult:
-        """Log in from the known address.
+        """Log in as ``user@address`` from the known address, and run a command there.
 
-        Args:
-            login: As ``user@address``.
-            command: What to run there.
-            options: Further options of ``ssh``.
-            program: How ``ssh`` is started.
-
-        Returns:
-            Exit status, stdout and stderr.
+        ``program`` is the command that starts ``ssh``. The exit status is 1 for every failure.
         """
         fixed = f"-i {KEY} -o StrictHostKeyChecking=no -o UserKnownHostsFile=/dev/null -o ConnectTimeout=5"
         # From 255 the harness, which comes over SSH itself, would conclude that its own connection failed.
         return self.run(f"{program} {fixed} {options} {login} {command} || exit 1")
 
     def leave(self) -> None:
-        """Remove it; its end of the cable goes with it."""
+        """Remove the namespace; its end of the cable goes with it."""
         self.host.run(f"ip netns delete {NETWORK}; rm -f {KEY} {KEY}.pub")

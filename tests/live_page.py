@@ -1,4 +1,4 @@
-"""docs/aws.md, followed against a rehearsal as it is written."""
+"""Runs the commands of docs/aws.md against a rehearsal, as they are written."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tempfile
 import venv
 from pathlib import Path
 
-from tests.live_fleet import REGION
-from tests.live_playbook import Outcome, variables_file
+from bench.ec2 import REGION
+from bench.playbook import Outcome, variables_file
 from tests.page import Block, blocks
 from tests.project import ROOT
 
@@ -20,7 +20,7 @@ BLOCKS = blocks(ROOT / "docs/aws.md")
 
 
 def aws_command_line() -> Path:
-    """Install the AWS command line from PyPI, unless it is there already, and give its folder of programs."""
+    """Install the AWS command line from PyPI unless it is there, and return the folder of its programs."""
     if not (CACHE / "bin/aws").exists():
         venv.create(CACHE, clear=True, with_pip=True)
         subprocess.run([CACHE / "bin/pip", "install", "--quiet", "awscli"], check=True)
@@ -38,7 +38,7 @@ def _block(heading: str, in_cloudshell: bool) -> Block:
 
 
 def cloudshell(heading: str) -> str:
-    """Run a block of the page as an administrator in CloudShell, who has uploaded iam.md, and give what it printed."""
+    """Run a block of the page as an administrator in CloudShell, who has uploaded iam.md, and return its output."""
     programs = f"{aws_command_line()}{os.pathsep}{os.environ['PATH']}"
     # The rehearsal holds only its own key to a policy.
     who = {"AWS_ACCESS_KEY_ID": "administrator", "AWS_SECRET_ACCESS_KEY": "administrator"}

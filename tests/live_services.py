@@ -1,10 +1,10 @@
-"""The services of the scenario `services`, each as people outside find it."""
+"""The services of the scenario `services`, each as clients outside find it."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.live_stack import Stack
+from bench.stack import Stack
 from tests.project import ROOT, load_mapping
 
 SCENARIO = ROOT / "molecule/services"
@@ -16,26 +16,11 @@ PROBES = [name for name, entry in SERVICES.items() if (ROOT / entry["context"]) 
 
 
 def find(stack: Stack, name: str) -> Stack:
-    """Ask a service, where its entry puts it.
-
-    Args:
-        stack: The stack.
-        name: Name of the service.
-
-    Returns:
-        The stack, asked for that service.
-    """
+    """Return the stack so that requests go to a service, at the name and path of its entry."""
     entry = SERVICES[name]
     return stack.at(entry.get("host", VARIABLES["stack_host_names"][0]), entry.get("path", "/").rstrip("/"))
 
 
 def changed(**entries: dict[str, Any]) -> list[dict[str, Any]]:
-    """Write the services down with other values.
-
-    Args:
-        **entries: What is other, by name of the service.
-
-    Returns:
-        A value of ``stack_services``.
-    """
+    """Return a value of ``stack_services`` in which the named services have other values."""
     return [entry | entries.get(name, {}) for name, entry in SERVICES.items()]

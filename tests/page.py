@@ -11,7 +11,7 @@ PATTERN = re.compile(r"^#+ (?P<heading>[^\n]+)$|^```(?P<language>\w*)\n(?P<text>
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block: under which heading it is, what language it is said to be in, and its lines."""
+    """A fenced block: the heading above it, its language, and its lines."""
 
     heading: str
     language: str

@@ -1,14 +1,14 @@
-"""What the project consists of, as the policy tests see it."""
+"""The files of the project, as the policy tests read them."""
 
-import json
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
+from bench.project import ROOT, load_mapping, load_yaml, relative
 
-ROOT = Path(__file__).resolve().parents[1]
+__all__ = ["ROOT", "load_mapping", "load_yaml", "relative"]
+
 ROLES = sorted(path for path in (ROOT / "roles").iterdir() if path.is_dir() and not path.name.startswith("."))
 
 SERVICE = {
@@ -32,40 +32,8 @@ ACCESSORY = {
 """An entry of accessory_services that is in order."""
 
 
-def engine(version: str = "26.1.5+dfsg1", cgroup: str = "1") -> dict[str, str]:
-    """Register what `docker info` says of an engine with Debian 13's runc, as a task does."""
-    known = {"ServerVersion": version, "CgroupVersion": cgroup, "RuncCommit": {"ID": "1.1.15+ds1-2+deb13u1"}}
-    return {"stdout": json.dumps(known)}
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML as Ansible writes it: a tag such as !vault is no error, its value is not needed here."""
-
-
-_Loader.add_multi_constructor("!", lambda _loader, _suffix, _node: None)
-
-
-def load_yaml(path: Path) -> Any:
-    """Return the content of a YAML file, tags ignored."""
-    return yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)  # noqa: S506 - a subclass of SafeLoader
-
-
-def load_mapping(path: Path) -> dict[str, Any]:
-    """Return the content of a YAML file that holds a mapping; empty and absent files hold an empty one."""
-    content = load_yaml(path) if path.exists() else None
-    if content is None:
-        return {}
-    assert isinstance(content, dict), f"{relative(path)} must hold a mapping"
-    return content
-
-
-def relative(path: Path) -> str:
-    """Name a file for a message."""
-    return path.relative_to(ROOT).as_posix()
-
-
 def files(*patterns: str) -> list[Path]:
-    """Return the files that match, without what Python leaves behind."""
+    """Return the files that match, without those that Python generates."""
     found = {path for pattern in patterns for path in ROOT.glob(pattern)}
     return sorted(path for path in found if path.is_file() and "__pycache__" not in path.parts)
 

@@ -6,15 +6,7 @@ from pathlib import Path
 
 
 def self_signed(folder: Path, name: str) -> Path:
-    """Make a certificate.
-
-    Args:
-        folder: Where to.
-        name: What it is for.
-
-    Returns:
-        The file; its key is beside it.
-    """
+    """Make a self-signed certificate for a host name; its key is beside it, with the suffix ``.key``."""
     file = folder / f"{name}.pem"
     command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-noenc"]
     command += ["-subj", f"/CN={name}", "-addext", f"subjectAltName=DNS:{name}", "-out", str(file)]
@@ -23,14 +15,7 @@ def self_signed(folder: Path, name: str) -> Path:
 
 
 def serving(certificate: Path) -> ssl.SSLContext:
-    """Serve it.
-
-    Args:
-        certificate: As ``self_signed`` made it.
-
-    Returns:
-        A context for a server.
-    """
+    """Make a server's context with a certificate and the key beside it."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_suffix(".key"))
     return context

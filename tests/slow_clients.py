@@ -14,7 +14,7 @@ CROWD = 2 * OF_EACH_KIND
 
 
 async def _slow(address: str, host: str, trust: ssl.SSLContext | None, began: bytes, drop: bytes) -> float:
-    """Send the beginning of a request, then a byte now and then; gives the seconds until the server has had enough."""
+    """Send the beginning of a request, then a byte now and then; return the seconds until the server closes."""
     port, name = (443, host) if trust else (80, None)
     reader, writer = await asyncio.open_connection(address, port, ssl=trust, server_hostname=name)
     since = time.monotonic()
@@ -36,16 +36,13 @@ async def _slow(address: str, host: str, trust: ssl.SSLContext | None, began: by
 def slow_crowd(address: str, host: str, trust: ssl.SSLContext | None = None) -> list[float]:
     """Keep as many connections as possible busy with nothing: headers that do not end, and bodies that do not come.
 
-    Args:
-        address: Of nginx.
-        host: The name to ask for.
-        trust: Which certificates are accepted; without it plain HTTP.
+    ``host`` is the name to ask for; without ``trust`` the clients speak plain HTTP.
 
     Returns:
         For each client the seconds from being connected until it was cut.
 
     Raises:
-        OSError: One could not connect at all.
+        OSError: A client could not connect at all.
     """
     headers = f"GET / HTTP/1.1\r\nHost: {host}\r\n".encode()
     body = f"POST /whoami HTTP/1.1\r\nHost: {host}\r\nContent-Length: 1000\r\n\r\nx".encode()

@@ -1,4 +1,4 @@
-"""Who has no account and no rehearsal is told so once, before Ansible's inventory parsers say it in their words."""
+"""Without an account or a rehearsal a run ends with one message, before Ansible's inventory parsers add theirs."""
 
 import http.server
 import os
@@ -26,12 +26,12 @@ REFUSED = """<ErrorResponse xmlns="https://sts.amazonaws.com/doc/2011-06-15/"><E
 
 
 class Refusal(http.server.BaseHTTPRequestHandler):
-    """Answers every request as AWS answers a key that it does not know."""
+    """Answers every request as AWS answers an unknown key."""
 
     code = "InvalidClientTokenId"
 
     def do_POST(self) -> None:
-        """Refuse."""
+        """Refuse the request."""
         body = REFUSED.format(code=self.code).encode()
         self.rfile.read(int(self.headers["Content-Length"]))
         self.send_response(403)
@@ -41,12 +41,12 @@ class Refusal(http.server.BaseHTTPRequestHandler):
         self.wfile.write(body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture(autouse=True)
 def _fresh_session(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Boto3 remembers the credentials that it found first."""
+    """Forget boto3's session, which keeps the first credentials that it found."""
     monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     monkeypatch.setenv("MOTO_ACCOUNT_ID", "123456789012")
@@ -65,19 +65,19 @@ def refusing() -> Iterator[str]:
 
 @pytest.fixture
 def nobody() -> str:
-    """Name an endpoint at which nobody listens."""
+    """Return an endpoint at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return f"http://127.0.0.1:{listener.getsockname()[1]}"
 
 
 def forget_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the test credentials away."""
+    """Remove the test credentials."""
     for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
         monkeypatch.delenv(name)
 
 
 def refusal(region: str = REGION) -> str:
-    """Ask who we are, and expect a refusal."""
+    """Ask for the caller's identity, and expect a refusal."""
     with pytest.raises(account.AccountError) as refused:
         account.identify(region)
     return str(refused.value)
@@ -92,14 +92,14 @@ def aws() -> Iterator[None]:
 
 @pytest.mark.usefixtures("aws")
 def test_account_that_answers_is_said() -> None:
-    """The check must not stand in the way of who has an account, and the person has to see which one it is."""
+    """The check must not stop people who have an account, and they have to see which one it is."""
     who = account.identify(REGION)
     assert not who.is_rehearsal
     assert str(who) == "AWS account 123456789012, region eu-central-1 (arn:aws:sts::123456789012:user/moto)"
 
 
 def test_rehearsal_is_said() -> None:
-    """Nobody has to wonder whether this costs money."""
+    """The person has to know that this costs no money."""
     who = account.Identity("000000000000", "arn:aws:sts::000000000000:user/moto", REGION, "http://127.0.0.1:7152")
     assert who.is_rehearsal
     assert str(who) == "REHEARSAL at http://127.0.0.1:7152, region eu-central-1"
@@ -140,7 +140,7 @@ def test_clear_case_is_allowed(number: str, endpoint: str) -> None:
 
 
 def test_foreign_api_on_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Another emulator, with its own account, over HTTP: the guard holds from end to end."""
+    """Another emulator answers with its own account over HTTP, so the whole check is tested."""
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()
     try:
@@ -156,7 +156,7 @@ def test_foreign_api_on_this_machine_is_refused(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.usefixtures("aws")
 def test_second_way_to_choose_an_endpoint_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """amazon.aws reads AWS_URL and boto3 does not: the modules would go elsewhere than what this looks at."""
+    """The amazon.aws modules read AWS_URL and boto3 does not, so they would not use the account that was checked."""
     monkeypatch.setenv("AWS_URL", "http://127.0.0.1:1")
     assert refusal().startswith("AWS_URL is 'http://127.0.0.1:1': allowed is to unset it")
 
@@ -190,7 +190,7 @@ def test_region_is_not_refused_without_the_permission_to_ask() -> None:
 
 @pytest.mark.parametrize("text", ["plugin: amazon.aws.aws_ec2\n", "regions: []\n", "regions\n", "{", None])
 def test_inventory_without_a_region_is_refused(tmp_path: Path, text: str | None) -> None:
-    """The file is named, because it is the one place of the region."""
+    """The message names the file, because the region is set only there."""
     if text is not None:
         (tmp_path / "aws_ec2.yml").write_text(text)
     with pytest.raises(account.AccountError, match=r"aws_ec2\.yml names no region"):
@@ -198,12 +198,12 @@ def test_inventory_without_a_region_is_refused(tmp_path: Path, text: str | None)
 
 
 def test_region_of_the_inventory_is_the_one_that_is_shipped() -> None:
-    """Read as aws_ec2 reads it."""
+    """The file is read as aws_ec2 reads it."""
     assert account.inventory_region(ROOT / "inventories/aws") == "eu-central-1"
 
 
 def test_instances_are_made_where_they_are_looked_for() -> None:
-    """With -e ec2_region alone they would be made elsewhere, not be found, and be made again."""
+    """With another region in -e alone they would be made there, not found, and made again."""
     who = account.Identity("123456789012", "arn", REGION, "https://ec2.eu-central-1.amazonaws.com")
     assert list(account.other_region({"ec2_region": REGION}, who)) == []
     (problem,) = account.other_region({"ec2_region": "us-east-1"}, who)
@@ -211,27 +211,27 @@ def test_instances_are_made_where_they_are_looked_for() -> None:
 
 
 def test_no_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The commonest first run: no account, no rehearsal."""
+    """It is the commonest first run: no account and no rehearsal."""
     forget_credentials(monkeypatch)
     assert refusal() == f"There are no AWS credentials and no rehearsal is chosen. Two ways on:\n{account.WAYS_OUT}"
 
 
 def test_nobody_listens(monkeypatch: pytest.MonkeyPatch, nobody: str) -> None:
-    """The shell still points at a rehearsal that is down; the message names the variable and its value."""
+    """The shell still points to a rehearsal that is down; the message names the variable and its value."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", nobody)
     assert refusal() == f"Nobody answers at {nobody} (AWS_ENDPOINT_URL). Two ways on:\n{account.WAYS_OUT}"
 
 
 @pytest.mark.parametrize(("code", "meaning"), account.REFUSALS.items(), ids=account.REFUSALS)
 def test_refused_credentials(monkeypatch: pytest.MonkeyPatch, refusing: str, code: str, meaning: str) -> None:
-    """An expired token, an unknown key and a wrong secret are mended differently."""
+    """An expired token, an unknown key and a wrong secret need different actions."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
     monkeypatch.setattr(Refusal, "code", code)
     assert refusal() == f"{meaning} ({code}). Two ways on:\n{account.WAYS_OUT}"
 
 
 def test_refusal_without_a_translation_is_passed_on(monkeypatch: pytest.MonkeyPatch, refusing: str) -> None:
-    """AWS has more codes than this knows."""
+    """AWS has more codes than the check knows."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", refusing)
     monkeypatch.setattr(Refusal, "code", "InvalidIdentityToken")
     assert refusal().startswith("AWS does not accept the credentials: An error occurred (InvalidIdentityToken)")
@@ -248,7 +248,7 @@ def test_refusal_that_no_other_credentials_help_against(monkeypatch: pytest.Monk
 
 
 def test_expired_single_sign_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The command that mends it is named."""
+    """The message names the command that renews it."""
     forget_credentials(monkeypatch)
     config = tmp_path / "config"
     config.write_text(
@@ -272,7 +272,7 @@ def write_profile(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, text: str) ->
 
 
 def test_profile_that_needs_a_code_is_refused_with_the_command(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """The prompt came in the inventory, unseen, and again in each module."""
+    """Otherwise the inventory would prompt for the code, unseen, and each module again."""
     write_profile(
         monkeypatch,
         tmp_path,
@@ -285,7 +285,7 @@ def test_profile_that_needs_a_code_is_refused_with_the_command(monkeypatch: pyte
 
 
 def test_profile_beside_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """As with a rehearsal in a shell that has a profile: amazon.aws says so under three parsers' own complaints."""
+    """A rehearsal in a shell with a profile causes it; amazon.aws's message would be hidden among three others."""
     monkeypatch.setenv("AWS_PROFILE", "work")
     assert refusal() == (
         "AWS_PROFILE is 'work', and AWS_ACCESS_KEY_ID is set as well: allowed is one; for the key: "
@@ -294,31 +294,31 @@ def test_profile_beside_a_key_is_refused(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 def test_login_of_the_command_line_is_understood(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """`aws login` leaves credentials that botocore reads only with awscrt, which the lock therefore has."""
+    """Botocore reads the credentials of `aws login` only with awscrt, so the lock file has it."""
     write_profile(monkeypatch, tmp_path, "login_session = arn:aws:iam::123456789012:user/jane\n")
     assert refusal().startswith("The login has expired or cannot be read; log in again with: aws login (")
 
 
 def test_half_a_pair_of_credentials(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forgotten second export is a sentence, not a traceback."""
+    """A forgotten second export gives a sentence, not a traceback."""
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     assert "AWS_SECRET_ACCESS_KEY" in refusal().replace(account.WAYS_OUT, "")
 
 
 def test_unknown_profile(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A misspelt AWS_PROFILE is named."""
+    """The message names a misspelt AWS_PROFILE."""
     monkeypatch.setenv("AWS_PROFILE", "no-such-profile")
     assert "no-such-profile" in refusal()
 
 
 def test_endpoint_that_is_no_url(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A forgotten http:// is named, not buried under what the parsers say."""
+    """The message names the missing http://, and no parser adds its own."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", "localhost")
     assert refusal().startswith("AWS_ENDPOINT_URL is 'localhost': Invalid endpoint: localhost.")
 
 
 def list_inventory(tmp_path: Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the real ansible-inventory, without whatever the shell says about Ansible and AWS."""
+    """Run the real ansible-inventory, without the shell's variables for Ansible and AWS."""
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     clean |= {
         "ANSIBLE_HOME": str(tmp_path / "ansible"),
@@ -334,7 +334,7 @@ def list_inventory(tmp_path: Path, **environment: str) -> "subprocess.CompletedP
 
 
 def test_inventory_says_it_once_and_ends(tmp_path: Path) -> None:
-    """No parser warning before or after it, and no empty inventory that a play would call a success."""
+    """There is no warning of a parser, and no empty inventory with which a play would succeed."""
     run = list_inventory(tmp_path)
     assert run.returncode == 1
     assert run.stdout == ""
@@ -343,7 +343,7 @@ def test_inventory_says_it_once_and_ends(tmp_path: Path) -> None:
 
 
 def test_inventory_names_the_endpoint(tmp_path: Path, nobody: str) -> None:
-    """The same from the outside for a rehearsal that is down: the account is asked before instances are."""
+    """For a rehearsal that is down, the account is checked before instances are listed."""
     credentials = dict.fromkeys(("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"), "testing")
     run = list_inventory(tmp_path, AWS_ENDPOINT_URL=nobody, **credentials)
     assert run.returncode == 1

@@ -1,4 +1,4 @@
-"""Flask projects in the forms that people keep them in, built for real: each has its package and its dependency."""
+"""Flask projects in several usual forms are built for real, and each has its package and its dependency."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_playbook import Outcome
+from tests.live_images import make_images
 from tests.project import ROOT
 
 pytestmark = pytest.mark.docker
@@ -48,20 +48,13 @@ FORMS: dict[str, dict[str, bytes]] = {
 
 @pytest.fixture(scope="module")
 def parent(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Have the image that apps are built from, and give its name."""
-    play = tmp_path_factory.mktemp("parent") / "play.yml"
-    play.write_text(
-        "- hosts: app\n  gather_facts: false\n  roles: [{role: image, vars: {image_recipes: [python]}}]\n"
-        "  post_tasks: [{ansible.builtin.debug: {msg: 'is={{ image_references.python }}='}}]\n"
-    )
-    made = Outcome(["ansible-playbook", str(play), "--inventory=inventories/local"])
-    assert made.ok, made.said
-    return made.said.partition("is=")[2].partition("=")[0]
+    """Make sure that the parent of the apps' images exists, and return its name."""
+    return make_images(tmp_path_factory.mktemp("parent"), ["python"])["python"]
 
 
 @pytest.mark.parametrize("files", FORMS.values(), ids=list(FORMS))
 def test_form_is_installed(tmp_path: Path, parent: str, files: dict[str, bytes]) -> None:
-    """As the role builds it, for uWSGI, whose image lacks no server."""
+    """It is built as the role does, for uWSGI, which pip does not have to install."""
     for name, content in files.items():
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_bytes(content)

@@ -1,9 +1,10 @@
-"""Every role says what it accepts, and the specification, the defaults and the files agree.
+"""Every role has a specification of its inputs, which agrees with the defaults and the files.
 
-Ansible validates meta/argument_specs.yml before a role does anything. That helps only as long as the specification
-is about the variables that exist, so it is compared with defaults/main.yml here.
+Ansible validates meta/argument_specs.yml before a role does anything. That helps only as long as the specification is
+about the variables that exist, so it is compared with defaults/main.yml here.
 """
 
+import functools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,18 +28,19 @@ TYPES: dict[str, tuple[type, ...]] = {
 each_role = pytest.mark.parametrize("role", ROLES, ids=lambda role: role.name)
 
 
+@functools.cache
 def entry_points(role: Path) -> dict[str, Any]:
     """Return the entry points of a role's specification."""
     return dict(load_mapping(role / "meta/argument_specs.yml").get("argument_specs", {}))
 
 
 def options(role: Path) -> dict[str, Any]:
-    """Return the options that all entry points of a role have: its variables."""
+    """Return the options that all entry points of a role have: the role's variables."""
     return dict(entry_points(role)["main"]["options"])
 
 
 def verb_options(role: Path) -> dict[str, Any]:
-    """Return what single entry points of a role take beside them, by ``-e``."""
+    """Return the options that only single entry points of a role have, which are given by ``-e``."""
     return {
         name: option
         for entry in entry_points(role).values()
@@ -48,14 +50,14 @@ def verb_options(role: Path) -> dict[str, Any]:
 
 
 def nested(prefix: str, specification: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Yield every option with its dotted name, those inside other options included."""
+    """Yield every option with its dotted name, including those inside other options."""
     for name, option in specification.items():
         yield f"{prefix}{name}", option
         yield from nested(f"{prefix}{name}.", option.get("options", {}))
 
 
 def mismatches(name: str, value: Any, option: dict[str, Any]) -> Iterator[str]:
-    """Yield what is wrong with a value, by the type that its option declares."""
+    """Yield what is wrong with a value, according to the type that its option declares."""
     if value is None or (isinstance(value, str) and "{{" in value):
         return
     declared = option["type"]
@@ -87,7 +89,7 @@ def mapping_mismatches(name: str, value: dict[str, Any], specification: dict[str
 
 @each_role
 def test_role_has_its_minimal_files(role: Path) -> None:
-    """Whoever opens a role finds inputs, their specification and the index of its tasks where they always are."""
+    """Whoever opens a role finds its inputs, their specification and the index of its tasks in the same places."""
     missing = [
         name
         for name in ("defaults/main.yml", "meta/argument_specs.yml", "tasks/main.yml")
@@ -98,7 +100,7 @@ def test_role_has_its_minimal_files(role: Path) -> None:
 
 @each_role
 def test_specification_says_what_the_role_is_for(role: Path) -> None:
-    """`ansible-doc -t role` has something to show for every entry point, and each entry point is a task file."""
+    """`ansible-doc -t role` needs a description for every entry point, and each entry point is a task file."""
     assert "main" in entry_points(role)
     for name, entry in entry_points(role).items():
         assert entry.get("short_description"), f"entry point {name} has no short_description"

@@ -1,14 +1,18 @@
-"""The audit itself: what it lets pass, and that it never passes for want of something to look at."""
+"""The audit itself: what it accepts, and that it never passes because it saw nothing."""
 
 import io
+import sys
 import tarfile
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
+from pathlib import Path
 
 import pytest
 import yaml
 
+from audit.__main__ import tool
 from audit.floors import Floor, below, is_older
+from audit.nginx import KINDS, rendered
 from audit.report import Finding, Outcome, Reason, judge, table
 from roles.image.library.image_packages import packages_in
 from tests.project import ROOT
@@ -33,12 +37,12 @@ Version: 1.0
 
 
 def outcome(*findings: Finding, count: int = 1) -> Outcome:
-    """Describe what came of a check."""
+    """Describe the result of a check."""
     return Outcome("1.0", "files", count, findings)
 
 
 def test_finding_without_a_reason_has_to_be_mended() -> None:
-    """Check, rule and file have to be the reason's."""
+    """A reason excuses it only with the same check, rule and file."""
     assert judge("hadolint", outcome(FOUND, OTHER), [REASON]) == ([OTHER], 1)
     for other in ("checkov", "DL2"), ("hadolint", "DL2"):
         bad, stays = judge("hadolint", outcome(FOUND), [Reason(*other, "*", "x")])
@@ -48,16 +52,31 @@ def test_finding_without_a_reason_has_to_be_mended() -> None:
 
 
 def test_reason_that_excuses_nothing_has_to_go() -> None:
-    """It would excuse the next finding of its kind unseen."""
+    """It would excuse the next finding of its kind without a look."""
     bad, _ = judge("hadolint", outcome(), [REASON])
     assert [(one.id, one.where) for one in bad] == [("DL1", "*/Dockerfile")]
     assert judge("gixy", outcome(), [REASON]) == ([], 0)
 
 
 def test_check_that_saw_nothing_fails() -> None:
-    """An audit without data is no green one."""
+    """An audit without data must not pass."""
     bad, _ = judge("hadolint", outcome(count=0), [])
     assert [one.id for one in bad] == ["nothing"]
+
+
+def test_tool_that_failed_half_way_is_no_success() -> None:
+    """The list of materials of one image was printed before the next one failed."""
+    words = [sys.executable, "-c", "print('one'); raise SystemExit('the next one failed')"]
+    assert tool(Path(words[0]), *words[1:]).strip() == "one"
+    with pytest.raises(RuntimeError, match="failed: the next one failed"):
+        tool(Path(words[0]), *words[1:], fails_on_findings=False)
+
+
+def test_every_kind_of_nginx_conf_can_be_rendered() -> None:
+    """A variable that the template needs would be missed only when somebody runs the audit."""
+    texts = dict(rendered())
+    assert texts.keys() == KINDS.keys()
+    assert len(set(texts.values())) == len(KINDS)
 
 
 def test_table_has_a_line_for_each_check() -> None:
@@ -85,12 +104,12 @@ def test_versions_are_compared_as_their_packagers_do(kind: str, version: str, le
 
 
 def packages(**versions: str) -> list[Mapping[str, str]]:
-    """Describe packages of Python."""
+    """Describe Python packages."""
     return [{"kind": "pypi", "name": name, "version": version} for name, version in versions.items()]
 
 
 def test_old_version_is_found_in_the_image_that_has_it() -> None:
-    """The other one is in order; a package of another kind is another package."""
+    """The other image is all right, and a package of another kind is another package."""
     contents = {"app:1": packages(Gunicorn="21.2.0"), "api:1": packages(gunicorn="23.0.0")}
     assert [str(one) for one in below([GUNICORN], contents)] == [
         "app:1: CVE-2024-6827: gunicorn 21.2.0 is older than 22.0.0 (its news)"
@@ -98,14 +117,14 @@ def test_old_version_is_found_in_the_image_that_has_it() -> None:
 
 
 def test_floor_of_a_package_that_is_nowhere_is_told() -> None:
-    """A package that is called otherwise now, or no list at all, must not look like success."""
+    """A package that has another name now, or an empty list, must not look like success."""
     for contents in ({}, {"app:1": packages(flask="3.1.3")}):
         (finding,) = below([GUNICORN], contents)
         assert "gunicorn is in no image" in finding.text
 
 
 def test_packages_are_read_from_the_file_system() -> None:
-    """Those of Debian that are installed, and those of Python that pip brought; not the same one twice."""
+    """They are Debian's installed ones and Python's from pip, and none is listed twice."""
     flask = "opt/venv/lib/python3.13/site-packages/flask-3.1.3.dist-info/METADATA"
     files = {
         "var/lib/dpkg/status": STATUS,
@@ -127,7 +146,7 @@ def test_packages_are_read_from_the_file_system() -> None:
 
 
 def test_locked_versions_are_above_the_floors() -> None:
-    """What is locked goes into the images: this is noticed without building one."""
+    """The images get the locked versions, so this shows an old one without a build."""
     floors = [Floor(**entry) for entry in yaml.safe_load((ROOT / "audit/floors.yml").read_text())]
     ours = [floor for floor in floors if floor.kind == "pypi"]
     assert ours
@@ -136,7 +155,7 @@ def test_locked_versions_are_above_the_floors() -> None:
 
 
 def test_reasons_are_about_files_that_exist() -> None:
-    """Each names a check, says why, and means something that is in the repository."""
+    """Each names a check, gives the reason, and concerns a file of the repository."""
     names = [path.relative_to(ROOT).as_posix() for path in tracked()]
     for reason in [Reason(**entry) for entry in yaml.safe_load((ROOT / "audit/findings.yml").read_text())]:
         assert len(reason.reason.split()) > 5

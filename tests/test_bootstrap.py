@@ -1,4 +1,4 @@
-"""The base of all images, bootstrapped from Debian's packages on this machine's engine."""
+"""The base of all images is bootstrapped from Debian's packages on this machine's engine."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 
 REPOSITORY = "bootstrap-test"
 
 
 @pytest.mark.docker
 def test_base_that_was_not_finished_has_no_name(tmp_path: Path) -> None:
-    """The next run would take the half of it for the whole."""
+    """Otherwise the next run would use half a base."""
     play = tmp_path / "play.yml"
     play.write_text("- hosts: app\n  gather_facts: false\n  roles: [{role: image, vars: {image_recipes: [base]}}]\n")
     source = '{"image_base_sources": ["deb http://127.0.0.1:9/debian trixie main"], "image_repository": "' + REPOSITORY

@@ -1,4 +1,4 @@
-"""Which files a build of a folder sees: those that BuildKit sends, in whatever way a .dockerignore says it."""
+"""A build of a folder sees the files that BuildKit sends, however a .dockerignore is written."""
 
 import io
 import os
@@ -48,7 +48,7 @@ def context(tmp_path: Path) -> Path:
 
 
 def any_patterns(seed: int) -> str:
-    """Write a .dockerignore at random."""
+    """Write a random .dockerignore."""
     dice = random.Random(seed)  # noqa: S311 (it has to be the same in every run)
     lines = []
     for _ in range(dice.choice([1, 2, 2, 3, 4])):
@@ -58,7 +58,7 @@ def any_patterns(seed: int) -> str:
 
 
 def copied_by_buildkit(context: Path) -> list[str] | None:
-    """Build the folder into an archive, and list what is in it as ``context_files`` does; None where it is refused."""
+    """Build the folder into an archive, and list its files as ``context_files`` does; None when BuildKit refuses."""
     command = ["docker", "build", "--quiet", "--output", "type=tar,dest=-", str(context)]
     done = subprocess.run(command, check=False, capture_output=True, timeout=60)
     if b"excludepatterns" in done.stderr:
@@ -73,7 +73,7 @@ def copied_by_buildkit(context: Path) -> list[str] | None:
 @pytest.mark.docker
 @pytest.mark.parametrize("ignore", [*CORPUS, *map(any_patterns, range(int(os.environ.get("PATTERNS", "20"))))])
 def test_files_are_those_that_buildkit_takes(context: Path, ignore: str) -> None:
-    """PATTERNS=500 tries as many more lists of patterns."""
+    """With PATTERNS=500 it tries as many more lists of patterns."""
     (context / ".dockerignore").write_text(ignore, encoding="utf-8", newline="")
     copied = copied_by_buildkit(context)
     if copied is None:
@@ -87,7 +87,7 @@ def test_files_are_those_that_buildkit_takes(context: Path, ignore: str) -> None
 
 
 def test_exception_of_everything_is_kept_at_any_depth(context: Path) -> None:
-    """The usual way to name what is needed."""
+    """People usually name so what the build needs."""
     (context / ".dockerignore").write_text("*\n!**/*.py\n", encoding="utf-8")
     found = context_files(context, context / ".dockerignore")
     assert {name for name in found if name.endswith(".py")} == {name for name in NAMES if name.endswith(".py")}
@@ -95,14 +95,14 @@ def test_exception_of_everything_is_kept_at_any_depth(context: Path) -> None:
 
 @pytest.mark.parametrize("line", ["[", "a[", "!", "!/", "!/..", "a\\", "[b-a]"])
 def test_line_that_is_no_pattern_is_named(context: Path, line: str) -> None:
-    """The engine would say so in the middle of the deploy."""
+    """The engine would report it in the middle of the deploy."""
     (context / ".dockerignore").write_text(f"a\n{line}\n", encoding="utf-8")
     with pytest.raises(ContextError, match=r"\.dockerignore: .* is no pattern"):
         context_files(context, context / ".dockerignore")
 
 
 def test_ignore_file_of_the_dockerfile_counts(context: Path) -> None:
-    """It wins over the folder's, as in BuildKit."""
+    """It overrides the folder's, as in BuildKit."""
     (context / ".dockerignore").write_text("*\n", encoding="utf-8")
     (context / "Dockerfile.dockerignore").write_text("src\n", encoding="utf-8")
     (build,) = hashed_builds([{"name": "app", "context": str(context), "parent": "base"}], "/")
@@ -110,12 +110,12 @@ def test_ignore_file_of_the_dockerfile_counts(context: Path) -> None:
 
 
 def add_fifo(folder: Path) -> None:
-    """Make what a reader would wait for."""
+    """Make a file on which a reader would wait."""
     os.mkfifo(folder / "odd")
 
 
 def add_socket(folder: Path) -> None:
-    """Leave a socket behind, as some servers do."""
+    """Leave a socket, as some servers do."""
     with socket.socket(socket.AF_UNIX) as left:
         left.bind(str(folder / "odd"))
 
@@ -127,7 +127,7 @@ def add_latin_1(folder: Path) -> None:
 
 @pytest.mark.parametrize("add", [add_fifo, add_socket, add_latin_1])
 def test_what_no_image_can_hold_is_named(context: Path, add: Callable[[Path], None]) -> None:
-    """Unless it is left out."""
+    """An ignore file can leave it out."""
     (context / "src/odd").mkdir()
     add(context / "src/odd")
     with pytest.raises(ContextError, match=r"src/odd/odd.*: remove it, or leave it out by a line of \.dockerignore"):
@@ -137,12 +137,12 @@ def test_what_no_image_can_hold_is_named(context: Path, add: Callable[[Path], No
 
 
 def test_recipe_is_the_roles() -> None:
-    """Preflight looks at a folder as the role does."""
+    """Preflight looks at a folder with the role's own recipe."""
     assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_recipe"] == RECIPE
 
 
 @pytest.mark.parametrize("name", ["__image_scratch", "__image_shipment"])
 def test_runs_for_two_stacks_do_not_meet_on_the_builder(name: str) -> None:
-    """Each has a lock of its own, so the folder that one removes would be the one that the other builds from."""
+    """Each stack has its own lock, so one run could remove the folder from which the other builds."""
     path = Template(load_mapping(ROOT / "roles/image/vars/main.yml")[name])
     assert len({path.render(image_owner=owner) for owner in ("shop", "blog")}) == 2

@@ -20,11 +20,11 @@ PRINT = ["python", "-c", "print(6 * 7)"]
     ],
 )
 def test_words_are_those_that_were_meant(value: str, extra_vars: list[str], words: list[str]) -> None:
-    """However it was quoted; Ansible alone would run `python` and say that all is well."""
+    """They are right however the command was quoted; Ansible alone would run `python` and report success."""
     assert command_words(value, extra_vars) == words
 
 
 def test_open_quotation_mark_is_refused() -> None:
-    """Nobody knows where the word was meant to end."""
+    """Nobody can tell where the word was meant to end."""
     with pytest.raises(ValueError, match="quotation"):
         command_words("echo 'a", [])

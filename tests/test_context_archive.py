@@ -1,4 +1,4 @@
-"""What is sent to the builder is what the image was named after: neither more nor less."""
+"""The archive for the builder has exactly the files from which the image got its name."""
 
 import json
 import subprocess
@@ -44,10 +44,10 @@ def context(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize("ignore", IGNORE_FILES.values(), ids=IGNORE_FILES.keys())
 def test_archive_holds_what_the_name_was_made_from(context: Path, ignore: str | None) -> None:
-    """A file that only one of the two sees would be in an image whose name does not change with it."""
+    """Otherwise an image could contain a file whose change does not change the name."""
     if ignore is not None:
         (context / ".dockerignore").write_text(ignore, encoding="utf-8")
-    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"), {})) as archive:
         members = [member for member in archive.getmembers() if not member.isdir()]
         assert sorted(member.name for member in members) == context_files(context, context / ".dockerignore")
         for member in members:
@@ -57,9 +57,9 @@ def test_archive_holds_what_the_name_was_made_from(context: Path, ignore: str | 
 
 
 def test_ignored_files_stay_at_home(context: Path) -> None:
-    """The comparison above would also hold for two that both ignore nothing."""
+    """The comparison above would succeed even if both sides ignored nothing."""
     (context / ".dockerignore").write_text("tests\n*.log\n**/*.pyc\n", encoding="utf-8")
-    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"), {})) as archive:
         files = {member.name for member in archive.getmembers() if not member.isdir()}
     assert files == {
         "# notes",
@@ -76,7 +76,7 @@ def test_ignored_files_stay_at_home(context: Path) -> None:
 
 def test_links_and_the_executable_bit_survive(context: Path) -> None:
     """Both are part of the name, so both have to arrive."""
-    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"))) as archive:
+    with tarfile.open(pack(context, context_files(context, context / ".dockerignore"), {})) as archive:
         assert archive.getmember("run").mode & 0o111
         assert not archive.getmember("wsgi.py").mode & 0o111
         assert archive.getmember("link").issym()
@@ -84,15 +84,21 @@ def test_links_and_the_executable_bit_survive(context: Path) -> None:
         assert archive.getmember("dangling").linkname == "nowhere"
 
 
+def test_file_from_elsewhere_has_the_name_that_it_is_to_have(context: Path) -> None:
+    """It is packed like a file of the folder."""
+    with tarfile.open(pack(context, ["wsgi.py"], {"etc/noise": str(context / "noise.log")})) as archive:
+        assert archive.getnames() == ["wsgi.py", "etc/noise"]
+
+
 def test_two_archives_do_not_meet(context: Path) -> None:
-    """Two runs at the same time do not overwrite each other's."""
-    assert pack(context, context_files(context, context / ".dockerignore")) != pack(
-        context, context_files(context, context / ".dockerignore")
+    """Two runs at the same time do not overwrite each other's archive."""
+    assert pack(context, context_files(context, context / ".dockerignore"), {}) != pack(
+        context, context_files(context, context / ".dockerignore"), {}
     )
 
 
 def test_ansible_runs_it(tmp_path: Path, context: Path) -> None:
-    """The module is found, takes a path and says where the archive is, without claiming a change."""
+    """Ansible finds the module, which takes a path, returns the archive's, and reports no change."""
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=context_archive"]
     arguments = json.dumps({"path": str(context), "files": ["wsgi.py"]})
     command += [

@@ -1,4 +1,4 @@
-"""What a machine needs to be the controller: for AWS any system with Python 3.11 and SSH, for the rehearsal Debian."""
+"""Requirements of the controller: for AWS any system with Python 3.11 and SSH, for the rehearsal Debian."""
 
 import os
 import shlex
@@ -25,7 +25,7 @@ def make(folder: Path, *arguments: str, user: int | None = None) -> "subprocess.
 
 
 def test_old_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
-    """Pip named the one package of the lock that it could not find."""
+    """Pip's own message names only the package of the lock that it could not find."""
     (tmp_path / "old.py").write_text(
         "import sys\nsys.version_info, sys.version = (3, 10, 13, 'final', 0), '3.10.13 (main)'\nexec(sys.argv[2])\n"
     )
@@ -37,7 +37,7 @@ def test_old_python_is_refused_in_one_sentence(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("target", ["rehearse", "test", "molecule", "live"])
 def test_who_is_not_root_is_told_what_works_for_everybody(tmp_path: Path, target: str) -> None:
-    """Before an environment is made and before tests run for minutes."""
+    """The message comes before an environment is made and before tests run for minutes."""
     tmp_path.chmod(0o755)
     for folder in tmp_path.parents[:2]:
         folder.chmod(0o755)
@@ -49,7 +49,7 @@ def test_who_is_not_root_is_told_what_works_for_everybody(tmp_path: Path, target
 
 
 def test_make_uses_the_configuration_also_where_everybody_may_write(tmp_path: Path) -> None:
-    """Under /mnt/c in WSL every folder is such a one, and Ansible ignores the ansible.cfg of the folder it is in."""
+    """Every folder under /mnt/c in WSL is writable for all, and Ansible ignores the ansible.cfg of such a folder."""
     folder = tmp_path / "my project"
     folder.mkdir()
     (folder / "ansible.cfg").write_text("[defaults]\nforks = 17\n")
@@ -63,7 +63,7 @@ def test_make_uses_the_configuration_also_where_everybody_may_write(tmp_path: Pa
 
 @pytest.mark.parametrize("playbook", ["site.yml", "playbooks/status.yml", "playbooks/rehearsal.yml"])
 def test_run_from_another_folder_says_how(tmp_path: Path, playbook: str) -> None:
-    """Ansible reads its settings where it is started, and found neither roles nor plugins elsewhere."""
+    """Ansible reads its settings where it is started, and elsewhere it found neither roles nor plugins."""
     command = [
         str(Path(sys.executable).with_name("ansible-playbook")),
         str(ROOT / playbook),
@@ -82,7 +82,7 @@ def test_run_from_another_folder_says_how(tmp_path: Path, playbook: str) -> None
 
 
 def test_run_from_another_folder_works_when_the_settings_are_named(tmp_path: Path) -> None:
-    """By the command that the message says."""
+    """The command is the one that the message gives."""
     command = [
         str(Path(sys.executable).with_name("ansible-playbook")),
         str(ROOT / "playbooks/preflight.yml"),

@@ -13,19 +13,19 @@ NEW = ["1.3.2", "v1.3.3-0-gd842d771", "v1.4.0-0-g8bd78a99", "1.10.0", "N/A", ""]
     ("shares", "old", "new"), [(2, 1, 1), (2000, 77, 170), (22000, 840, 1204), (262144, 10000, 10000), (1024, 39, 100)]
 )
 def test_conversions_are_those_of_runc(shares: int, old: int, new: int) -> None:
-    """As seen in runc's issues 4772 and 4896, in its tests, and in youki's pull request 3274."""
+    """The figures come from runc's issues 4772 and 4896, its tests, and youki's pull request 3274."""
     assert (on_a_line(shares), on_a_curve(shares)) == (old, new)
 
 
 def test_the_same_number_would_not_do() -> None:
-    """What 4096 was on Debian 13 with cgroup v2: 1.57 times a replica's 100 and not 4 times."""
+    """With cgroup v2, 4096 meant 1.57 times a replica's 100 on Debian 13, and not 4 times."""
     assert (on_a_line(4096), on_a_curve(4096)) == (157, 303)
 
 
 @pytest.mark.parametrize("runc", OLD + NEW)
 @pytest.mark.parametrize("times", [2, 4])
 def test_the_multiple_is_exact_on_both(runc: str, times: int) -> None:
-    """The default is 1024 shares on v1, and 100 on v2."""
+    """The default is 1024 shares on v1 and a weight of 100 on v2."""
     assert cpu_shares(times, {"CgroupVersion": "1", "RuncCommit": {"ID": runc}}) / 1024 == times
     convert = on_a_line if runc in OLD else on_a_curve
     assert convert(cpu_shares(times, {"CgroupVersion": "2", "RuncCommit": {"ID": runc}})) / 100 == times

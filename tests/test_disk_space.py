@@ -14,7 +14,7 @@ MB = 1_000_000
 
 
 def free(path: Path) -> int:
-    """Ask how much a file system has left."""
+    """Return how much a file system has left."""
     room = os.statvfs(path)
     return room.f_bavail * room.f_frsize
 
@@ -25,12 +25,12 @@ def need(path: Path, size: int, what: str = "images") -> dict[str, object]:
 
 
 def test_what_fits_is_no_shortage(tmp_path: Path) -> None:
-    """A folder that is made later counts as its parent."""
+    """A folder that is made later counts as part of its parent."""
     assert shortages([need(tmp_path, 1), need(tmp_path / "later" / "still", 1)]) == []
 
 
 def test_message_says_how_many_bytes_are_missing(tmp_path: Path) -> None:
-    """So that somebody knows how much to remove."""
+    """The person learns how much to remove."""
     (message,) = shortages([need(tmp_path, free(tmp_path) + 500 * MB, "the new images")])
     missing = int(re.match(r"(\d+) bytes are missing", message)[1])  # type: ignore[index]
     # Others write to the same disk meanwhile.
@@ -39,7 +39,7 @@ def test_message_says_how_many_bytes_are_missing(tmp_path: Path) -> None:
 
 
 def test_needs_on_one_file_system_are_added_up(tmp_path: Path) -> None:
-    """Archive and layers may each fit alone."""
+    """The archive and the layers may each fit alone."""
     two_thirds = free(tmp_path) * 2 // 3
     assert shortages([need(tmp_path, two_thirds)]) == []
     assert len(shortages([need(tmp_path, two_thirds), need(tmp_path / "other", two_thirds)])) == 1
@@ -55,6 +55,7 @@ def planned(name: str, context: str, parent: str) -> PlannedImage:
         "ignore": "",
         "parent_reference": parent,
         "server": "",
+        "others": {},
     }
 
 
@@ -68,11 +69,11 @@ LISTED: list[dict[str, Any]] = [
 
 
 def test_next_version_is_as_large_as_the_one_before_without_what_it_shares() -> None:
-    """The layers of the parent are on the disk already, or are counted with the parent."""
+    """The parent's layers are on the disk already, or are counted with the parent."""
     assert bytes_to_come(PLAN, ["ff/app:2"], LISTED) == 7 * MB
 
 
 def test_first_version_gets_a_round_sum() -> None:
-    """Nobody knows the size of what was never built."""
+    """Nobody knows the size of an image that was never built."""
     assert bytes_to_come(PLAN, ["ff/python:2", "ff/app:2"], []) == 2 * UNKNOWN_BYTES
     assert bytes_to_come(PLAN, [], LISTED) == 0

@@ -1,4 +1,4 @@
-"""Instances are spread over zones, and the ones that go are those that are missed least."""
+"""Instances are spread over zones, and the least missed ones are removed first."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ ZONES = ["eu-central-1a", "eu-central-1b"]
 
 
 def instance(name: str, zone: str, born: int = 0) -> dict[str, Any]:
-    """Describe an instance; the launch time is that of its last start, which says nothing."""
+    """Describe an instance; its launch time is that of the last start, which does not tell its age."""
     attachment = {"attach_time": f"2026-11-{born + 1:02}T00:00:00+00:00"}
     return {
         "instance_id": name,
@@ -36,7 +36,7 @@ def test_zones_have_the_subnets_of_their_letters() -> None:
 
 @pytest.mark.parametrize("cidr", ["10.0.0.0/8", "10.20.0.0/25", "8.8.0.0/16", "10.20.0.1/16", "10.20.0.0/33", "home"])
 def test_a_network_that_cannot_be_is_refused_with_what_is_allowed(cidr: str) -> None:
-    """AWS would say it after the first things were made."""
+    """AWS would say so after the first things were made."""
     with pytest.raises(AnsibleFilterError, match=r"ec2_vpc_cidr is .* allowed is a private network from /16 to /24"):
         ec2_subnets(ZONES, cidr)
 
@@ -71,14 +71,14 @@ def test_new_instances_go_where_the_fewest_are(there: list[Any], count: int, lau
     ],
 )
 def test_the_newest_of_the_fullest_zone_goes_first(there: list[Any], count: int, removed: list[str]) -> None:
-    """amazon.aws would terminate the oldest, the one that people know and the others were made after."""
+    """By itself amazon.aws would terminate the oldest, which people know and after which the others were made."""
     plan = ec2_fleet(there, ZONES, count)
     assert plan["remove"] == removed
     assert plan["launch"] == []
 
 
 def test_the_oldest_instance_decides_about_the_image() -> None:
-    """All instances are to be alike, although a newer image may have appeared since."""
+    """All instances must be alike, although a newer image may exist by now."""
     assert ec2_fleet([instance("new", "a", 2), instance("old", "b", 1)], ZONES, 3)["image"] == "ami-old"
     assert ec2_fleet([], ZONES, 3)["image"] == ""
 
@@ -118,11 +118,11 @@ SUBNETS = [{"id": "subnet-1", "map_public_ip_on_launch": True}, {"id": "subnet-2
 def test_instance_is_unsettled_until_its_address_shows(
     shown: dict[str, str], own: dict[str, str], released: list[dict[str, str]], unsettled: list[str]
 ) -> None:
-    """The inventory reads the address next, and would reach nobody or somebody else."""
+    """The inventory reads the address next, and would reach nobody or another machine."""
     instance = {"instance_id": "i-1", "subnet_id": "subnet-1"} | shown
     assert ec2_unsettled([instance], ["i-1"], own, released, SUBNETS) == unsettled
 
 
 def test_instance_that_aws_does_not_show_yet_is_unsettled() -> None:
-    """An empty answer is not the answer."""
+    """An empty answer does not mean that there is no instance."""
     assert ec2_unsettled([], ["i-1"], {}, [], SUBNETS) == ["i-1"]

@@ -16,7 +16,7 @@ from tests.project import ROOT
 
 @pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Put a docker client first on the PATH that shows what is in a file and notes what it was asked."""
+    """Put a docker client first on the PATH that prints a file and records its calls."""
     client = tmp_path / "bin/docker"
     client.parent.mkdir()
     script = f'#!/bin/sh\necho "$@" > {tmp_path}/asked\ncat {tmp_path}/shown\n. {tmp_path}/fails\n'
@@ -59,20 +59,20 @@ def test_port_of_our_own_stack_is_allowed(docker: Path) -> None:
     ],
 )
 def test_port_is_our_own_only_where_an_engine_runs(docker: Path, error: str, ours: bool) -> None:
-    """An engine that had stopped once made every port that was taken the project's own."""
+    """A stopped engine once made every port in use look like the project's own."""
     (docker / "fails").write_text(f"echo '{error}' >&2\nexit 1\n", encoding="utf-8")
     with socket.create_server(("127.0.0.1", 0)) as listener:
         assert (port_problem("127.0.0.1", listener.getsockname()[1], "mine") is None) is ours
 
 
 def test_free_port_is_allowed_without_docker(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """A machine that has no engine yet gets one from the docker role."""
+    """A machine without an engine gets one from the docker role."""
     monkeypatch.setenv("PATH", str(tmp_path))
     assert port_problem("127.0.0.1", free_port(), "flask-fleet") is None
 
 
 def test_address_of_another_machine_is_refused() -> None:
-    """It is not the port that is wrong; TEST-NET-1 belongs to nobody."""
+    """The port is not the mistake; addresses of TEST-NET-1 belong to nobody."""
     for address in ("192.0.2.1", "no-such-host.invalid"):
         assert port_problem(address, free_port(), "flask-fleet") == (
             f"stack_address is {address!r}: this machine has no such address; allowed is one that it has"
@@ -80,7 +80,7 @@ def test_address_of_another_machine_is_refused() -> None:
 
 
 def test_port_that_only_root_may_bind_is_left_to_the_engine() -> None:
-    """It was once called taken; the engine runs as root, whoever asks it."""
+    """Such a port used to be called taken, but the engine runs as root, whoever calls it."""
     if os.geteuid() != 0:
         assert port_problem("127.0.0.1", 1, "x") is None
         return

@@ -1,4 +1,4 @@
-"""An image is named by what is in it: the same content is never built twice, and other content never reused."""
+"""An image is named by its content: the same content is never built twice, and another content never reused."""
 
 import os
 from collections.abc import Callable
@@ -42,7 +42,7 @@ def project(tmp_path: Path) -> Path:
 
 
 def builds() -> list[Build]:
-    """List the images in an order that cannot be built, the child first."""
+    """List the images with the child first, an order that cannot be built."""
     return [
         {"name": "app", "context": "app", "parent": "python"},
         {"name": "nginx", "context": "nginx", "parent": "base"},
@@ -56,7 +56,7 @@ def plan(project: Path, base: dict[str, str] | None = None) -> list[PlannedImage
 
 
 def references(project: Path, base: dict[str, str] | None = None) -> dict[str, str]:
-    """Give the reference of every image by its name."""
+    """Return the reference of every image by its name."""
     return {image["name"]: image["reference"] for image in plan(project, base)}
 
 
@@ -80,7 +80,7 @@ def test_images_are_built_from_the_parent_that_was_asked_for(project: Path) -> N
 
 
 def test_reference_is_one_that_docker_accepts(project: Path) -> None:
-    """Repository, name, and a tag that says which content it is."""
+    """It has a repository, a name, and a tag that tells the content."""
     for name, reference in references(project).items():
         repository, _, tag = reference.partition(":")
         assert repository == f"flask-fleet/{name}"
@@ -98,7 +98,7 @@ def test_unknown_parent_is_an_error(project: Path, parent: str) -> None:
 
 
 def test_circle_is_an_error(project: Path) -> None:
-    """Two images that are each other's parent can never be built; a third one is not blamed."""
+    """Images that are each other's parents can never be built; the message does not blame a third one."""
     circle: list[Build] = [
         {"name": "nginx", "context": "nginx", "parent": "base"},
         {"name": "app", "context": "app", "parent": "python"},
@@ -115,7 +115,7 @@ def rename(path: Path) -> None:
 
 
 def swap_contents(app: Path) -> None:
-    """Exchange what two files hold, so that names and contents are the same sets as before."""
+    """Exchange the contents of two files, so that the sets of names and of contents stay the same."""
     first, second = app / "wsgi.py", app / "run"
     one, other = first.read_bytes(), second.read_bytes()
     first.write_bytes(other)
@@ -123,7 +123,7 @@ def swap_contents(app: Path) -> None:
 
 
 def swallow(app: Path) -> None:
-    """Append a file, name and all, to the one before it: one after the other the bytes are the same."""
+    """Append a file with its name to the one before it, so that the bytes in sequence stay the same."""
     swallowed = app / "wsgi.py"
     with (app / "run").open("ab") as file:
         file.write(b"wsgi.py-" + swallowed.read_bytes())
@@ -131,7 +131,7 @@ def swallow(app: Path) -> None:
 
 
 def relink(app: Path) -> None:
-    """Have a link lead elsewhere."""
+    """Point a link elsewhere."""
     (app / "link").unlink()
     (app / "link").symlink_to("wsgi.py")
 
@@ -143,7 +143,7 @@ def follow(app: Path) -> None:
 
 
 def other_umask(app: Path) -> None:
-    """Give files the modes of a checkout by somebody stricter, and by somebody more generous."""
+    """Set the modes of files as with a stricter umask, and with a more generous one."""
     (app / "wsgi.py").chmod(0o600)
     (app / "run").chmod(0o664)
 
@@ -178,7 +178,7 @@ IRRELEVANT: dict[str, Change] = {
 
 @pytest.mark.parametrize("change", RELEVANT.values(), ids=RELEVANT.keys())
 def test_relevant_change_makes_another_image(project: Path, change: Change) -> None:
-    """Whatever the build can see changes the name of this image, and of no other."""
+    """A change that the build can see changes the name of this image, and of no other."""
     before = references(project)
     change(project / "app")
     after = references(project)
@@ -193,8 +193,18 @@ def test_irrelevant_change_makes_the_same_image(project: Path, change: Change) -
     assert references(project) == before
 
 
+def test_file_from_elsewhere_counts_like_one_of_the_folder(project: Path) -> None:
+    """Its name and its content count."""
+    build: Build = {"name": "app", "context": "app", "parent": "base"}
+    (whole,) = hashed_builds([build], str(project))
+    (project / "app/kept.log").rename(project / "elsewhere")
+    (apart,) = hashed_builds([{**build, "others": {"kept.log": "elsewhere"}}], str(project))
+    assert apart["digest"] == whole["digest"]
+    assert apart["others"] == {"kept.log": str(project / "elsewhere")}
+
+
 def test_image_belongs_to_the_stack_that_runs_it(project: Path) -> None:
-    """Neither of two stacks may remove what the other runs; what both are built from is shared."""
+    """Neither of two stacks may remove the other's image; the parents of both are shared."""
     built = hashed_builds(builds(), str(project))
     one, two = (
         {image["name"]: image for image in image_plan(built, "flask-fleet", BASE, {"app": owner})}
@@ -222,13 +232,13 @@ def test_changed_parent_makes_other_children(project: Path) -> None:
 
 @pytest.mark.parametrize("key", sorted(BASE))
 def test_changed_base_makes_everything_new(project: Path, key: str) -> None:
-    """A new revision is how today's Debian packages are asked for."""
+    """A new revision asks for the present Debian packages."""
     before, after = references(project), references(project, BASE | {key: "other"})
     assert [name for name in before if before[name] == after[name]] == []
 
 
 def test_pulled_base_is_not_built(project: Path) -> None:
-    """The children are built from exactly the image that the variable names, and named after it."""
+    """The children are built from the image that the variable names, and are named after it."""
     planned = {image["name"]: image for image in plan(project, {"pulled": PULLED})}
     assert set(planned) == {"nginx", "python", "app"}
     assert planned["python"]["parent_reference"] == PULLED
@@ -238,7 +248,7 @@ def test_pulled_base_is_not_built(project: Path) -> None:
 
 
 def test_files_of_a_context(project: Path) -> None:
-    """What counts, in full: the ignore file's own rules are the engine's, negation included."""
+    """The list is complete; the rules of the ignore file are the engine's, negation included."""
     assert context_files(project / "app", project / "app/.dockerignore") == [
         ".dockerignore",
         "Dockerfile",
@@ -257,7 +267,7 @@ def test_dockerfile_counts_even_if_ignored(project: Path) -> None:
 
 
 def test_context_without_ignore_file_is_whole(project: Path) -> None:
-    """Nothing is left out unless it is asked for."""
+    """Nothing is left out unless the file asks for it."""
     (project / "app/.dockerignore").unlink()
     assert {"noise.log", "tests/test_views.py", "hello/views.pyc"} <= set(
         context_files(project / "app", project / "app/.dockerignore")
@@ -265,7 +275,7 @@ def test_context_without_ignore_file_is_whole(project: Path) -> None:
 
 
 def test_apps_own_tests_do_not_make_a_new_image() -> None:
-    """The sample app's ignore file does what it says."""
+    """The sample app's ignore file leaves them out."""
     found = context_files(ROOT / "app", ROOT / "app/.dockerignore")
     assert {"Dockerfile", "requirements.txt", "wsgi.py", "hello/views.py"} <= set(found)
     assert [name for name in found if name.startswith("tests/") or name.endswith(".pyc")] == []
@@ -291,7 +301,7 @@ def test_apps_own_tests_do_not_make_a_new_image() -> None:
 def test_exactly_the_missing_chain_is_built(
     project: Path, wanted: list[str], present: list[str], expected: list[str]
 ) -> None:
-    """A build takes minutes: what is there is never built again, what is needed never forgotten, parents first."""
+    """A build takes minutes: existing images are never built again, and needed ones never forgotten, parents first."""
     planned = plan(project)
     by_name = {image["name"]: image["reference"] for image in planned}
     chosen = images_to_build(planned, wanted, [by_name[name] for name in present])
@@ -301,20 +311,20 @@ def test_exactly_the_missing_chain_is_built(
 
 
 def test_older_image_of_the_same_name_is_not_enough(project: Path) -> None:
-    """Presence is a matter of the whole reference, not of the name."""
+    """An image exists only if its whole reference does."""
     old = list(references(project).values())
     (project / "app/wsgi.py").write_text("application = 2\n", encoding="utf-8")
     assert [image["name"] for image in images_to_build(plan(project), ["app"], old)] == ["app"]
 
 
 def test_pulled_base_is_never_in_the_list(project: Path) -> None:
-    """There is no recipe for it; the engine pulls it when it builds the first child."""
+    """It has no recipe; the engine pulls it when it builds the first child."""
     chosen = images_to_build(plan(project, {"pulled": PULLED}), ["app"], [])
     assert [image["name"] for image in chosen] == ["python", "app"]
 
 
 def recipe_plan(project: Path, server: str = "gunicorn") -> PlannedImage:
-    """Plan the image of the app by the recipe, which it needs when it has no Dockerfile."""
+    """Plan the app's image with the recipe, which it needs when it has no Dockerfile."""
     build: Build = {"name": "app", "context": "app", "parent": "python", "recipe": "recipe", "server": server}
     python: Build = {"name": "python", "context": "python", "parent": "base"}
     return image_plan(hashed_builds([python, build], str(project)), "flask-fleet", BASE, {})[-1]
@@ -322,7 +332,7 @@ def recipe_plan(project: Path, server: str = "gunicorn") -> PlannedImage:
 
 @pytest.fixture
 def recipe(project: Path) -> Path:
-    """Take the app's Dockerfile and ignore file away, and make a recipe."""
+    """Remove the app's Dockerfile and ignore file, and write a recipe."""
     (project / "recipe").mkdir()
     (project / "recipe/Dockerfile").write_text("ARG BASE\nFROM $BASE\nCOPY . .\n", encoding="utf-8")
     (project / "recipe/dockerignore").write_text("tests\n", encoding="utf-8")
@@ -332,7 +342,7 @@ def recipe(project: Path) -> Path:
 
 
 def test_folder_without_a_dockerfile_gets_the_recipes(project: Path, recipe: Path) -> None:
-    """With its list of what stays out, unless the folder has one."""
+    """The recipe's list of excluded files applies too, unless the folder has its own."""
     planned = recipe_plan(project)
     assert (planned["dockerfile"], planned["ignore"]) == (str(recipe / "Dockerfile"), str(recipe / "dockerignore"))
     assert planned["server"] == "gunicorn"
@@ -341,7 +351,7 @@ def test_folder_without_a_dockerfile_gets_the_recipes(project: Path, recipe: Pat
 
 
 def test_own_dockerfile_wins(project: Path, recipe: Path) -> None:
-    """And nothing is left out that the folder does not name: the image is the one that it always was."""
+    """Only the folder's own list excludes files, so the image is the one that it always was."""
     (project / "app/Dockerfile").write_text("ARG BASE\nFROM $BASE\n", encoding="utf-8")
     planned = recipe_plan(project)
     assert (planned["dockerfile"], planned["server"]) == ("", "")
@@ -360,7 +370,7 @@ BY_RECIPE: dict[str, Change] = {
 @pytest.mark.parametrize("change", BY_RECIPE.values(), ids=BY_RECIPE.keys())
 @pytest.mark.usefixtures("recipe")
 def test_recipe_is_part_of_the_name(project: Path, change: Change) -> None:
-    """A mended recipe has to reach the apps that are built by it."""
+    """A corrected recipe has to reach the apps that are built with it."""
     before = recipe_plan(project)["reference"]
     assert recipe_plan(project)["reference"] == before
     change(project)
@@ -369,16 +379,15 @@ def test_recipe_is_part_of_the_name(project: Path, change: Change) -> None:
 
 @pytest.mark.usefixtures("recipe")
 def test_server_is_part_of_the_name(project: Path) -> None:
-    """The image holds it."""
+    """The image contains the server."""
     assert recipe_plan(project)["reference"] != recipe_plan(project, "granian")["reference"]
 
 
 def test_application_is_built_from_what_its_server_needs() -> None:
-    """Debian's packages bring uWSGI; the others come with the app's."""
+    """Debian's packages bring uWSGI; pip installs the others with the app's requirements."""
     applications = [{"name": name, "context": name} for name in ("a", "b", "c")]
-    builds = application_builds(
-        applications, {"b": "uwsgi", "c": "granian"}, {"gunicorn": "python", "granian": "python", "uwsgi": "uwsgi"}, "r"
-    )
+    servers = {"gunicorn": {"image": "python"}, "granian": {"image": "python"}, "uwsgi": {"image": "uwsgi"}}
+    builds = application_builds(applications, {"b": "uwsgi", "c": "granian"}, servers, "r")
     assert [(build["name"], build["parent"], build["server"]) for build in builds] == [
         ("a", "python", "gunicorn"),
         ("b", "uwsgi", "uwsgi"),
@@ -387,7 +396,7 @@ def test_application_is_built_from_what_its_server_needs() -> None:
 
 
 def test_what_nobody_wants_in_an_image_stays_out(tmp_path: Path) -> None:
-    """Secrets, history and leftovers of a folder that names nothing itself."""
+    """A folder without a list leaves out secrets, history and leftovers."""
     kept = {"wsgi.py", "shop/views.py", "shop/static/site.css", "environment.py", "requirements.txt"}
     left = {".env", ".env.local", ".git/config", ".venv/bin/python", "tests/test_it.py", "node_modules/x.js"}
     left |= {"shop/__pycache__/views.pyc", "shop/old.pyc", "front/node_modules/y.js", "instance/shop.sqlite"}

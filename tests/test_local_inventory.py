@@ -1,4 +1,4 @@
-"""The stack on this machine's own engine, as `make up` and `make down` run it, under a name of its own."""
+"""The stack on this machine's own engine, as `make up` and `make down` run it, under its own name."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 
 pytestmark = pytest.mark.docker
 
@@ -19,14 +19,14 @@ NAME = "test-local"
 
 
 def free_ports(count: int) -> list[int]:
-    """Find ports of loopback that nobody listens on."""
+    """Find free ports of the loopback address."""
     with ExitStack() as kept:
         listeners = [kept.enter_context(socket.create_server(("127.0.0.1", 0))) for _ in range(count)]
         return [listener.getsockname()[1] for listener in listeners]
 
 
 def leftovers() -> str:
-    """List what the engine has of the stack but images."""
+    """List what the engine has of the stack, except images."""
     kinds = (["ps", "--all"], ["network", "ls"], ["volume", "ls"])
     ours = ["--quiet", "--filter", f"label=com.docker.compose.project={NAME}"]
     return "".join(
@@ -35,7 +35,7 @@ def leftovers() -> str:
 
 
 def test_stack_comes_stays_and_goes(tmp_path: Path) -> None:
-    """The second run changes nothing; nothing is left at the end."""
+    """The second run changes nothing, and at the end nothing is left."""
     port, https_port = free_ports(2)
     variables = {
         "stack_name": NAME,

@@ -1,4 +1,4 @@
-"""The page that leads to AWS has no command that no test runs, but for those that only AWS has."""
+"""A test runs every command of the page about AWS, except those that need AWS itself."""
 
 import re
 
@@ -8,11 +8,11 @@ from tests.project import ROOT
 BLOCKS = blocks(ROOT / "docs/aws.md")
 
 ONLY_AWS = {"aws configure", "aws login", "eval"}
-"""Begins of commands that open a browser, or ask for the code of a device."""
+"""Beginnings of commands that open a browser, or ask for the code of a device."""
 
 
 def test_every_block_says_what_it_is() -> None:
-    """Bash is run by molecule/aws, ini is a file that it writes."""
+    """The tests in molecule/aws run bash blocks and write ini blocks to a file."""
     assert {block.language for block in BLOCKS} == {"bash", "ini", "sh", "text"}
 
 
@@ -23,7 +23,7 @@ def test_what_is_not_run_is_what_only_aws_has() -> None:
 
 
 def test_the_environment_is_made_as_by_make() -> None:
-    """The tests themselves run in what these commands make."""
+    """The tests themselves run in the environment that these commands make."""
     (block,) = [block for block in BLOCKS if block.language == "sh"]
     makefile = (
         (ROOT / "Makefile").read_text(encoding="utf-8").replace("$(PYTHON)", "python3").replace("$(VENV)", ".venv")

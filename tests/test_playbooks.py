@@ -4,6 +4,7 @@ ansible-lint checks one file at a time against general rules. These are the proj
 """
 
 import re
+from configparser import ConfigParser
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,6 @@ VARIABLE_FILES = files("inventories/*/group_vars/**/*.yml", "inventories/*/host_
 YAML_FILES = files("site.yml", *(f"{folder}/**/*.yml" for folder in ("inventories", "molecule", "playbooks", "roles")))
 ANSIBLE_FILES = sorted({*YAML_FILES, *TEMPLATES})
 
-LOCAL_HOSTS = {"localhost"}
 OWN_MODULES = ("roles/*/library/*.py", "roles/*/action_plugins/*.py", "plugins/action/*.py", "plugins/modules/*.py")
 
 # What Ansible itself defines for plays, tasks and connections. Every other ansible_* variable is an injected fact.
@@ -45,7 +45,7 @@ each_task_file = pytest.mark.parametrize("path", [*TASK_FILES, *PLAYBOOKS, *SCEN
 
 
 def plays(path: Path) -> list[dict[str, Any]]:
-    """Return the plays of a playbook, imports of other playbooks left out."""
+    """Return the plays of a playbook, without imports of other playbooks."""
     return [play for play in load_yaml(path) if "hosts" in play]
 
 
@@ -63,7 +63,7 @@ def modules(task: dict[str, Any]) -> list[str]:
 
 
 def own_modules() -> set[str]:
-    """Return our own modules and action plugins, which have no collection to be named by."""
+    """Return the project's modules and action plugins, which belong to no collection."""
     return {path.stem for path in files(*OWN_MODULES)}
 
 
@@ -94,20 +94,20 @@ def test_site_is_a_list_of_imports() -> None:
 
 
 @each_playbook
-def test_play_says_what_it_needs(playbook: Path) -> None:
-    """A play gathers facts only by decision, and stops everywhere when one machine fails: half a fleet is no result."""
-    entries = load_yaml(playbook)
-    assert [entry for entry in entries if not entry.get("name")] == []
-    for play in plays(playbook):
-        assert isinstance(play.get("gather_facts"), bool), f"{play['name']}: gather_facts is not explicit"
-        hosts = play["hosts"] if isinstance(play["hosts"], list) else [play["hosts"]]
-        local = set(hosts) <= LOCAL_HOSTS
-        assert local or play.get("any_errors_fatal") is True, f"{play['name']}: any_errors_fatal is not true"
+def test_play_is_named_and_goes_by_the_settings(playbook: Path) -> None:
+    """ansible.cfg says for all plays that facts are gathered by decision only and that one failure stops all hosts."""
+    settings = ConfigParser()
+    settings.read(ROOT / "ansible.cfg")
+    assert settings["defaults"]["gathering"] == "explicit"
+    assert settings["defaults"]["any_errors_fatal"] == "True"
+    for entry in load_yaml(playbook):
+        assert entry.get("name")
+        assert not entry.keys() & {"any_errors_fatal", "gather_facts"}, entry["name"]
 
 
 @each_playbook
 def test_playbook_begins_with_the_settings(playbook: Path) -> None:
-    """Before a role or plugin that Ansible finds by its settings alone."""
+    """They come before a role or plugin that Ansible finds only by its settings."""
     first = load_yaml(playbook)[0]
     if "hosts" not in first:
         assert first["ansible.builtin.import_playbook"] in {"machines.yml", "preflight.yml"}
@@ -118,7 +118,7 @@ def test_playbook_begins_with_the_settings(playbook: Path) -> None:
 
 @pytest.mark.parametrize("path", YAML_FILES, ids=relative)
 def test_no_failure_is_ignored_and_no_secret_is_shown(path: Path) -> None:
-    """ignore_errors hides what nobody expected (failed_when names what is expected); no_log is never switched off."""
+    """`ignore_errors` hides what nobody expected (failed_when names what is expected); no_log is never switched off."""
     for mapping in mappings(load_yaml(path)):
         assert "ignore_errors" not in mapping, mapping.get("name")
         assert mapping.get("no_log") is not False, mapping.get("name")
@@ -181,7 +181,7 @@ def test_template_says_that_it_is_managed(template: Path) -> None:
     ids=relative,
 )
 def test_nothing_follows_the_latest(path: Path) -> None:
-    """A version that nobody chose is another one tomorrow."""
+    """A version that nobody chose changes from day to day."""
     text = path.read_text(encoding="utf-8")
     assert re.findall(r"[\w}]:latest\b|\bstate: *[\"']?latest\b", text) == []
 
@@ -203,7 +203,7 @@ def test_inventory_sets_what_a_role_takes(path: Path) -> None:
 
 
 def test_every_scenario_is_run() -> None:
-    """They are named in the Makefile for their order, so one that is not named there would never run."""
+    """The Makefile names the scenarios for their order, and would never run one that it does not name."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     named = re.search(r"^SCENARIOS := (.+)$", makefile, re.MULTILINE)
     assert named

@@ -1,5 +1,6 @@
-"""What must hold for the repository as a whole: nothing private in it, nothing stale, nothing that leads nowhere."""
+"""Rules for the repository as a whole: nothing private, nothing stale, and no link that leads nowhere."""
 
+import ast
 import json
 import re
 import subprocess
@@ -13,9 +14,12 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from preflight import refusals
+from roles.ec2.filter_plugins import ec2_plan
+from roles.ec2.library import instance_settings, tagged_resources_info
 from tests.project import ROOT, load_mapping, relative
 
-SERVER_LOCKS = [ROOT / f"files/images/python/servers/{name}.txt" for name in ("gunicorn", "granian")]
+SERVER_LOCKS = [ROOT / f"files/servers/{name}/{name}.txt" for name in ("gunicorn", "granian")]
 LOCKS = [ROOT / "requirements.txt", ROOT / "app/requirements.txt", *SERVER_LOCKS]
 AUDIT_LOCKS = [ROOT / "audit/tools.txt", ROOT / "audit/checkov.txt"]
 
@@ -32,6 +36,18 @@ UNVERIFIED_TLS = re.compile(
     r"|sslVerify\W+false|NODE_TLS_REJECT_UNAUTHORIZE[D]|--no-check-certificat[e]\b",
     re.IGNORECASE,
 )
+PLACES = {"audit", "bench", "fleet", "molecule", "plugins", "preflight", "rehearsal", "roles", "tests"}
+CONTROLLER = {"plugins", "preflight", "roles"}
+MAY_IMPORT = {
+    "audit": {"audit", "bench"},
+    "bench": {"bench"},
+    "fleet": {"fleet"},
+    "plugins": CONTROLLER,
+    "preflight": CONTROLLER,
+    "rehearsal": {"rehearsal"},
+    "roles": CONTROLLER,
+}
+"""What the code of each place may import of this project: tests import code, and never the other way round."""
 LINK = re.compile(r"!?\[[^\]]*\]\(<?([^)\s>]+)>?(?:\s+\"[^\"]*\")?\)")
 
 
@@ -77,7 +93,7 @@ def prose(path: Path) -> str:
 
 
 def anchors(path: Path) -> set[str]:
-    """Return what headings of a Markdown file can be linked to by, as GitHub forms it."""
+    """Return the anchors of a Markdown file's headings, as GitHub forms them."""
     text = re.sub(r"^(```|~~~).*?^\1", "", path.read_text(encoding="utf-8"), flags=re.MULTILINE | re.DOTALL)
     headings = re.findall(r"^#+ +(.+?) *#*$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
@@ -97,7 +113,7 @@ def broken_links(path: Path) -> list[str]:
 
 
 def locked(path: Path) -> dict[str, set[str]]:
-    """Return the versions that a lock allows, by package; several where the machine or Python decides."""
+    """Return the versions that a lock file allows, by package; several where the machine or Python decides."""
     versions: dict[str, set[str]] = {}
     for line in path.read_text(encoding="utf-8").replace("\\\n", " ").splitlines():
         if not line.strip() or line.lstrip().startswith("#"):
@@ -118,8 +134,37 @@ def declared() -> list[Requirement]:
     return [Requirement(text) for text in [*project["project"]["dependencies"], *groups]]
 
 
+def imported(path: Path) -> set[str]:
+    """Return the packages that a Python file imports anywhere, each by its first name."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+    names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module and not node.level}
+    return {name.partition(".")[0] for name in names}
+
+
+@pytest.mark.parametrize("place", MAY_IMPORT)
+def test_imports_have_one_direction(place: str) -> None:
+    """Whoever changes a test, or one place, knows what else that can break."""
+    code = tracked(f"{place}/*.py")
+    assert code
+    refused = {relative(path): imported(path) & PLACES - MAY_IMPORT[place] for path in code}
+    assert {name: found for name, found in refused.items() if found} == {}
+
+
+def test_the_machines_program_needs_nothing_but_python() -> None:
+    """A machine has Debian's Python, and nothing of PyPI."""
+    known = sys.stdlib_module_names | {"fleet"}
+    assert {relative(path): imported(path) - known for path in tracked("fleet/*.py") if imported(path) - known} == {}
+
+
+def test_modules_and_controller_know_the_same_of_aws() -> None:
+    """A module is sent without what the controller has, so what both have to know is written twice."""
+    assert tagged_resources_info.DENIED == refusals.DENIED
+    assert instance_settings.BURSTABLE == ec2_plan.BURSTABLE
+
+
 def test_no_package_registry_is_named() -> None:
-    """Where packages come from is for the person who installs to decide: a mirror, a proxy, a cache."""
+    """The person who installs decides where packages come from: a mirror, a proxy, a cache."""
     assert occurrences(re.compile("|".join(re.escape(host) for host in REGISTRIES), re.IGNORECASE)) == []
 
 
@@ -129,7 +174,7 @@ def test_no_path_of_a_developers_machine_is_named() -> None:
 
 
 def test_no_private_key_is_tracked() -> None:
-    """A key that was published once is known for good, "only for tests" included."""
+    """A key that was published once is known for good, even if it was "only for tests"."""
     assert occurrences(PRIVATE_KEY) == []
 
 
@@ -139,7 +184,7 @@ def test_certificates_are_always_verified() -> None:
 
 
 def test_text_files_end_their_lines_as_they_should() -> None:
-    """No carriage returns, no missing last line break: shells, Docker and SSH are particular about both."""
+    """Shells, Docker and SSH do not accept carriage returns or a missing last line break everywhere."""
     assert [name for name, text in texts() if "\r" in text or (text and not text.endswith("\n"))] == []
 
 
@@ -151,7 +196,7 @@ def test_markdown_links_lead_somewhere() -> None:
 
 @pytest.mark.parametrize("lock", [*LOCKS, *AUDIT_LOCKS], ids=relative)
 def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
-    """Only then does pip refuse anything that is not exactly what was tested."""
+    """Only then does pip refuse everything that is not exactly what was tested."""
     assert locked(lock)
 
 
@@ -161,7 +206,7 @@ def test_every_requirement_has_one_version_and_its_hashes(lock: Path) -> None:
     ids=["app", "gunicorn", "granian"],
 )
 def test_locks_agree_on_what_they_share(lock: Path, shared: set[str]) -> None:
-    """Unit tests of apps and servers run in the controller's environment: with the versions that the images have."""
+    """Tests of apps and servers run in the controller's environment, with the versions of the images."""
     controller, other = locked(LOCKS[0]), locked(lock)
     assert shared <= controller.keys() & other.keys()
     assert {name: versions for name, versions in other.items() if not versions <= controller.get(name, versions)} == {}

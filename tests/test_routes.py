@@ -1,4 +1,4 @@
-"""Which requests go to which service."""
+"""Requests are led to services."""
 
 from plugins.filter.routes import by_host, completed, prefix, root_service
 
@@ -16,12 +16,12 @@ def test_what_a_service_says_stays() -> None:
 
 
 def test_equal_paths_look_equal() -> None:
-    """A slash at the end says nothing, but at the beginning all."""
+    """A slash at the end of a path makes no difference."""
     assert [prefix(path) for path in ("/", "/api", "/api/", "/a/b//")] == ["", "/api", "/api", "/a/b"]
 
 
 def test_services_are_grouped_by_host() -> None:
-    """Those for any host come first, also when there are none."""
+    """Those for any host come first, even if there are none."""
     groups = by_host(completed([CART, APP, SHOP, API], 0))
     assert {host: [one["name"] for one in group] for host, group in groups.items()} == {
         "": ["app", "api"],
@@ -31,7 +31,7 @@ def test_services_are_grouped_by_host() -> None:
 
 
 def test_the_root_is_the_hosts_own_or_everybodys() -> None:
-    """The last play asks the first name of the machine who answers there, and how many there should be."""
+    """The last play asks at the machine's first name who answers, and how many replicas that should be."""
     services = completed([CART, API, SHOP, APP], 0)
     assert root_service(services, "")["name"] == "app"
     assert root_service(services, "www.example.com")["name"] == "app"

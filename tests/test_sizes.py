@@ -1,4 +1,4 @@
-"""What a service does not say follows from the machine, and always fits into it."""
+"""The defaults of a service follow from the machine, and always fit into it."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ T2_NANO, T2_MICRO, T2_MEDIUM, LARGE = (1, 512), (1, 1024), (2, 4096), (64, 26214
 
 
 def sizes(machine: tuple[int, int], *services: dict[str, Any], nginx: str = "64m", surge: int = 1) -> list[list[Any]]:
-    """Say replicas, memory and cpus of every service."""
+    """Return replicas, memory and cpus of every service."""
     return [[one["replicas"], one["memory"], one["cpus"]] for one in sized(services or (APP,), *machine, nginx, surge)]
 
 
@@ -28,19 +28,19 @@ def sizes(machine: tuple[int, int], *services: dict[str, Any], nginx: str = "64m
     ],
 )
 def test_machine_decides(machine: tuple[int, int], expected: list[Any]) -> None:
-    """As many processes as gunicorn's page says for all CPUs, and never more than a replica can use."""
+    """There are as many processes as gunicorn's page recommends for all CPUs, and never more than a replica can use."""
     assert sizes(machine) == [expected]
 
 
 @pytest.mark.parametrize("machine", [T2_MICRO, (1, 2048), T2_MEDIUM], ids=str)
 def test_what_the_kernel_keeps_does_not_matter(machine: tuple[int, int]) -> None:
-    """Preflight asks EC2 for the type's memory, the role asks the machine, which sees up to 7 % less."""
+    """Preflight gets the type's memory from EC2 and the role the machine's, which is up to 7 % less."""
     vcpus, memory = machine
     assert sizes((vcpus, round(memory * 0.93))) == sizes(machine)
 
 
 def test_what_a_service_says_is_kept() -> None:
-    """Also as the numbers that YAML makes of it; Compose gets text."""
+    """This includes numbers, which YAML makes of it; Compose gets text."""
     own = APP | {"replicas": "4", "memory": "96m", "cpus": 0.25}
     assert sizes(T2_MICRO, own) == [[4, "96m", "0.25"]]
     assert sizes(T2_MICRO, APP | {"memory": "256m"}) == [[3, "256m", "0.5"]]
@@ -48,7 +48,7 @@ def test_what_a_service_says_is_kept() -> None:
 
 
 def test_services_share_the_machine() -> None:
-    """The processes are counted for the whole machine; what one service takes, the others do not get."""
+    """The processes are counted for the whole machine, and what one service takes is not left to the others."""
     assert sizes(T2_MEDIUM, APP, API) == [[2, "512m", "1"], [2, "512m", "1"]]
     assert sizes(T2_MEDIUM, APP | {"replicas": 4, "memory": "768m"}, API) == [[4, "768m", "1"], [1, "256m", "1"]]
     # Everybody serves, however small the machine is.
@@ -71,12 +71,12 @@ def test_services_share_the_machine() -> None:
     ],
 )
 def test_threads_follow_from_what_a_replica_has(memory: str, cpus: object, expected: int) -> None:
-    """Enough to keep its part of a CPU busy, and no more than its memory bears; one serves in any case."""
+    """They are enough to use its part of a CPU, and no more than its memory allows, but at least one."""
     assert threads(memory, cpus) == expected
 
 
 def test_every_service_is_complete() -> None:
-    """Whoever reads a service finds all that is not said."""
+    """The result has every value that the entry leaves out."""
     (short,) = sized(completed([{"name": "app", "context": "app"}], 0), *T2_MICRO, "64m", 1)
     assert {key: short[key] for key in ("app", "server", "timeout_seconds", "threads")} == {
         "app": "wsgi:app",
@@ -93,13 +93,13 @@ def test_every_service_is_complete() -> None:
 @pytest.mark.parametrize("machine", [T2_NANO, T2_MICRO, T2_MEDIUM, LARGE], ids=str)
 @pytest.mark.parametrize("services", [(APP,), (APP, API)], ids=["one", "two"])
 def test_derived_limits_fit(machine: tuple[int, int], services: tuple[dict[str, Any], ...]) -> None:
-    """What nobody asked for must never be what preflight refuses."""
+    """Preflight must never refuse a default that nobody asked for."""
     total = sum(replicas * (memory_mib(memory) or 0) for replicas, memory, _ in sizes(machine, *services))
     assert total + 64 + SYSTEM_MIB <= machine[1]
 
 
 def test_surge_and_nginx_have_room_too() -> None:
-    """A deploy of a full machine would otherwise wake the kernel's killer."""
+    """Otherwise a deploy on a full machine would make the kernel kill processes."""
     assert sizes(T2_MICRO, surge=10) == [[3, f"{LEAST_MEMORY_MIB}m", "0.5"]]
     assert sizes(T2_MICRO, nginx="512m") == [[3, f"{LEAST_MEMORY_MIB}m", "0.5"]]
     assert sizes(LARGE, surge=50) == [[12, f"{MOST_MEMORY_MIB}m", "1"]]

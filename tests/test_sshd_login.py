@@ -1,4 +1,4 @@
-"""A wrong answer here locks somebody out."""
+"""The login that sshd would allow: a mistake here locks somebody out."""
 
 from __future__ import annotations
 
@@ -34,6 +34,6 @@ from roles.sshd.filter_plugins.sshd_login import sshd_admits
     ],
 )
 def test_lists_let_in_whom_sshd_would(lists: str, admitted: bool) -> None:
-    """Each case was tried with OpenSSH 10.0 as well, which decided the same; ``;`` stands for a comma."""
+    """Each case was tried with OpenSSH 10.0, which decided the same; ``;`` stands for a comma."""
     settings = ["port 22", *filter(None, lists.replace(", ", "\n").replace(";", ",").splitlines())]
     assert sshd_admits(settings, "admin", ["admin", "adm", "sudo"], "203.0.113.7") is admitted

@@ -19,7 +19,8 @@ from ansible.utils.display import Display
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
-from preflight.accessories import as_secrets, bad_accessories, scattered_data
+from plugins.filter.service_secrets import as_secrets
+from preflight.accessories import bad_accessories, scattered_data
 from preflight.account import AccountError, identify, inventory_region, other_region
 from preflight.certificate import bad_certificate, strange_names
 from preflight.cloud import Cloud
@@ -29,7 +30,7 @@ from preflight.network import bad_public_ports, bad_ssh_cidrs, bad_vpc_cidr, clo
 from preflight.receipts import proof
 from preflight.routes import bad_routes
 from preflight.secrets import changed_secrets, readable_secrets, readable_vaults, weak_passwords
-from preflight.services import bad_services, scaled, short_lock
+from preflight.services import bad_services, scaled
 from preflight.variables import (
     Variables,
     bad_names,
@@ -38,9 +39,13 @@ from preflight.variables import (
     known_variables,
     misspelt,
     out_of_range,
+    stack_defaults,
+    verdict,
     wrong_types,
 )
 from preflight.web import bad_address, bad_host_names, bad_policy, body_without_room
+
+PROJECT = Path(__file__).parents[2]
 
 NO_FOLDER = (
     "The inventory (-i) is no folder with variables: allowed is inventories/aws, inventories/local, or one for "
@@ -49,7 +54,7 @@ NO_FOLDER = (
 
 
 def _inventory_folder(task_vars: Variables) -> Path | None:
-    """Find the folder; a localhost that no inventory names has none, but the machines in the inventory have."""
+    """Find the inventory's folder by localhost or, where the inventory does not name that, by the machines."""
     hosts = [task_vars, *(task_vars["hostvars"][name] for name in task_vars["groups"].get("app", []))]
     return next((Path(host["inventory_dir"]) for host in hosts if host.get("inventory_dir")), None)
 
@@ -57,34 +62,20 @@ def _inventory_folder(task_vars: Variables) -> Path | None:
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"project", "scale"})
+    _VALID_ARGS = frozenset({"scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Check the variables that the task sees.
-
-        Args:
-            tmp: Unused.
-            task_vars: All variables.
-
-        Returns:
-            Ansible's result; failed with one message when there is a problem.
-        """
+        """Check the variables that the task sees; any problem fails the task, with one message for all."""
         result: dict[str, Any] = super().run(tmp, task_vars)
-        project = Path(self._task.args["project"])
         notes: list[str] = []
         inventory = _inventory_folder(task_vars or {})
-        # Secrets first, because filling such a one in may fail with a message that shows a part of it.
+        # Secrets come first, because filling in such a secret may fail with a message that shows a part of it.
         problems = list(self._changed_secrets(task_vars or {})) or (
-            self._problems(project, inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
+            self._problems(inventory, task_vars or {}, notes) if inventory else [NO_FOLDER]
         )
-        listed = "\n".join(f"- {problem}" for problem in problems)
         for note in () if problems else notes:
             Display().display(note, color="yellow" if note.startswith("UNPROVEN") else "cyan")
-        return result | {
-            "changed": False,
-            "failed": bool(problems),
-            "msg": f"Nothing was touched. To be mended first:\n{listed}" if problems else "The input is in order.",
-        }
+        return result | verdict(problems, "The input is in order.")
 
     def _changed_secrets(self, task_vars: Variables) -> Iterator[str]:
         entries = {
@@ -94,8 +85,8 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         for name, of_name in entries.items():
             yield from changed_secrets(of_name, task_vars, self._templar.is_template, name)
 
-    def _problems(self, project: Path, inventory: Path, task_vars: Variables, notes: list[str]) -> list[str]:
-        options = known_variables(project / "roles")
+    def _problems(self, inventory: Path, task_vars: Variables, notes: list[str]) -> list[str]:
+        options = known_variables(PROJECT / "roles")
         ours = {name for of_role in options.values() for name in of_role}
         written = {name: task_vars[name] for name in ours & set(task_vars)}
         written_services = written.get("stack_services")
@@ -107,9 +98,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         if isinstance(written_accessories, list):
             written["accessory_services"] = [self._with_password(accessory) for accessory in written_accessories]
         variables = {name: self._templar.template(value) for name, value in written.items()}
-        served = options["stack"] | options["certificate"] | options["accessory"]
-        defaults = {name: option["default"] for name, option in served.items() if "default" in option}
-        stack = defaults | variables
+        stack = stack_defaults(options) | variables
         if self._task.args.get("scale"):
             stack["stack_services"] = scaled(stack["stack_services"], task_vars)
         problems = [
@@ -125,7 +114,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *bad_host_names(variables),
             *bad_policy(variables),
             *bad_routes(stack["stack_services"], stack["stack_host_names"]),
-            *bad_services(stack["stack_services"], project, options["stack"]["stack_services"]),
+            *bad_services(stack["stack_services"], PROJECT, options["stack"]["stack_services"]),
             *bad_accessories(
                 stack["accessory_services"], stack["stack_services"], options["accessory"]["accessory_services"]
             ),
@@ -133,7 +122,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             *readable_vaults(inventory),
             *weak_passwords(self._vault_passwords()),
         ]
-        problems = problems or [*body_without_room(stack), *short_lock(stack), *bad_certificate(stack)]
+        problems = problems or [*body_without_room(stack), *bad_certificate(stack)]
         if problems:
             return problems
         if "provisioner" not in task_vars["group_names"]:
@@ -146,7 +135,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             who = identify(inventory_region(inventory))
         except AccountError as error:
             return [str(error)]
-        prices = read_prices(project / "files/prices.yml")
+        prices = read_prices()
         cloud = Cloud(ec2, prices)
         machines = [task_vars["hostvars"][name] for name in task_vars["groups"].get("app", [])]
         addresses = [str(one["ansible_host"]) for one in machines if "ansible_host" in one]
@@ -161,7 +150,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         notes += [estimate(ec2, prices), *cloud.notes]
         if who.is_rehearsal or self._task.args.get("scale"):
             return problems
-        said, go_ahead = proof(project, is_true(ec2["ec2_unproven"]))
+        said, go_ahead = proof(PROJECT, is_true(ec2["ec2_unproven"]))
         (notes if go_ahead else problems).append(said)
         return problems
 
@@ -170,13 +159,13 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         return isinstance(value, EncryptedString) or self._templar.is_template(value)
 
     def _with_secrets(self, service: Any) -> Any:
-        """Fill in a service's secrets, those without a value by None: Ansible's own message would not say which."""
+        """Fill in a service's secrets; one without a value becomes None: Ansible's own message would not name it."""
         if not isinstance(service, Mapping) or not isinstance(service.get("secrets"), Mapping):
             return service
         return {**service, "secrets": {name: self._value(one) for name, one in service["secrets"].items()}}
 
     def _with_password(self, accessory: Any) -> Any:
-        """Fill in an accessory's password, by None where it has no value."""
+        """Fill in an accessory's password; it becomes None where it has no value."""
         if not isinstance(accessory, Mapping) or "password" not in accessory:
             return accessory
         return {**accessory, "password": self._value(accessory["password"])}

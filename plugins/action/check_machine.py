@@ -11,40 +11,25 @@ from ansible.plugins.action import ActionBase
 # Ansible imports a plugin by its path; the project's own packages are beside plugins/.
 sys.path.append(str(Path(__file__).parents[2]))
 
+from preflight.network import published_ports
 from preflight.services import no_room, scaled
-from preflight.variables import known_variables
+from preflight.variables import known_variables, stack_defaults, verdict
 
-NEEDED = (
-    "accessory_services",
-    "certificate_mode",
-    "stack_address",
-    "stack_https_port",
-    "stack_name",
-    "stack_nginx_memory",
-    "stack_port",
-    "stack_services",
-    "stack_surge",
-)
+ROLES = Path(__file__).parents[2] / "roles"
 
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    _VALID_ARGS = frozenset({"project", "scale"})
+    _VALID_ARGS = frozenset({"scale"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Ask the machine for its size and its ports.
-
-        Args:
-            tmp: Unused.
-            task_vars: All variables.
-
-        Returns:
-            Ansible's result; failed with one message when there is a problem.
-        """
+        """Ask the machine for its size and its ports; any problem fails the task, with one message for all."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         given = task_vars or {}
-        stack = self._stack(Path(self._task.args["project"]), given)
+        # No role has set its defaults yet.
+        stack = stack_defaults(known_variables(ROLES))
+        stack |= {name: self._templar.template(given[name]) for name in stack if name in given}
         if self._task.args.get("scale"):
             stack["stack_services"] = scaled(stack["stack_services"], given)
         size = {"gather_subset": ["!all", "!min", "hardware"]}
@@ -52,27 +37,10 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         facts = asked.get("ansible_facts")
         if not facts:
             return asked
-        tls = stack["certificate_mode"] != "none"
-        ports = {name: stack[name] for name in ("stack_port", *(["stack_https_port"] if tls else []))}
+        ports = {name: stack[name] for name in published_ports(stack)}
         wanted = {"address": stack["stack_address"], "ports": ports, "project": stack["stack_name"]}
         tried: dict[str, Any] = self._execute_module("free_ports", wanted, task_vars=task_vars)
         if "problems" not in tried:
             return tried
         room = no_room(stack, "this machine", facts["ansible_processor_nproc"], facts["ansible_memtotal_mb"])
-        problems = [*room, *tried["problems"]]
-        listed = "\n".join(f"- {problem}" for problem in problems)
-        return result | {
-            "changed": False,
-            "failed": bool(problems),
-            "msg": f"Nothing was touched. To be mended first:\n{listed}"
-            if problems
-            else "The machine is large enough.",
-        }
-
-    def _stack(self, project: Path, given: dict[str, Any]) -> dict[str, Any]:
-        """Give the values that the checks need, with the defaults that no role has set yet."""
-        of_roles = known_variables(project / "roles")
-        options = of_roles["stack"] | of_roles["certificate"] | of_roles["accessory"]
-        return {
-            name: self._templar.template(given[name]) if name in given else options[name]["default"] for name in NEEDED
-        }
+        return result | verdict([*room, *tried["problems"]], "The machine is large enough.")

@@ -16,8 +16,6 @@ from preflight.cost import read_prices
 from preflight.existing import described
 from preflight.refusals import find_refusal, messages
 
-PRICES = Path(__file__).parents[2] / "files/prices.yml"
-
 
 class ActionModule(ActionBase):  # type: ignore[misc]
     """Ansible's entry point."""
@@ -26,11 +24,7 @@ class ActionModule(ActionBase):  # type: ignore[misc]
     _VALID_ARGS = frozenset({"existing", "project", "region", "result", "task"})
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Explain.
-
-        Returns:
-            Ansible's result, always failed.
-        """
+        """Explain the failure of another task; the result is always failed."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         return result | {"failed": True, "changed": False, "msg": "\n".join([*self._cause(), *self._left()])}
 
@@ -44,11 +38,11 @@ class ActionModule(ActionBase):  # type: ignore[misc]
 
     def _left(self) -> Iterator[str]:
         project, region, existing = (self._task.args[name] for name in ("project", "region", "existing"))
-        if "pieces" not in existing:
+        if "resources" not in existing:
             yield f"What exists of {project} in {region} could not be listed: {next(messages(existing))}"
         elif existing["lines"]:
             yield f"This exists of {project} in {region}:"
-            yield from described(existing["pieces"], region, read_prices(PRICES))
+            yield from described(existing["resources"], region, read_prices())
         elif not existing["unknown"]:
             yield f"Nothing of {project} exists in {region}, so nothing costs. Then run it again."
             return

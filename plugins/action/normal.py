@@ -1,4 +1,4 @@
-"""Ansible action behind every module that has none of its own: lets a module of amazon.aws say AWS's reason.
+"""Ansible action of every module that has none of its own: lets a module of amazon.aws say AWS's reason.
 
 Many of them fail with "Could not apply change to existing instance" alone, and only their traceback has AWS's words.
 Ansible looks here before it takes its own action of this name: ansible/executor/task_executor.py.
@@ -32,19 +32,15 @@ class ActionModule(ActionBase):  # type: ignore[misc]
             module_args["_ansible_tracebacks_for"] = ["error"]
 
     def run(self, tmp: str | None = None, task_vars: dict[str, Any] | None = None) -> dict[str, Any]:
-        """Run the module as Ansible's own action does.
-
-        Returns:
-            Its result; AWS's words are added to the message, and the traceback goes.
-        """
+        """Run the module as Ansible's own action does; add AWS's words to its message, and drop the traceback."""
         result: dict[str, Any] = super().run(tmp, task_vars)
         in_background = self._task.async_val and not self._connection.has_native_async
         result |= self._execute_module(task_vars=task_vars, wrap_async=in_background)
         if not in_background:
             self._remove_tmp_path(self._connection._shell.tmpdir)  # noqa: SLF001 - as Ansible's own action does
         if self._task.action.startswith(AWS) and result.get("failed") and "exception" in result:
-            # A module that did not expect the error at all says nothing but its traceback, or writes that alone, of
-            # which Ansible says that it is no JSON.
+            # A module that did not expect the error at all gives its traceback without a message, or it writes only the
+            # traceback, and Ansible says that this is no JSON.
             said = "" if "module_stderr" in result else str(result.get("msg", ""))
             traces = [str(result["exception"].event.formatted_traceback), str(result.get("module_stderr", ""))]
             hidden = find_refusal("\n".join(traces))

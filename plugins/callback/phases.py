@@ -1,4 +1,8 @@
-"""Ansible callback: prints one line per phase of a run, and every task only with -v."""
+"""Ansible callback: prints one line per phase of a run, and every task only with -v.
+
+A phase is a role within a play. A task that takes long is named, and so is whatever fails. With --check and --diff the
+tasks that change something are named too.
+"""
 
 from __future__ import annotations
 
@@ -11,18 +15,14 @@ from ansible.plugins.callback.default import CallbackModule as Default
 DOCUMENTATION = """
 name: phases
 type: stdout
-short_description: Prints one line per phase, with its time and number of changes
-description:
-  - A phase is a role within a play. A task that takes long is named, and so is whatever fails.
-  - With C(--check) and C(--diff) it also prints the tasks that change something, with C(-v) all that
-    M(ansible.builtin.default) prints.
+short_description: Prints one line per phase, and every task only with -v
 extends_documentation_fragment:
   - default_callback
   - result_format_callback
 """
 
 LONG_S = 5.0
-"""How long a task takes before it gets a line of its own, and how long nothing is printed before the next task does."""
+"""Seconds after which a task gets a line of its own, and seconds without a line after which the next task gets one."""
 
 
 class CallbackModule(Default):  # type: ignore[misc]
@@ -85,7 +85,7 @@ class CallbackModule(Default):  # type: ignore[misc]
             self._tell(result)
 
     def v2_runner_item_on_ok(self, result: Any) -> None:
-        """Leave an item that says nothing to the reader to the line of its task."""
+        """Print an item of a loop only when it has a message for the reader or is a change to be named."""
         if not self._brief or (result.result.get("changed") and self._names_changes):
             super().v2_runner_item_on_ok(result)
             return
@@ -93,16 +93,16 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._tell(result)
 
     def v2_playbook_on_no_hosts_matched(self) -> None:
-        """Name the play that has no hosts, which no phase does."""
+        """Name a play that has no hosts, because no line of a phase will name it."""
         self._display.display(f"{self._play.get_name().strip()}: no hosts", color=constants.COLOR_SKIP)
 
     def v2_playbook_on_include(self, included_file: Any) -> None:
-        """Say nothing of files that are included."""
+        """Print included files only with -v."""
         if not self._brief:
             super().v2_playbook_on_include(included_file)
 
     def v2_playbook_on_stats(self, stats: Any) -> None:
-        """End the last phase, and give Ansible's recap with the time of the whole."""
+        """End the last phase, and print Ansible's recap with the time of the whole run."""
         if self._brief:
             self._end_task()
             self._end_phase()
@@ -110,7 +110,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._display.display(f"took {time.monotonic() - self._began:.0f} s")
 
     def _tell(self, result: Any) -> None:
-        """Print a message that is for the reader, as it is."""
+        """Print a message that is for the reader without Ansible's formatting."""
         if result.task.action not in constants._ACTION_DEBUG:  # noqa: SLF001 - as Ansible's own callbacks do
             return
         said = result.result.get("msg")
@@ -127,7 +127,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._display.display(text, color=color)
 
     def _end_task(self) -> None:
-        """Give the time of a task that took long."""
+        """Print the time of a task that took long."""
         if self._running:
             took = time.monotonic() - self._task_began
             if took >= LONG_S:
@@ -135,7 +135,7 @@ class CallbackModule(Default):  # type: ignore[misc]
         self._running = ""
 
     def _end_phase(self) -> None:
-        """Give the time of a phase that took long or changed something."""
+        """Print the changes and the time of a phase that took long or changed something."""
         took = time.monotonic() - self._phase_began
         if self._phase and (self._changes or took >= LONG_S):
             self._line(f"  {self._changes} changed, {took:.0f} s")

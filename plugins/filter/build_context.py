@@ -1,4 +1,4 @@
-"""Which files a build of a folder sees, by BuildKit's own rules, and a hash of them."""
+"""Ansible filters: list which files a build of a folder sees, by BuildKit's own rules, and hash them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import os
 import posixpath
 import re
 import stat
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -17,7 +17,7 @@ from ansible.errors import AnsibleFilterError
 
 DIGEST_LENGTH = 12
 REGEX_CHARACTERS = frozenset(".+()|{}$")
-"""What means nothing in a pattern, and something in a regular expression."""
+"""Characters that mean nothing in a pattern, and something in a regular expression."""
 
 
 IGNORE_FILES = ("Dockerfile.dockerignore", ".dockerignore")
@@ -30,6 +30,7 @@ class Build(TypedDict):
     """An image to have: its name, its folder, and the image it is built FROM.
 
     A folder without a Dockerfile is built by the one of another folder, its ``recipe``, for the application ``server``.
+    ``others`` are files of the project that it sees beside those of its folder, by their names there.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Build(TypedDict):
     parent: str
     recipe: NotRequired[str]
     server: NotRequired[str]
+    others: NotRequired[dict[str, str]]
 
 
 class HashedBuild(TypedDict):
@@ -51,6 +53,7 @@ class HashedBuild(TypedDict):
     dockerfile: str
     ignore: str
     server: str
+    others: dict[str, str]
     digest: str
 
 
@@ -62,10 +65,7 @@ class ContextError(AnsibleFilterError):  # type: ignore[misc]
 class Pattern:
     """A line of a .dockerignore file.
 
-    Attributes:
-        text: The pattern, without the ``!`` of an exception.
-        is_exception: Whether it brings back what lines before it leave out.
-        matches: Tells whether it names a path, relative to the context.
+    An exception, whose ``!`` is not part of the text, brings back what lines before it leave out.
     """
 
     text: str
@@ -96,7 +96,7 @@ def _expression(pattern: str) -> tuple[str, str]:
         elif character in REGEX_CHARACTERS:
             expression += f"\\{character}"
         elif character == "\\":
-            # Alone at the end it is an error for Python's regular expressions as it is for Go's patterns.
+            # A backslash alone at the end is an error for Python's regular expressions as it is for Go's patterns.
             expression += pattern[position - 1 : position + 1]
             position += 1
             kind = "regex"
@@ -148,19 +148,17 @@ def ignore_patterns(file: Path) -> list[Pattern]:
 def context_files(context: Path | str, ignore: Path | str) -> list[str]:
     """List what a build of a folder sees: files, links, and folders with nothing in them, whose names end in ``/``.
 
-    Args:
-        context: The folder.
-        ignore: A file that names what is left out, if there is such a file.
+    ``ignore`` names what is left out, if there is such a file.
 
     Raises:
         ContextError: Something there is no file, link or folder, or has a name that is not UTF-8, or ``ignore`` has a
             line that is no pattern.
     """
     found = _walk(Path(context), "", ignore_patterns(Path(ignore)), ())
-    # BuildKit reads these also where they are left out.
+    # BuildKit reads these files even where a pattern leaves them out.
     always = [name for name in ("Dockerfile", *IGNORE_FILES) if Path(context, name).is_file()]
     listed = sorted({*found, *always})
-    # A folder with something in it comes right before that.
+    # A folder that is not empty comes right before its first entry.
     return [
         name
         for name, following in zip_longest(listed, listed[1:], fillvalue="")
@@ -211,9 +209,10 @@ def _digest(parts: Iterable[bytes]) -> str:
     return digest.hexdigest()[:DIGEST_LENGTH]
 
 
-def _file_parts(context: Path, ignore: Path) -> Iterator[bytes]:
-    for name in context_files(context, ignore):
-        path = context / name
+def _file_parts(context: Path, ignore: Path, others: Mapping[str, str]) -> Iterator[bytes]:
+    paths = {name: context / name for name in context_files(context, ignore)}
+    paths |= {name: Path(path) for name, path in others.items()}
+    for name, path in sorted(paths.items()):
         yield name.encode()
         if path.is_symlink():
             yield b"link " + os.fsencode(path.readlink())
@@ -232,11 +231,7 @@ def recipe_files(context: Path, recipe: Path | None) -> tuple[Path | None, Path]
 
 
 def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
-    """Add to builds what they are made of.
-
-    Args:
-        builds: The builds.
-        project: Folder that relative contexts start from.
+    """Add to builds the hash and the files that they are made of; relative paths start from the folder ``project``.
 
     Raises:
         ContextError: A folder cannot be built.
@@ -247,8 +242,9 @@ def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
         dockerfile, ignore = recipe_files(context, Path(project, build["recipe"]) if "recipe" in build else None)
         server = build.get("server", "") if dockerfile else ""
         recipe = [server.encode(), dockerfile.read_bytes()] if dockerfile else []
+        others = {name: str(Path(project, path)) for name, path in build.get("others", {}).items()}
         try:
-            digest = _digest([*recipe, *_file_parts(context, ignore)])
+            digest = _digest([*recipe, *_file_parts(context, ignore, others)])
         except OSError as error:
             raise ContextError(f"{error.filename} cannot be read: {error.strerror}") from error
         hashed.append(
@@ -259,6 +255,7 @@ def hashed_builds(builds: Iterable[Build], project: str) -> list[HashedBuild]:
                 "dockerfile": str(dockerfile or ""),
                 "ignore": str(ignore),
                 "server": server,
+                "others": others,
                 "digest": digest,
             }
         )

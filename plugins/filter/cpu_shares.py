@@ -8,10 +8,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 DEFAULT_SHARES = 1024
-"""What a group without any has in cgroup v1."""
+"""The shares of a group without any in cgroup v1."""
 
 DEFAULT_WEIGHT = 100
-"""And in v2: https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files."""
+"""The weight of a group without any in cgroup v2:
+https://docs.kernel.org/admin-guide/cgroup-v2.html#cpu-interface-files."""
 
 MOST_SHARES = 2**18
 
@@ -20,21 +21,17 @@ CURVE_SINCE = (1, 3, 2)
 
 
 def cpu_shares(times: int, engine: Mapping[str, Any]) -> int:
-    """Choose the shares for a multiple of the default weight.
+    """Choose the smallest shares that give a multiple of the default weight.
 
     Docker takes the shares of cgroup v1 only. On v2 runc converts them to a weight, 2..262144 to 1..10000, and not in
-    proportion: first on a line, on which 1024 is 39, since 1.3.2 on a curve through 1024 and 100.
+    proportion: first on a line, on which 1024 is 39, since 1.3.2 on a curve through 1024 and 100. The weight of the
+    shares is exactly the multiple.
 
-    Args:
-        times: The multiple.
-        engine: What ``docker info --format '{{json .}}'`` prints, read.
-
-    Returns:
-        The smallest shares that are enough; the weight is then exact.
+    ``engine`` is what ``docker info --format '{{json .}}'`` prints, read.
     """
     if engine["CgroupVersion"] == "1":
         return times * DEFAULT_SHARES
-    # Debian has the version there, Docker's own packages what git describes it by, such as v1.2.5-0-g59923ef.
+    # Debian's packages have the version there, Docker's own its description by git, such as v1.2.5-0-g59923ef.
     version = re.search(r"(\d+)\.(\d+)\.(\d+)", engine["RuncCommit"]["ID"])
     old = version is not None and tuple(map(int, version.groups())) < CURVE_SINCE
     convert = on_a_line if old else on_a_curve

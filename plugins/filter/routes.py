@@ -1,4 +1,4 @@
-"""Which requests go to which service."""
+"""Ansible filters: where services are reached: their paths and hosts, and whether over HTTPS."""
 
 from __future__ import annotations
 
@@ -17,74 +17,46 @@ DEFAULTS: dict[str, Any] = {
     "streaming": False,
     "timeout_seconds": 30,
 }
-"""What a service is that does not say otherwise; no host means any."""
+"""Values of a service that does not give its own; an empty host means any."""
 
 
 def prefix(path: object) -> str:
-    """Write a path so that equal ones look equal.
-
-    Args:
-        path: What requests begin with, such as ``/api`` or ``/api/``.
-
-    Returns:
-        It without slashes at its end; empty for ``/``.
-    """
+    """Write a path without slashes at its end, so that equal ones look equal; ``/`` becomes empty."""
     return str(path).rstrip("/")
 
 
 def completed(services: Iterable[Service], body_bytes: int) -> list[dict[str, Any]]:
-    """Fill in what services leave out, but for what the machine's size decides.
-
-    Args:
-        services: Value of ``stack_services``.
-        body_bytes: Value of ``stack_body_bytes``.
-
-    Returns:
-        The services.
-    """
+    """Fill in what services leave out, but for what the machine's size decides."""
     return [{**DEFAULTS, "body_bytes": body_bytes, **service} for service in services]
 
 
 def by_host(services: Iterable[Service]) -> dict[str, list[Service]]:
-    """Group services by the host that they are for.
-
-    Args:
-        services: As ``completed`` gives them.
-
-    Returns:
-        Services by host, those for any other host first, under an empty name.
-    """
+    """Group completed services by their host; those for any other host come first, under an empty name."""
     known = list(services)
     hosts = sorted({"", *(str(service["host"]) for service in known)})
     return {host: [service for service in known if str(service["host"]) == host] for host in hosts}
 
 
 def root_service(services: Iterable[Service], host: str) -> Service:
-    """Find the service that answers at ``/``.
-
-    Args:
-        services: As ``completed`` gives them.
-        host: The host that is asked for; empty for any.
-
-    Returns:
-        The service. Preflight refuses services without one.
-    """
+    """Find the completed service that answers at ``/`` of a host, or of any; preflight refuses services without one."""
     groups = by_host(services)
     return next(service for service in groups.get(host, groups[""]) if not prefix(service["path"]))
+
+
+def serves_https(certificate_mode: str) -> bool:
+    """Tell whether a stack with this ``certificate_mode`` serves HTTPS."""
+    return certificate_mode != "none"
 
 
 class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            The functions by their names.
-        """
+        """Name the filters."""
         return {
             "by_host": by_host,
             "completed": completed,
             "root_service": root_service,
+            "serves_https": serves_https,
             "url_prefix": prefix,
         }

@@ -39,14 +39,7 @@ MIB_PER_UNIT = {"k": 1 / 1024, "m": 1.0, "g": 1024.0}
 
 
 def memory_mib(size: object) -> float | None:
-    """Read a memory size as Compose writes it.
-
-    Args:
-        size: Such as ``128m`` or ``1g``.
-
-    Returns:
-        MiB, or None when it cannot be read.
-    """
+    """Read a memory size as Compose writes it, such as ``128m`` or ``1g``, in MiB; None when it cannot be read."""
     match = re.fullmatch(r"([1-9]\d*)([kmg])b?", str(size).lower())
     return int(match[1]) * MIB_PER_UNIT[match[2]] if match else None
 
@@ -54,57 +47,27 @@ def memory_mib(size: object) -> float | None:
 def threads(memory: object, cpus: object) -> int:
     """Say how many requests a replica handles at a time, whichever server it has.
 
-    Args:
-        memory: Its limit, as Compose writes it.
-        cpus: Its limit in CPUs.
-
-    Returns:
-        As many threads as its CPUs are kept busy by, and at least a part of one CPU counts; fewer where its memory is
-        not enough for that many requests.
-
-    Raises:
-        AnsibleFilterError: The memory size cannot be read.
+    They are as many threads as its CPUs are kept busy by, where a part of a CPU counts as one; fewer where its memory,
+    as Compose writes it, is not enough for that many requests, but at least one.
     """
     fitting = int((_size(memory) - IDLE_MIB) // THREAD_MIB)
     return max(min(THREADS_PER_CPU * math.ceil(float(str(cpus))), fitting), 1)
 
 
 def limits_mib(accessories: Sequence[Service]) -> float:
-    """Add up the memory that accessories may use, which is not for the services.
-
-    Args:
-        accessories: Value of ``accessory_services``, checked.
-
-    Returns:
-        MiB.
-
-    Raises:
-        AnsibleFilterError: A memory size cannot be read.
-    """
+    """Add up the memory that accessories may use, which is not for the services, in MiB."""
     return sum(_size(one["memory"]) for one in accessories)
 
 
 def sized(services: Sequence[Service], vcpus: int, memory: int, nginx: str, surge: int) -> list[dict[str, Any]]:
-    """Give every service its number of replicas, their limits and threads.
+    """Give every service its ``replicas`` and ``threads``, and their ``memory`` and ``cpus`` as Compose writes them.
 
     What a service says is kept. The rest comes from the machine: as many processes as gunicorn's design page begins
     with, (2 x vCPUs) + 1, shared by all services; of the memory that is left an equal part for each replica, room for
     the surge of a deploy included, rounded down to a power of two; and half of the CPUs each, so that one replica that
     spins does not stop the others.
 
-    Args:
-        services: Value of ``stack_services``, checked.
-        vcpus: The machine's number of vCPUs.
-        memory: The machine's memory in MiB, without that of accessories.
-        nginx: Memory limit of nginx, as Compose writes it.
-        surge: How many replicas more there are during a deploy.
-
-    Returns:
-        The services, each with ``replicas`` (int), ``memory``, ``cpus`` (text, as Compose writes them),
-        ``threads`` (int).
-
-    Raises:
-        AnsibleFilterError: A memory size cannot be read.
+    ``memory`` is the machine's in MiB, without that of accessories.
     """
     counted = _with_replicas(services, int(vcpus))
     spare = int(memory) - SYSTEM_MIB - _size(nginx) - sum(_limits(one) for one in counted)
@@ -144,9 +107,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            The functions by their names.
-        """
+        """Name the filters."""
         return {"limits_mib": limits_mib, "memory_mib": memory_mib, "sized": sized}

@@ -17,22 +17,6 @@ sys.path.append(str(Path(__file__).parents[2]))
 
 from preflight.account import AccountError, identify, inventory_region
 
-DOCUMENTATION = """
-name: account
-short_description: Say whether this is AWS or the rehearsal, and refuse to go on when it is neither
-description:
-  - Adds no host. Says the account and the region, or ends the run with one message that says how to reach either.
-options:
-  plugin:
-    description: Always C(account).
-    required: true
-    choices: [account]
-"""
-
-EXAMPLES = """
-plugin: account
-"""
-
 
 class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     """Ansible's entry point."""
@@ -42,24 +26,11 @@ class InventoryModule(BaseInventoryPlugin):  # type: ignore[misc]
     _said: set[str] = set()  # noqa: RUF012 - of the class: a play that reads the inventory again makes a new object
 
     def verify_file(self, path: str) -> bool:
-        """Tell whether a file is this plugin's.
-
-        Args:
-            path: The file.
-
-        Returns:
-            True for account.yml.
-        """
+        """Tell whether a file is this plugin's, which is an account.yml."""
         return bool(super().verify_file(path)) and path.endswith("account.yml")
 
     def parse(self, inventory: Any, loader: Any, path: str, cache: bool = True) -> None:
-        """Check, say the result, and add nothing.
-
-        Args:
-            inventory: Unused.
-            loader: Ansible's file loader.
-            path: The file.
-            cache: Unused.
+        """Check the account, say which one it is, and add no host.
 
         Raises:
             SystemExit: Nobody answers, or the wrong one. An ordinary error would be buried under what the other parsers

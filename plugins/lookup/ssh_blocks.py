@@ -19,17 +19,8 @@ from preflight.own_address import UnknownAddressError, ssh_blocks
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[Any], variables: Any = None, **kwargs: Any) -> list[str]:  # noqa: ARG002
-        """Ask for the address where it is needed.
-
-        Args:
-            terms: The value of ec2_ssh_cidrs.
-            variables: Unused.
-            **kwargs: Unused.
-
-        Raises:
-            AnsibleLookupError: Nobody says which address this machine has.
-        """
+    def run(self, terms: list[Any], *_: Any, **__: Any) -> list[str]:
+        """Give the blocks of ec2_ssh_cidrs, and ask for this machine's address only where it is needed."""
         try:
             return ssh_blocks(cidr for term in terms for cidr in items(term))
         except UnknownAddressError as error:

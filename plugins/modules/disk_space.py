@@ -1,4 +1,4 @@
-"""Ansible module: refuses to go on when a disk has too little room for what comes next."""
+"""Ansible module: refuses to go on when a disk has too little room for what will be written to it."""
 
 from __future__ import annotations
 
@@ -10,73 +10,21 @@ from typing import Any
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: disk_space
-short_description: Refuse to go on when a disk has too little room
-options:
-  needs:
-    description: What will be written where. Needs on one file system are added up.
-    type: list
-    elements: dict
-    required: true
-    suboptions:
-      path:
-        description: Where; the folder need not exist yet.
-        type: path
-        required: true
-      bytes:
-        description: How much.
-        type: int
-        required: true
-      what:
-        description: What it is, for the message.
-        type: str
-        required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Refuse a disk that is too full
-  disk_space:
-    needs:
-      - path: /var/lib/docker
-        bytes: 100000000
-        what: the new images
-"""
-
-RETURN = """#"""
-
 
 def existing(path: Path) -> Path:
-    """Find the folder that tells on which file system a path is or will be.
-
-    Args:
-        path: A path.
-
-    Returns:
-        The path or the nearest parent that is there.
-    """
+    """Find the path or its nearest parent that exists, which tells on which file system the path is or will be."""
     return next(one for one in (path, *path.parents) if one.exists())
 
 
 def shortages(needs: Sequence[dict[str, Any]]) -> list[str]:
-    """Compare what will be written with the room there is.
-
-    Args:
-        needs: Path, bytes and what it is, for each.
-
-    Returns:
-        A sentence for each file system that has too little.
-    """
+    """Compare what will be written with the room there is; give a sentence for each file system that has too little."""
     by_device: dict[int, list[dict[str, Any]]] = defaultdict(list)
     for need in needs:
         by_device[existing(Path(need["path"])).stat().st_dev].append(need)
     found = []
     for together in by_device.values():
         room = os.statvfs(existing(Path(together[0]["path"])))
-        # f_bavail: what is kept back for root is no room for a deploy.
+        # f_bavail does not count what is kept back for root, which is no room for a deploy.
         free, needed = room.f_bavail * room.f_frsize, sum(need["bytes"] for need in together)
         if free < needed:
             parts = ", ".join(f"{need['bytes']} in {need['path']} for {need['what']}" for need in together)
@@ -89,6 +37,7 @@ def main() -> None:
     need = {
         "path": {"type": "path", "required": True},
         "bytes": {"type": "int", "required": True},
+        # For the message.
         "what": {"type": "str", "required": True},
     }
     module = AnsibleModule(

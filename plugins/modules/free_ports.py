@@ -1,4 +1,4 @@
-"""Ansible module: says which ports nginx could not have on the machine."""
+"""Ansible module: says which ports nginx could not be published on, in a sentence for each as ``problems``."""
 
 from __future__ import annotations
 
@@ -9,43 +9,6 @@ import subprocess
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: free_ports
-short_description: Say which ports could not be published on the machine
-options:
-  address:
-    description: Address to publish on.
-    type: str
-    required: true
-  ports:
-    description: Ports to publish on, by the name of the variable that each comes from.
-    type: dict
-    required: true
-  project:
-    description: Name of the Compose project that may have them.
-    type: str
-    required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: Look whether nginx can have its port
-  free_ports:
-    address: 0.0.0.0
-    ports: {stack_port: 80}
-    project: flask-fleet
-"""
-
-RETURN = """
-problems:
-  description: A sentence for each port that cannot be had.
-  type: list
-  elements: str
-  returned: always
-"""
-
 
 def _published_by(project: str, port: int) -> bool:
     """Tell whether a port that is in use is the project's own, as far as the engine can be asked."""
@@ -54,7 +17,7 @@ def _published_by(project: str, port: int) -> bool:
     label = f"label=com.docker.compose.project={project}"
     ours = ["docker", "ps", "--quiet", "--filter", f"publish={port}", "--filter", label]
     answer = subprocess.run(ours, capture_output=True, check=False, text=True)
-    # Of an engine that may not be asked nothing is known; one that does not run publishes nothing.
+    # Nothing is known of an engine that may not be asked; an engine that does not run publishes nothing.
     return bool(answer.stdout.strip()) or "permission denied" in answer.stderr.lower()
 
 
@@ -85,10 +48,12 @@ def _words(error: OSError, address: str, port: int, project: str, variable: str)
 
 
 def main() -> None:
-    """Be the module."""
+    """Run the module."""
     options = {
         "address": {"type": "str", "required": True},
+        # By the name of the variable that each comes from.
         "ports": {"type": "dict", "required": True},
+        # The Compose project that may have them.
         "project": {"type": "str", "required": True},
     }
     module = AnsibleModule(argument_spec=options, supports_check_mode=True)

@@ -1,6 +1,7 @@
 """Ansible vars plugin: gives no variables, but says which vault has no password, or a wrong one, and how to give one.
 
-Ansible's own message names neither the file nor the option. It comes while variables are read, before any task.
+Ansible's own message names neither the file nor the option. This looks at group_vars and host_vars beside the inventory
+and the playbook while variables are read, before any task.
 """
 
 from __future__ import annotations
@@ -13,15 +14,6 @@ from ansible.parsing.dataloader import DataLoader
 from ansible.parsing.vault import VaultLib, VaultSecretsContext, is_encrypted
 from ansible.plugins.vars import BaseVarsPlugin
 
-DOCUMENTATION = """
-name: vault_password
-short_description: Say which encrypted file cannot be opened, and how to open it
-description:
-  - Looks at group_vars and host_vars beside the inventory and the playbook, before host_group_vars reads them.
-extends_documentation_fragment:
-  - vars_plugin_staging
-"""
-
 OPTIONS = "--ask-vault-pass or --vault-password-file FILE"
 
 
@@ -32,20 +24,7 @@ class VarsModule(BaseVarsPlugin):  # type: ignore[misc]
     _seen: set[str] = set()  # noqa: RUF012 - of all instances together
 
     def get_vars(self, loader: DataLoader, path: str, entities: Any, cache: bool = True) -> dict[str, Any]:  # noqa: ARG002
-        """Try to open what is encrypted, once for each folder.
-
-        Args:
-            loader: Unused.
-            path: Folder of the inventory or of the playbook.
-            entities: Unused.
-            cache: Unused.
-
-        Returns:
-            Nothing.
-
-        Raises:
-            AnsibleError: A file cannot be opened.
-        """
+        """Try to open what is encrypted beside an inventory or a playbook, once for each folder; give no variables."""
         if path not in self._seen:
             self._seen.add(path)
             for folder in ("group_vars", "host_vars"):

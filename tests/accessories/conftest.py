@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import re
 import secrets
 import subprocess
 import sys
@@ -14,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from bench.playbook import Outcome
 from tests.project import ACCESSORY, ROOT
 
 STACK = "accessory-test"
@@ -27,7 +26,7 @@ all:
           ansible_python_interpreter: "{{ ansible_playbook_python }}"
     provisioner: *here
 """
-"""This machine, as an instance and as what makes instances."""
+"""An inventory in which this machine is an instance and also makes instances."""
 
 START = """---
 - name: Start databases
@@ -44,7 +43,7 @@ START = """---
     - name: Remove what nobody uses any more
       ansible.builtin.import_role:
         name: accessory
-        tasks_from: settle
+        tasks_from: prune
 """
 """What a deploy does with databases, without the stack."""
 
@@ -52,37 +51,11 @@ PATIENCE_S = 900
 """The first run makes images."""
 
 
-class Run:
-    """How a playbook ended."""
-
-    def __init__(self, done: subprocess.CompletedProcess[str]) -> None:
-        """Read what it said.
-
-        Args:
-            done: The finished process.
-        """
-        self.ok = done.returncode == 0
-        self.said = done.stdout + done.stderr
-        found = re.search(
-            r"^localhost\s+: ok=\d+\s+changed=(\d+)", done.stdout.partition("PLAY RECAP")[2], re.MULTILINE
-        )
-        self.changed = int(found[1]) if found else -1
-
-    @property
-    def text(self) -> str:
-        """All that it said, on one line."""
-        return " ".join(self.said.split())
-
-
 class Lab:
-    """An inventory with databases, and what tests do with it."""
+    """An inventory with databases, and what tests do with them."""
 
     def __init__(self, folder: Path) -> None:
-        """Write the inventory.
-
-        Args:
-            folder: Where to.
-        """
+        """Write the inventory and a playbook into a folder."""
         self.folder = folder
         self.backups = folder / "backups"
         self.passwords = {"db": f"a:b\\c'{secrets.token_hex(16)}$", "cache": secrets.token_hex(16)}
@@ -91,16 +64,8 @@ class Lab:
         (folder / "hosts.yml").write_text(HOSTS)
         (folder / "start.yml").write_text(START)
 
-    def play(self, playbook: str | Path, *arguments: str) -> Run:
-        """Run a playbook.
-
-        Args:
-            playbook: Its path.
-            arguments: Further arguments.
-
-        Returns:
-            How it ended.
-        """
+    def play(self, playbook: str | Path, *arguments: str) -> Outcome:
+        """Run a playbook of the project or one of this folder, with further arguments of ansible-playbook."""
         kinds = {"db": "postgresql", "cache": "redis"}
         variables = {
             "stack_name": STACK,
@@ -113,46 +78,23 @@ class Lab:
         }
         (self.folder / "group_vars/all/test.yml").write_text(json.dumps(variables))
         program = str(Path(sys.executable).with_name("ansible-playbook"))
-        done = subprocess.run(
+        return Outcome(
             [program, str(playbook), "--inventory", str(self.folder / "hosts.yml"), *arguments],
-            cwd=ROOT,
-            env=os.environ | {"ANSIBLE_FORCE_COLOR": "false", "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=PATIENCE_S,
+            PATIENCE_S,
+            ANSIBLE_CONFIG=str(ROOT / "ansible.cfg"),
         )
-        return Run(done)
 
-    def start(self) -> Run:
-        """Do what a deploy does with databases.
-
-        Returns:
-            How it ended.
-        """
+    def start(self) -> Outcome:
+        """Do what a deploy does with databases."""
         return self.play(self.folder / "start.yml")
 
     def container(self, name: str) -> dict[str, Any]:
-        """Inspect the container of a database.
-
-        Args:
-            name: Of the database.
-
-        Returns:
-            The engine's answer.
-        """
+        """Return what the engine knows about the container of a database."""
         (found,) = json.loads(docker("inspect", f"{STACK}-data-{name}-1"))
         return dict(found)
 
     def sql(self, statement: str) -> str:
-        """Ask PostgreSQL, as its superuser.
-
-        Args:
-            statement: What.
-
-        Returns:
-            The answer.
-        """
+        """Run a statement of PostgreSQL as the superuser in the role of the app, and return psql's plain output."""
         words = [
             "psql",
             "--tuples-only",
@@ -164,58 +106,26 @@ class Lab:
         return docker("exec", f"{STACK}-data-db-1", *words).replace("SET\n", "", 1).strip()
 
     def redis(self, *words: str) -> str:
-        """Ask Redis, as its administrator.
-
-        Args:
-            words: What.
-
-        Returns:
-            The answer.
-        """
+        """Run a command of Redis as its administrator, and return its output."""
         return docker("exec", f"{STACK}-data-cache-1", "admin", *words).strip()
 
     def backup(self, suffix: str) -> Path:
-        """Find the newest backup.
-
-        Args:
-            suffix: Of its name.
-
-        Returns:
-            The file.
-        """
+        """Find the newest backup whose name has this suffix, given without its point."""
         return max(self.backups.rglob(f"*.{suffix}"), key=lambda path: path.stat().st_mtime_ns)
 
     def volumes(self) -> list[str]:
-        """List the volumes.
-
-        Returns:
-            Their names.
-        """
+        """List the names of the databases' volumes."""
         label = f"label=com.docker.compose.project={STACK}-data"
         return sorted(docker("volume", "ls", "--quiet", "--filter", label).split())
 
 
 def docker(*words: str) -> str:
-    """Ask the engine.
-
-    Args:
-        words: What.
-
-    Returns:
-        What it answered.
-    """
+    """Run a docker command that must succeed, and return what it printed."""
     return _ask(*words).stdout
 
 
 def logs(container: str) -> str:
-    """Read what a container said.
-
-    Args:
-        container: Its name.
-
-    Returns:
-        Its answers and its complaints.
-    """
+    """Read a container's stdout and stderr."""
     done = _ask("logs", container)
     return done.stdout + done.stderr
 
@@ -228,7 +138,7 @@ def _ask(*words: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Give databases that run, and remove all of them at the end."""
+    """Start the databases for all tests, and remove them at the end."""
     made = Lab(tmp_path_factory.mktemp("accessories"))
     try:
         first = made.start()

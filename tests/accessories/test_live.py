@@ -10,9 +10,10 @@ from typing import Any
 
 import pytest
 
-from roles.stack.library.stack_machine import Machine, StepError, prepare
+from fleet.rollout import prepare
+from fleet.stack import Stack
+from fleet.system import FleetError, run
 from tests.accessories.conftest import STACK, Lab, docker, logs
-from tests.test_prepare import step
 
 pytestmark = pytest.mark.docker
 
@@ -25,21 +26,21 @@ def _known_data(lab: Lab) -> None:
 
 
 def guests(lab: Lab) -> str:
-    """Read the table."""
+    """Read the names in the table."""
     return lab.sql("SELECT string_agg(name, ',' ORDER BY name) FROM guest")
 
 
 def test_second_run_changes_nothing(lab: Lab) -> None:
-    """No container is a new one either."""
+    """The containers stay the same ones, too."""
     before = [lab.container(name)["Id"] for name in ("db", "cache")]
     again = lab.start()
     assert again.ok, again.said
-    assert again.changed == 0, again.said
+    assert again.changed == {"localhost": 0}, again.said
     assert [lab.container(name)["Id"] for name in ("db", "cache")] == before
 
 
 def test_only_what_changed_is_replaced_and_has_its_data(lab: Lab) -> None:
-    """Other limits are another container on the same volume."""
+    """Other limits make another container on the same volume."""
     before = {name: lab.container(name)["Id"] for name in ("db", "cache")}
     lab.memory["db"] = "160m"
     changed = lab.start()
@@ -52,7 +53,7 @@ def test_only_what_changed_is_replaced_and_has_its_data(lab: Lab) -> None:
 
 
 def test_both_are_confined(lab: Lab) -> None:
-    """Neither root nor capabilities, nothing to write to but the volume and a small /tmp, no port."""
+    """They run without root and capabilities, publish no port, and can write only to the volume and a small /tmp."""
     for name in ("db", "cache"):
         found = lab.container(name)
         assert found["HostConfig"]["ReadonlyRootfs"] is True
@@ -66,7 +67,7 @@ def test_both_are_confined(lab: Lab) -> None:
 
 
 def test_password_is_nowhere_but_in_its_file(lab: Lab) -> None:
-    """Neither in what the engine knows, nor in logs, process lists and environments inside."""
+    """It is not in what the engine knows, nor in logs, process lists and environments inside."""
     for name, password in lab.passwords.items():
         container = f"{STACK}-data-{name}-1"
         inside = "cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null | tr '\\0' '\\n'"
@@ -85,7 +86,7 @@ def test_password_is_nowhere_but_in_its_file(lab: Lab) -> None:
 
 
 def test_app_logs_in_with_the_password_and_not_without(lab: Lab) -> None:
-    """As a role that may do what it likes in its own database, and nothing else."""
+    """Its role may do everything in its own database, and nothing else."""
     container = f"{STACK}-data-db-1"
     client = "psql --host=db --no-password --tuples-only --no-align --command"
     assert docker("exec", container, "sh", "-c", f"{client} 'SHOW is_superuser' --username=app").strip() == "off"
@@ -103,7 +104,7 @@ def test_app_logs_in_with_the_password_and_not_without(lab: Lab) -> None:
 
 
 def test_data_outlives_a_kill_and_down(lab: Lab) -> None:
-    """What was committed is there after both; down says that it keeps the data."""
+    """Committed data is there after both, and the output of down says that it keeps the data."""
     lab.sql("INSERT INTO guest VALUES ('joe')")
     lab.redis("INCR", "visits")
     # Redis brings writes to the disk once a second.
@@ -121,7 +122,7 @@ def test_data_outlives_a_kill_and_down(lab: Lab) -> None:
 
 
 def test_volume_of_another_password_is_told_in_words(lab: Lab) -> None:
-    """And the old password still opens it."""
+    """The old password still opens it."""
     old = lab.passwords["db"]
     lab.passwords["db"] = "another-password-by-far"
     refused = lab.start()
@@ -135,7 +136,7 @@ def test_volume_of_another_password_is_told_in_words(lab: Lab) -> None:
 
 
 def test_backup_brings_back_what_was_lost(lab: Lab) -> None:
-    """The whole way: dump while it serves, lose everything, start empty, restore."""
+    """This is the whole way: dump while it serves, lose everything, start empty, restore."""
     saved = lab.play("playbooks/backup.yml")
     assert saved.ok, saved.said
     files = {"db": lab.backup("dump"), "cache": lab.backup("rdb")}
@@ -161,7 +162,7 @@ def test_backup_brings_back_what_was_lost(lab: Lab) -> None:
 
 
 def test_restore_that_fails_leaves_the_data(lab: Lab) -> None:
-    """Something newer depends on a table that the backup would replace: all or nothing, and it says why."""
+    """A newer view depends on a table that the backup would replace: nothing is restored, and the reason is told."""
     assert lab.play("playbooks/backup.yml", "--extra-vars=accessory=db").ok
     lab.sql("INSERT INTO guest VALUES ('joe'); CREATE VIEW newer AS SELECT name FROM guest")
     failed = lab.play("playbooks/restore.yml", f"--extra-vars=accessory=db backup={lab.backup('dump')}")
@@ -172,7 +173,7 @@ def test_restore_that_fails_leaves_the_data(lab: Lab) -> None:
 
 
 def test_redis_that_does_not_load_a_backup_goes_back(lab: Lab) -> None:
-    """The file is put where `restore` puts it, past the check that would have refused it."""
+    """The test puts the file where `restore` puts it, because the check before would refuse it."""
     place = "mkdir restored && echo REDIS0012garbage > restored/appendonly.aof.1.base.rdb && "
     place += "echo 'file appendonly.aof.1.base.rdb seq 1 type b' > restored/appendonly.aof.manifest"
     docker("exec", f"{STACK}-data-cache-1", "sh", "-c", place)
@@ -183,7 +184,7 @@ def test_redis_that_does_not_load_a_backup_goes_back(lab: Lab) -> None:
 
 
 def test_backup_of_a_restore_that_was_killed_is_forgotten(lab: Lab) -> None:
-    """A restart weeks later must not bring it."""
+    """A restart weeks later must not restore it."""
     docker("exec", f"{STACK}-data-cache-1", "sh", "-c", "mkdir restored && touch -d '-1 hour' restored")
     docker("restart", f"{STACK}-data-cache-1")
     again = lab.start()
@@ -193,7 +194,7 @@ def test_backup_of_a_restore_that_was_killed_is_forgotten(lab: Lab) -> None:
 
 
 def test_half_a_backup_is_refused(lab: Lab) -> None:
-    """It begins as one does; only reading all of it shows what is missing."""
+    """Its beginning is right; only whoever reads all of it finds that the end is missing."""
     lab.sql("INSERT INTO guest SELECT md5(n::text) FROM generate_series(1, 5000) n")
     for number in range(100):
         lab.redis("SET", f"key{number}", "value" * 20)
@@ -209,11 +210,11 @@ def test_half_a_backup_is_refused(lab: Lab) -> None:
 
 
 ASK = 'printf "AUTH %s\\nGET visits\\n" "$(cat /run/secrets/password)" | redis-cli -h cache'
-"""As an app does, with what is in any image of Redis."""
+"""Asks as an app would, with programs that any image of Redis has."""
 
 
 @pytest.fixture
-def release(lab: Lab, tmp_path: Path) -> Machine:
+def release(lab: Lab, tmp_path: Path) -> Stack:
     """Render two services, of which one may reach the cache, in a release that is not live yet."""
     found = lab.container("cache")
     (secrets,) = [mount["Source"] for mount in found["Mounts"] if mount["Destination"] == "/run/secrets"]
@@ -236,7 +237,7 @@ def release(lab: Lab, tmp_path: Path) -> Machine:
     }
     (tmp_path / "releases/r1").mkdir(parents=True)
     (tmp_path / "releases/r1/compose.yml").write_text(json.dumps(project))
-    return Machine(tmp_path)
+    return Stack(tmp_path)
 
 
 def of_stack(*words: str) -> str:
@@ -244,17 +245,26 @@ def of_stack(*words: str) -> str:
     return docker(*words, "--quiet", "--filter", f"label=com.docker.compose.project={STACK}-stack").strip()
 
 
-def test_command_before_a_deploy_reaches_the_database(release: Machine) -> None:
-    """By its name, with its password, from the service that names it and from no other; nothing is left of it."""
+def pre_deploy(stack: Stack, service: str, command: list[str], seconds: int) -> str:
+    """Run the command of a service before that release, and return the output."""
+    said: list[str] = []
+    settings = {"pre_deploy": {service: command}, "pre_deploy_seconds": seconds}
+    (stack.directory / "settings.json").write_text(json.dumps(settings))
+    prepare(stack, "r1", said.append)
+    return "\n".join(said)
+
+
+def test_command_before_a_deploy_reaches_the_database(release: Stack) -> None:
+    """It works by name and password from the service that names the database and from no other, and leaves nothing."""
     try:
-        assert prepare(release, step("app", ["sh", "-c", ASK], 60))["text"].endswith("OK\n41")
+        assert pre_deploy(release, "app", ["sh", "-c", ASK], 60).endswith("OK\n41")
         # Nobody answers for the name either, which would take half a minute to find out.
         alone = "RES_OPTIONS='timeout:1 attempts:1' redis-cli -h cache PING"
-        with pytest.raises(StepError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
-            prepare(release, step("other", ["sh", "-c", alone], 60))
-        with pytest.raises(StepError, match=r"did not end within 5 s(.|\n)*waiting"):
-            prepare(release, step("app", ["sh", "-c", "echo waiting; sleep 60"], 5))
+        with pytest.raises(FleetError, match=r"ended with status 1(.|\n)*Could not connect to Redis at cache"):
+            pre_deploy(release, "other", ["sh", "-c", alone], 60)
+        with pytest.raises(FleetError, match=r"did not end within 5 s(.|\n)*waiting"):
+            pre_deploy(release, "app", ["sh", "-c", "echo waiting; sleep 60"], 5)
         assert of_stack("ps", "--all") == ""
     finally:
-        release.compose("down", file=release.directory / "releases/r1/compose.yml")
+        run(["docker", "compose", "--file", str(release.directory / "releases/r1/compose.yml"), "down"])
     assert of_stack("network", "ls") == ""

@@ -1,4 +1,4 @@
-"""What backup, restore, down and destroy refuse: in one sentence, before anything is touched, without an engine."""
+"""What backup, restore, down and destroy refuse, in one sentence and before they touch anything, without an engine."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.fake_docker import Docker
 
 @pytest.fixture
 def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
-    """Give an inventory with databases that nothing runs of."""
+    """Return an inventory with databases that do not run."""
     Docker(tmp_path / "bin", monkeypatch)
     return Lab(tmp_path)
 
@@ -41,7 +41,7 @@ def refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lab:
     ],
 )
 def test_it_is_refused(refused: Lab, playbook: str, arguments: str, said: str) -> None:
-    """Also when no instance can be asked; nothing is left behind."""
+    """The refusal comes even when no instance can be asked, and nothing is left behind."""
     run = refused.play(f"playbooks/{playbook}.yml", f"--extra-vars={arguments}")
     assert not run.ok
     assert said in run.text, run.said

@@ -1,1 +1,1 @@
-"""Deploys apps of other people."""
+"""Tests that deploy apps of other people."""

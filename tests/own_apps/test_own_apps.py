@@ -23,7 +23,7 @@ from typing import Any
 import pytest
 import requests
 
-from tests.live_playbook import Outcome
+from bench.playbook import Outcome
 from tests.project import ROOT, load_mapping
 
 STACKS = ROOT / "tests/own_apps/stacks"
@@ -31,31 +31,26 @@ PREFIX = os.environ.get("OWN_APPS_NAME", "own")
 """What the names of the stacks, and so of their containers, begin with."""
 
 PATIENCE_S = 1800
-"""Each stack is the images of some apps, which pip fills."""
+"""Each stack needs images of several apps, into which pip installs."""
 
 KEY = secrets.token_hex(24)
-"""As from a vault: what stands readable in an inventory is refused."""
+"""Passed as from a vault, because preflight refuses a secret that is readable in an inventory."""
 
 UPLOAD_BYTES = 50_000_000
 STREAM_S = 30
 
 
 class Site(requests.Session):
-    """An app at its host, and how a visitor with cookies asks for its pages."""
+    """An app at its host, and requests of a visitor with cookies."""
 
     def __init__(self, port: int, host: str) -> None:
-        """Begin without cookies.
-
-        Args:
-            port: Of the stack, on this machine.
-            host: What the app's service is known by.
-        """
+        """Begin a session without cookies, at the stack's port on this machine and with the service's host name."""
         super().__init__()
         self.port, self.host = port, host
         self.headers["Host"] = host
 
     def request(self, method: str | bytes, url: str | bytes, *arguments: Any, **options: Any) -> requests.Response:
-        """Ask for a path."""
+        """Send a request for a path."""
         options.setdefault("timeout", 60)
         return super().request(method, f"http://127.0.0.1:{self.port}{url!s}", *arguments, **options)
 
@@ -67,7 +62,7 @@ class Site(requests.Session):
 
 
 class WebSocket:
-    """As much of RFC 6455 as short texts need."""
+    """A client for the part of RFC 6455 that short texts need."""
 
     def __init__(self, site: Site, path: str) -> None:
         """Shake hands, as a browser does from a page of the same site."""
@@ -83,7 +78,7 @@ class WebSocket:
         assert b" 101 " in lines[0], lines
 
     def close(self) -> None:
-        """Leave, as a browser does that closes the page."""
+        """Close the connection as a browser does that leaves the page."""
         self.stream.close()
         self.socket.close()
 
@@ -98,13 +93,13 @@ class WebSocket:
         return self.stream.read(int.from_bytes(self.stream.read(2)) if length == 126 else length).decode()
 
     def read_until(self, wanted: str) -> None:
-        """Read frames until one has a text."""
+        """Read frames until one contains a text."""
         while wanted not in self.read():
             pass
 
 
 def ask_httpbin(site: Site) -> None:
-    """Ask what it was asked: the scheme and the host are those that nginx saw."""
+    """Get back what was sent; the scheme and the host in the answer are those that nginx saw."""
     said = site.get("/get?answer=42").json()
     assert said["args"] == {"answer": "42"}
     assert said["url"].startswith("http://127.0.0.1/")
@@ -113,7 +108,7 @@ def ask_httpbin(site: Site) -> None:
 
 
 def ask_rq_dashboard(site: Site) -> None:
-    """Get its page and its assets without the Redis that its numbers would be from."""
+    """Get its page and its assets, without the Redis from which it would have numbers."""
     assert site.get("/").ok
     assert "{" in site.get("/static/css/main.css").text
     assert site.get("/static/css/none.css").status_code == 404
@@ -171,7 +166,7 @@ def ask_pygeoapi(site: Site) -> None:
 
 
 def ask_mwdb(site: Site) -> None:
-    """Log in with the account that its migration made, and be told a file's type, which libmagic knows."""
+    """Log in with the account that its migration made, and get a file's type, which libmagic determines."""
     token = site.post("/api/auth/login", json={"login": "admin", "password": KEY}).json()["token"]
     picture = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\1\0\0\0\1\x08\2\0\0\0"
     sent = site.post("/api/file", files={"file": ("a.png", picture)}, headers={"Authorization": f"Bearer {token}"})
@@ -179,7 +174,7 @@ def ask_mwdb(site: Site) -> None:
 
 
 def ask_canaille(site: Site) -> None:
-    """Register a client with one request; the next ones are known by its secret, and refused for their code alone."""
+    """Register a client with one request; the next ones are known by its secret, and refused only for their code."""
     shop = {"client_name": "Shop", "redirect_uris": ["https://shop.example/back"]}
     made = site.post("/oauth/register", json=shop | {"grant_types": ["authorization_code"], "response_types": ["code"]})
     assert made.status_code == 201, made.text
@@ -210,7 +205,7 @@ def ask_pyxtermjs(site: Site) -> None:
 
 
 def ask_flask_sse(site: Site) -> None:
-    """Get from a stream what either replica is sent, for half a minute."""
+    """Receive for half a minute over a stream what is sent to either replica."""
     stop = threading.Event()
 
     def send() -> None:
@@ -303,12 +298,12 @@ def sites(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
 @pytest.mark.docker
 @pytest.mark.parametrize(("sites", "name"), SERVED, indirect=["sites"])
 def test_app_that_knows_nothing_of_this_project_is_served(sites: dict[str, Site], name: str) -> None:
-    """Folder in, address out."""
+    """Its folder is all that a deploy needs."""
     CHECKS[name](sites[name])
 
 
 def test_page_has_a_row_for_each_folder() -> None:
-    """With the version that it pins; and each is served and asked."""
+    """The row has the version that the folder pins, and each app is deployed and asked by a test."""
     page = (ROOT / "docs/your-app.md").read_text(encoding="utf-8")
     folders = {folder.name: folder for folder in (ROOT / "tests/own_apps/apps").iterdir()}
     assert folders.keys() == CHECKS.keys() == {name for _, name in SERVED}

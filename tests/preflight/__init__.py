@@ -1,1 +1,1 @@
-"""Tests of what is checked before anything is touched."""
+"""Tests of the checks that come before anything is touched."""

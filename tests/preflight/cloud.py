@@ -1,4 +1,4 @@
-"""An account to check: moto's, with the answers that it does not have."""
+"""An account to check: moto, and the answers that moto does not give."""
 
 from __future__ import annotations
 
@@ -15,14 +15,13 @@ from preflight.cost import read_prices
 from preflight.ec2 import ec2_problems
 from preflight.quotas import Quota
 from tests.preflight.input import IMAGE, REGION, stack
-from tests.project import ROOT
 
+PRICES = read_prices()
 PAID = {"accountPlanType": "PAID", "accountPlanStatus": "ACTIVE"}
 
 
 def cloud(**changes: Any) -> Cloud:
-    """Open the account, with variables that are in order but for the changes."""
-    return Cloud(stack(**changes), read_prices(ROOT / "files/prices.yml"))
+    return Cloud(stack(**changes), PRICES)
 
 
 def problems(**changes: Any) -> list[str]:
@@ -34,7 +33,7 @@ def problems(**changes: Any) -> list[str]:
 
 @contextmanager
 def plan(checked: Cloud, answer: dict[str, Any] | str) -> Iterator[None]:
-    """Let the account have a plan; text is an error's code."""
+    """Let the account have a plan; a text is the code of the error that AWS answers."""
     with Stubber(plan_client(checked)) as stubber:
         if isinstance(answer, str):
             stubber.add_client_error("get_account_plan_state", answer)
@@ -45,7 +44,7 @@ def plan(checked: Cloud, answer: dict[str, Any] | str) -> Iterator[None]:
 
 @contextmanager
 def quotas(checked: Cloud, *values: tuple[Quota, float]) -> Iterator[None]:
-    """Let the account have quotas, asked for in this order."""
+    """Let the account have quotas, which are asked for in this order."""
     with ExitStack() as stack, Stubber(checked.client("service-quotas")) as stubber:
         for quota, value in values:
             asked = {"ServiceCode": quota.service, "QuotaCode": quota.code}
@@ -55,12 +54,10 @@ def quotas(checked: Cloud, *values: tuple[Quota, float]) -> Iterator[None]:
 
 
 def tags(kind: str, **values: str) -> dict[str, Any]:
-    """Tag a thing when it is made."""
     return {"ResourceType": kind, "Tags": [{"Key": name, "Value": value} for name, value in values.items()]}
 
 
 def launch(instance_type: str = "t2.micro", count: int = 1, key: str = "", **values: str) -> list[str]:
-    """Start instances."""
     more: dict[str, Any] = {"KeyName": key} if key else {}
     if values:
         more["TagSpecifications"] = [tags("instance", **values)]

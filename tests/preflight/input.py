@@ -1,24 +1,26 @@
-"""Input that is in order, to be spoilt by the tests."""
+"""Valid input, in which each test makes its mistake."""
 
+import os
 import socket
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 from moto.ec2.models.amis import AMIS
 
-from tests.project import SERVICE
+from tests.project import ROOT, SERVICE
 
 REGION = "eu-central-1"
 IMAGE = AMIS[0]["ami_id"]
-"""One that moto has, whichever list it was given."""
+"""An image that moto has, whichever list of images it was given."""
 
 
 def service(**changes: Any) -> dict[str, Any]:
-    """Describe a service that is in order, but for the changes."""
     return SERVICE | changes
 
 
 def stack(**changes: Any) -> dict[str, Any]:
-    """Give the variables that the checks of a machine read."""
     return {
         "accessory_services": [],
         "ec2_ami_name": "debian-13-amd64-*",
@@ -39,6 +41,14 @@ def stack(**changes: Any) -> dict[str, Any]:
 
 
 def free_port() -> int:
-    """Find a port that nobody listens on."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def ansible(home: Path, name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    """Run a program of Ansible, without the shell's variables for Ansible; stdout has stderr in it."""
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
+    environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
+    command = [str(Path(sys.executable).with_name(name)), *arguments]
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 60}
+    return subprocess.run(command, check=False, cwd=ROOT, env=environment, **how)

@@ -1,35 +1,30 @@
-"""Databases: described in full, with a password that is one, and not one on each of several machines."""
+"""Databases are described in full, with a real password, and not once on each of several machines."""
 
-import json
 import secrets
-from pathlib import Path
 from typing import Any
 
 import pytest
 
+from plugins.filter.service_secrets import as_secrets
 from plugins.filter.sizes import SYSTEM_MIB
-from preflight.accessories import as_secrets, bad_accessories, scattered_data
+from preflight.accessories import bad_accessories, scattered_data
 from preflight.secrets import readable_secrets
 from preflight.services import no_room
 from preflight.variables import known_variables
-from tests.preflight.input import free_port, service, stack
-from tests.preflight.test_playbook import run_playbook
+from tests.preflight.input import service, stack
 from tests.preflight.test_secrets import KEPT_IN
 from tests.project import ACCESSORY, ROOT
 
 OPTION = known_variables(ROOT / "roles")["accessory"]["accessory_services"]
 STRONG = secrets.token_hex(16)
 FROM_VAULT = "{{ vault_db_password }}"
-FROM_NOWHERE = "{{ nowhere }}"
 
 
 def accessory(**changes: Any) -> dict[str, Any]:
-    """Describe an accessory that is in order, but for the changes."""
     return ACCESSORY | changes
 
 
 def problems(*accessories: dict[str, Any], services: object = ()) -> list[str]:
-    """Check some accessories."""
     return list(bad_accessories(list(accessories), list(services) if services == () else services, OPTION))
 
 
@@ -41,14 +36,11 @@ def problems(*accessories: dict[str, Any], services: object = ()) -> list[str]:
     ],
 )
 def test_bad_value_is_refused(key: str, value: object, allowed: str) -> None:
-    """The sentence says which entry, which key, what it is and what it may be; and it is the only one."""
-    assert problems(accessory(**{key: value})) == [
-        f"accessory_services[0] (db): {key} is {value!r}: allowed is {allowed}"
-    ]
+    said = f"accessory_services[0] (db): {key} is {value!r}: allowed is {allowed}"
+    assert problems(accessory(**{key: value})) == [said]
 
 
 def test_good_ones_are_allowed() -> None:
-    """Also one that no service uses, and one that is called like its kind."""
     cache = accessory(name="redis", kind="redis", memory="16m")
     assert problems(accessory(), cache, services=[service(accessories=["db"])]) == []
     assert problems() == []
@@ -56,92 +48,69 @@ def test_good_ones_are_allowed() -> None:
 
 @pytest.mark.parametrize("name", ["DB", "my_db", "", "1db", "d" * 32, None, "localhost", "nginx"])
 def test_name_has_to_serve_as_host_name(name: str | None) -> None:
-    """Services reach it by that name."""
     (problem,) = problems(accessory(name=name))
     assert problem.startswith(f"accessory_services[0] ({name}): name is {str(name)!r}: allowed are small letters")
 
 
-def test_name_of_a_service_is_taken() -> None:
-    """One name would lead to two containers, now to this one and now to that one."""
-    assert problems(accessory(name="app"), services=[service()]) == [
-        (
-            "accessory_services[0] (app): a service has the name app too: choose another one, "
-            "because both are reached by it"
-        )
-    ]
-
-
-def test_two_of_one_name_are_refused() -> None:
-    """Compose would take the last."""
+def test_two_of_one_name_and_a_misspelt_key_are_refused() -> None:
     assert problems(accessory(), accessory(kind="redis")) == ["accessory_services: two accessories have the name db"]
-
-
-def test_misspelt_key_is_refused() -> None:
-    """It would change nothing without a word."""
-    assert problems(accessory(memmory="1g")) == [
-        "accessory_services[0] (db): memmory is no key of an accessory; did you mean memory?"
-    ]
+    said = "accessory_services[0] (db): memmory is no key of an accessory; did you mean memory?"
+    assert problems(accessory(memmory="1g")) == [said]
 
 
 @pytest.mark.parametrize(
     "value", [None, "", "changeme", "x9Q-3fk", 1234567890, "two words of it", "line\nbreak-here", "é" * 9]
 )
 def test_password_that_is_none_is_refused_and_not_shown(value: object) -> None:
-    """Missing, a placeholder, too short, no text, or read in two ways by two programs."""
+    """It is missing, a placeholder, too short, no text, or read in two ways by two programs."""
     (problem,) = problems(accessory(password=value))
     assert problem.startswith("accessory_services[0] (db): the secret password ")
     assert not value or str(value) not in problem
 
 
 def test_missing_keys_are_named() -> None:
-    """All of them at once, without a traceback."""
     said = problems({"name": "db"})
     assert [text.split(": ", 1)[1][:20] for text in said] == ["kind is None: allowe", "the secret password "]
 
 
 @pytest.mark.parametrize("value", ["db", {"name": "db"}, ["db"], None])
 def test_accessories_have_to_be_a_list_of_mappings(value: object) -> None:
-    """Badly indented, it has no keys to talk about."""
-    assert list(bad_accessories(value, [], OPTION)) == [
-        "accessory_services has to be a list of accessories; [] for none"
-    ]
+    (problem,) = bad_accessories(value, [], OPTION)
+    assert problem == "accessory_services has to be a list of accessories; [] for none"
 
 
-def test_service_that_names_an_unknown_one_is_refused() -> None:
-    """It would start without a network to it."""
-    assert problems(accessory(), services=[service(accessories=["dbb"])]) == [
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
         (
-            "stack_services[0] (app): accessories has 'dbb', which accessory_services does not describe: allowed are "
-            "those that it does (db); did you mean db?"
-        )
-    ]
-
-
-def test_service_that_names_one_twice_is_refused() -> None:
-    """Compose would refuse it too, after everything was built."""
-    assert problems(accessory(), services=[service(accessories=["db", "db"])]) == [
-        "stack_services[0] (app): accessories has 'db' twice: allowed is once"
-    ]
-
-
-def test_password_of_an_accessory_has_one_source() -> None:
-    """Of two values for one file only one arrives."""
-    assert problems(accessory(), services=[service(accessories=["db"], secrets={"db_password": STRONG})]) == [
+            {"accessories": ["dbb"]},
+            "accessories has 'dbb', which accessory_services does not describe: allowed are those that it does (db)",
+        ),
+        ({"accessories": ["db", "db"]}, "accessories has 'db' twice: allowed is once"),
         (
-            "stack_services[0] (app): secrets has db_password, which is the password of the accessory db: "
-            "choose another name"
-        )
-    ]
+            {"accessories": ["db"], "secrets": {"db_password": STRONG}},
+            "secrets has db_password, which is the password of the accessory db: choose another name",
+        ),
+    ],
+)
+def test_service_and_databases_have_to_fit(changes: dict[str, Any], said: str) -> None:
+    (problem,) = problems(accessory(), services=[service(**changes)])
+    assert problem.startswith(f"stack_services[0] (app): {said}")
+
+
+def test_name_of_a_service_is_taken() -> None:
+    said = "a service has the name app too: choose another one, because both are reached by it"
+    assert problems(accessory(name="app"), services=[service()]) == [f"accessory_services[0] (app): {said}"]
 
 
 @pytest.mark.parametrize("services", [None, "app", [None], [{"accessories": 3}]])
 def test_services_that_are_wrong_are_for_others_to_refuse(services: object) -> None:
-    """This check must not fall over them."""
+    """This check must not fail because of them."""
     assert problems(accessory(), services=services) == []
 
 
 def test_password_that_stands_in_the_inventory_is_refused() -> None:
-    """Written as a variable it is hidden; the value itself is not shown again."""
+    """The value itself is not shown again; written as a variable it is hidden."""
     written = [accessory(password=FROM_VAULT), accessory(name="cache", password=STRONG)]
     (problem,) = readable_secrets(as_secrets(written), lambda value: "{{" in str(value), "accessory_services")
     assert problem == (
@@ -151,7 +120,6 @@ def test_password_that_stands_in_the_inventory_is_refused() -> None:
 
 
 def test_memory_of_accessories_counts() -> None:
-    """They fit exactly, and not with one MiB less; the sentence names them."""
     needed = 3 * 128 + 64 + 256 + SYSTEM_MIB
     variables = stack(accessory_services=[accessory()])
     assert list(no_room(variables, "this machine", 2, needed)) == []
@@ -160,49 +128,9 @@ def test_memory_of_accessories_counts() -> None:
 
 
 def test_each_instance_with_a_database_of_its_own_is_refused() -> None:
-    """Visitors would see other data on each, and nobody would notice at first."""
+    """Visitors would see other data on each instance, which nobody would notice at first."""
     assert list(scattered_data(stack(accessory_services=[accessory()]))) == []
     assert list(scattered_data(stack(ec2_count=2))) == []
     (problem,) = scattered_data(stack(accessory_services=[accessory()], ec2_count="2"))
-    assert problem == (
-        "ec2_count is 2: each instance would have its own db (accessory_services), and visitors would see other data "
-        "on each: allowed is 1, or a database elsewhere"
-    )
-
-
-def test_playbook_refuses_what_is_wrong_with_databases(tmp_path: Path) -> None:
-    """With everything else in one message, and no password in it."""
-    run = run_playbook(
-        tmp_path,
-        stack_port=free_port(),
-        accessory_services=[
-            accessory(kind="mysql", password=STRONG),
-            accessory(name="cache", password=FROM_NOWHERE),
-        ],
-        stack_services=[service(accessories=["db", "cach"])],
-    )
-    said = run.stdout + run.stderr
-    assert run.returncode != 0, said
-    for sentence in (
-        "- accessory_services[0] (db): kind is 'mysql': allowed is postgresql or redis",
-        "- accessory_services[0] (db): the secret password can be read by whoever reads the inventory",
-        f"- accessory_services[1] (cache): the secret password has no value: {KEPT_IN}",
-        "- stack_services[0] (app): accessories has 'cach'",
-    ):
-        assert sentence in said
-    assert STRONG not in said
-    assert "changed=0" in run.stdout
-
-
-def test_playbook_accepts_a_database(tmp_path: Path) -> None:
-    """A password from a variable; the rest as one writes it."""
-    hidden = accessory(password=FROM_VAULT)
-    run = run_playbook(
-        tmp_path,
-        stack_port=free_port(),
-        accessory_services=[hidden],
-        vault_db_password=STRONG,
-        stack_services=[service(accessories=["db"], pre_deploy=["flask", "db", "upgrade"])],
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    assert json.dumps(STRONG) not in run.stdout
+    assert problem.startswith("ec2_count is 2: each instance would have its own db (accessory_services), and visitors")
+    assert problem.endswith(": allowed is 1, or a database elsewhere")

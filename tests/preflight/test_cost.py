@@ -1,4 +1,4 @@
-"""The estimate, against sums made by hand."""
+"""The estimate of the cost agrees with sums made by hand."""
 
 import itertools
 from typing import Any
@@ -12,16 +12,9 @@ PRICES = cost.read_prices(ROOT / "files/prices.yml")
 
 
 def machines(**changes: Any) -> dict[str, Any]:
-    """Describe one t2.micro in Frankfurt, but for the changes."""
-    return {
-        "ec2_count": 1,
-        "ec2_credits": "",
-        "ec2_detailed_monitoring": False,
-        "ec2_dns_zone": "",
-        "ec2_instance_type": "t2.micro",
-        "ec2_region": "eu-central-1",
-        "ec2_volume_size": 10,
-    } | changes
+    """Describe one t2.micro in Frankfurt, except for the changes."""
+    one = {"ec2_count": 1, "ec2_instance_type": "t2.micro", "ec2_region": "eu-central-1", "ec2_volume_size": 10}
+    return one | {"ec2_credits": "", "ec2_detailed_monitoring": False, "ec2_dns_zone": ""} | changes
 
 
 @pytest.mark.parametrize(
@@ -48,7 +41,7 @@ def machines(**changes: Any) -> dict[str, Any]:
     ],
 )
 def test_sum_is_right(changes: dict[str, Any], total: float) -> None:
-    """Numbers from -e are text, and everything counts once for each instance but the zone."""
+    """Numbers from -e are text, and everything but the zone counts once for each instance."""
     variables = machines(**changes)
     assert sum(price for *_, price in cost.parts(variables, PRICES)) == pytest.approx(total)
     assert f"Cost: about {total:.2f} USD a month (" in cost.estimate(variables, PRICES)
@@ -80,7 +73,7 @@ SURPLUS = "0.05 per vCPU-hour above the type's baseline (ec2_credits is unlimite
     ids=str,
 )
 def test_unlimited_credits_are_mentioned_where_they_are_used(changes: dict[str, Any], is_said: bool) -> None:
-    """Nobody knows in advance how many there will be, and a t3 has them unless told otherwise."""
+    """Nobody knows in advance how many there will be, and a t3 uses them unless told otherwise."""
     assert (SURPLUS in cost.estimate(machines(**changes), PRICES)) is is_said
 
 
@@ -95,7 +88,7 @@ SIZES = ("nano", "micro", "small", "medium", "large", "xlarge", "2xlarge")
     ],
 )
 def test_every_size_has_a_price(region: str, family: str) -> None:
-    """Each size costs about twice the one before: a slip of the pen would show."""
+    """Each size costs about twice the one before, so a typing error would show."""
     kept = PRICES["instances"]["prices"][region]
     prices = [kept[f"{family}.{size}"] for size in SIZES]
     assert [after / before for before, after in itertools.pairwise(prices)] == pytest.approx([2] * 6, rel=0.02)
@@ -105,14 +98,13 @@ def test_every_size_has_a_price(region: str, family: str) -> None:
 
 @pytest.mark.parametrize("changes", [{"ec2_region": "eu-west-3"}, {"ec2_instance_type": "m7i.large"}])
 def test_price_that_is_not_kept_is_not_guessed(changes: dict[str, Any]) -> None:
-    """A wrong number is worse than none."""
     said = cost.estimate(machines(**changes), PRICES)
     assert said.startswith("Cost: files/prices.yml keeps no price for ")
     assert "USD" not in said
 
 
 def test_price_of_the_instances_is_said_where_that_of_disks_is_not_kept() -> None:
-    """It is the largest part, and no sum is claimed."""
+    """It is the largest part, and the message claims no sum."""
     assert cost.estimate(machines(ec2_region="eu-north-1", ec2_instance_type="t3.micro"), PRICES) == (
         "Cost: 1 x t3.micro (7.88 USD a month) and more: files/prices.yml keeps no price of disks in eu-north-1; see "
         "aws.amazon.com/ebs/pricing"
@@ -120,7 +112,6 @@ def test_price_of_the_instances_is_said_where_that_of_disks_is_not_kept() -> Non
 
 
 def test_every_price_has_a_date_and_a_source() -> None:
-    """Whoever doubts one can look it up."""
     entries = [entry for entry in PRICES.values() if isinstance(entry, dict)]
     assert len(entries) == len(PRICES) - 1
     assert all(entry["date"] and entry["source"] for entry in entries)

@@ -1,4 +1,4 @@
-"""What exists is said with what it costs."""
+"""Things that exist already are listed with their cost."""
 
 from typing import Any
 
@@ -13,18 +13,15 @@ REGION = "eu-central-1"
 
 
 def piece(name: str, about: str = "", **raw: Any) -> dict[str, Any]:
-    """Write a thing as the module lists it."""
     return {"id": name, "about": about, "raw": raw}
 
 
 def instance(state: str, instance_type: str = "t2.micro") -> dict[str, Any]:
-    """Write an instance."""
     return piece("i-1", f"{instance_type}, {state}", State={"Name": state}, InstanceType=instance_type)
 
 
 def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
-    """A person decides by it whether to leave them."""
-    pieces = {
+    resources = {
         "instance": [instance("running")],
         "volume": [piece("vol-1", Size=10)],
         "address": [piece("192.0.2.1")],
@@ -35,7 +32,7 @@ def test_each_thing_has_its_price_and_all_have_a_sum() -> None:
     hours = PRICES["hours_per_month"]
     compute = PRICES["instances"]["prices"][REGION]["t2.micro"] * hours
     disk, address = PRICES["volumes"]["prices"][REGION] * 10, PRICES["address"]["price"] * hours
-    assert list(described(pieces, REGION, PRICES)) == [
+    assert list(described(resources, REGION, PRICES)) == [
         f"  instance i-1, t2.micro, running: about {compute:.2f} USD a month",
         f"  volume vol-1: about {disk:.2f} USD a month",
         f"  address 192.0.2.1: about {address:.2f} USD a month",
@@ -57,12 +54,11 @@ def test_public_address_costs_whether_elastic_or_not() -> None:
 
 @pytest.mark.parametrize("state", ["stopping", "stopped", "shutting-down"])
 def test_instance_that_does_not_run_is_free(state: str) -> None:
-    """Its disk and its address are not, and have lines of their own."""
+    """Its disk and its address cost, and have lines of their own."""
     assert next(described({"instance": [instance(state)]}, REGION, PRICES)).endswith(": free")
 
 
 def test_unknown_price_is_said() -> None:
-    """A guess would be worse."""
     lines = list(described({"instance": [instance("running", "x9.huge")]}, REGION, PRICES))
     assert lines == [
         "  instance i-1, x9.huge, running: no price is kept",

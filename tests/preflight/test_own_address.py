@@ -15,23 +15,20 @@ from tests.project import ROOT
 
 
 class Answer(BaseHTTPRequestHandler):
-    """Says which address the controller has."""
-
     status, body = 200, b"198.51.100.7\n"
 
     def do_GET(self) -> None:
-        """Answer as https://checkip.amazonaws.com does."""
         self.send_response(self.status if self.path == "/checkip" else 404)
         self.end_headers()
         self.wfile.write(self.body)
 
     def log_message(self, *_: object) -> None:
-        """Say nothing."""
+        """Log nothing."""
 
 
 @pytest.fixture
 def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """Start an endpoint, and choose it."""
+    """Start an endpoint, and make AWS_ENDPOINT_URL point to it."""
     with ThreadingHTTPServer(("127.0.0.1", 0), Answer) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         url = f"http://127.0.0.1:{server.server_port}"
@@ -41,7 +38,6 @@ def endpoint(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 
 
 def test_aws_is_asked_unless_an_endpoint_is_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An endpoint with a slash at its end is the same one."""
     assert own_address.service() == "https://checkip.amazonaws.com"
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:7152/")
     assert own_address.service() == "http://127.0.0.1:7152/checkip"
@@ -49,21 +45,20 @@ def test_aws_is_asked_unless_an_endpoint_is_chosen(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("endpoint")
 def test_me_becomes_the_address_that_is_seen() -> None:
-    """What is there already is not repeated, because EC2 refuses a rule twice."""
+    """An address that is in the list already is not repeated, because EC2 refuses a rule twice."""
     assert ssh_blocks(["me"]) == ["198.51.100.7/32"]
     assert ssh_blocks(["203.0.113.0/24", "me", "198.51.100.7/32"]) == ["203.0.113.0/24", "198.51.100.7/32"]
 
 
 @pytest.mark.usefixtures("endpoint")
 def test_new_address_is_seen_by_the_next_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is kept between two runs."""
     ssh_blocks(["me"])
     monkeypatch.setattr(Answer, "body", b"192.0.2.99\n")
     assert ssh_blocks(["me"]) == ["192.0.2.99/32"]
 
 
 def test_nobody_is_asked_without_me(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that lets only AWS's API through needs no more."""
+    """A network that admits only AWS's API is then enough."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert ssh_blocks(["203.0.113.7/32"]) == ["203.0.113.7/32"]
 
@@ -80,21 +75,18 @@ def test_nobody_is_asked_without_me(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_answer_that_is_no_address_is_said(
     endpoint: str, monkeypatch: pytest.MonkeyPatch, status: int, body: bytes, why: str
 ) -> None:
-    """Proxies and hotels answer in the place of whom one asks."""
+    """Proxies and hotels answer in the place of the server that was asked."""
     monkeypatch.setattr(Answer, "status", status)
     monkeypatch.setattr(Answer, "body", body)
     with pytest.raises(UnknownAddressError) as error:
         ssh_blocks(["me"])
     said = str(error.value)
-    assert said.startswith(
-        f"ec2_ssh_cidrs has 'me', but {endpoint}/checkip does not say which address this machine has:"
-    )
+    assert said.startswith(f"ec2_ssh_cidrs has 'me', but {endpoint}/checkip does not say which address this machine")
     assert why in said
     assert said.endswith("Allowed is your own address in its place, such as 203.0.113.7/32")
 
 
 def test_no_network_is_said_by_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Private blocks are refused all the same."""
     url = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", url)
     (unknown,) = network.unreachable_ssh({"ec2_ssh_cidrs": ["me"]}, rehearsal=True)
@@ -106,7 +98,6 @@ def test_no_network_is_said_by_preflight(monkeypatch: pytest.MonkeyPatch) -> Non
 
 @pytest.mark.usefixtures("endpoint")
 def test_playbooks_ask_by_a_lookup(monkeypatch: pytest.MonkeyPatch) -> None:
-    """-e gives a list as text."""
     lookup_loader.add_directory(str(ROOT / "plugins/lookup"))
     lookup = lookup_loader.get("ssh_blocks")
     assert lookup.run([["me", "203.0.113.0/24"]]) == ["198.51.100.7/32", "203.0.113.0/24"]

@@ -1,4 +1,4 @@
-"""What a person is told when AWS refuses."""
+"""What a person is told when AWS refuses a call."""
 
 from typing import Any
 
@@ -19,7 +19,6 @@ def refusal(code: str, words: str = "Words.") -> Refusal:
 
 
 def test_error_is_read_from_a_message_and_from_a_traceback() -> None:
-    """Botocore adds how often it tried."""
     told = "An error occurred (Throttling) when calling the GetRole operation (reached max retries: 4): Rate exceeded"
     found = find_refusal(f"Traceback (most recent call last):\n  File x\nbotocore.ClientError: {told}\n\nThe above")
     assert found == Refusal("Throttling", "GetRole", "Rate exceeded")
@@ -27,7 +26,7 @@ def test_error_is_read_from_a_message_and_from_a_traceback() -> None:
 
 
 def test_error_of_a_waiter_is_given_its_operation() -> None:
-    """Botocore leaves it out, and which action a policy lacks would not be told."""
+    """Botocore leaves the operation out, which would hide the action that a policy lacks."""
     told = "Timeout waiting for resource records changes to be applied: Waiter resource_record_sets_changed failed: {}"
     told = told.format("An error occurred (AccessDenied): no")
     found = find_refusal(told)
@@ -40,11 +39,7 @@ def test_error_of_a_waiter_is_given_its_operation() -> None:
 @pytest.mark.parametrize(
     ("code", "words", "variable"),
     [
-        (
-            "InvalidParameterCombination",
-            "The specified instance type is not eligible for Free Tier.",
-            "ec2_instance_type",
-        ),
+        ("InvalidParameterCombination", "The instance type is not eligible for Free Tier.", "ec2_instance_type"),
         ("InvalidParameterValue", "The architecture 'arm64' of the specified instance type", "ec2_ami_name"),
         ("VcpuLimitExceeded", "You have requested more vCPU capacity", "ec2_count"),
         ("AddressLimitExceeded", "The maximum number of addresses has been reached.", "ec2_elastic_ip"),
@@ -55,12 +50,10 @@ def test_error_of_a_waiter_is_given_its_operation() -> None:
     ],
 )
 def test_the_variable_is_named(code: str, words: str, variable: str) -> None:
-    """AWS does not know what the playbooks call it."""
     assert variable in refusal(code, words).advice()
 
 
 def test_every_variable_that_is_named_exists() -> None:
-    """Advice to change what there is not would be worse than none."""
     known = known_variables(ROOT / "roles")["ec2"]
     named = {word.strip(".,:") for advice in ADVICE.values() for word in advice.split() if word.startswith("ec2_")}
     assert named
@@ -79,12 +72,11 @@ def test_every_variable_that_is_named_exists() -> None:
     ],
 )
 def test_missing_action_is_named(operation: str, words: str, action: str) -> None:
-    """It is what has to be added to the policy."""
+    """It is the action that the policy needs."""
     assert f"does not allow {action}: docs/iam.md" in Refusal("AccessDenied", operation, words).advice()
 
 
 def test_unknown_code_is_not_guessed_at() -> None:
-    """AWS's page has all of them."""
     assert "errors-overview" in refusal("SomethingNew").advice()
 
 
@@ -98,5 +90,5 @@ def test_unknown_code_is_not_guessed_at() -> None:
     ],
 )
 def test_only_what_failed_speaks(result: dict[str, Any], said: list[str]) -> None:
-    """Of a loop, the item; of AWS's riddles, nothing."""
+    """The message names the item of a loop that failed, and leaves out AWS's encoded text."""
     assert list(messages(result)) == said

@@ -1,4 +1,4 @@
-"""What a folder without a Dockerfile says for pip, in the ways in which Flask projects do."""
+"""How a folder without a Dockerfile lists its requirements for pip, in the forms that Flask projects use."""
 
 from pathlib import Path
 
@@ -10,7 +10,7 @@ POETRY = "[build-system]\nrequires = ['poetry-core']\n[tool.poetry]\npackage-mod
 
 
 def problems(folder: Path, **files: bytes | str) -> list[str]:
-    """Write files, with _ for what a keyword cannot have, and check the folder."""
+    """Write files, whose names have _ for what a keyword cannot have, and check the folder."""
     for name, content in files.items():
         path = folder / name.replace("__", "/").replace("_", ".")
         path.parent.mkdir(exist_ok=True)
@@ -30,17 +30,14 @@ def problems(folder: Path, **files: bytes | str) -> list[str]:
     ],
 )
 def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) -> None:
-    """A requirements.txt counts before a lock, because somebody wrote it for pip."""
+    """A requirements.txt counts before a lock file, because somebody wrote it for pip."""
     assert problems(tmp_path, **files) == []
 
 
 @pytest.mark.parametrize(
     ("files", "way_out"),
     [
-        (
-            {"pyproject_toml": "", "uv_lock": ""},
-            "run uv export --no-dev --no-emit-project --output-file requirements.txt",
-        ),
+        ({"pyproject_toml": "", "uv_lock": ""}, "run uv export --no-dev --no-emit-project --output-file requirements"),
         ({"pyproject_toml": "", "pdm_lock": ""}, "run pdm export --prod --output requirements.txt"),
         ({"pyproject_toml": POETRY, "poetry_lock": ""}, "&& poetry export --output requirements.txt"),
         ({"pyproject_toml": POETRY}, "&& poetry export --output requirements.txt, or dependencies in [project]"),
@@ -49,10 +46,7 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
             {"requirements__dev_txt": "", "requirements__prod_txt": ""},
             "-r requirements/dev.txt or requirements/prod.txt",
         ),
-        (
-            {"requirements_txt": "flask\n# für alle\n".encode("latin-1")},
-            "line 2 is no UTF-8: allowed is UTF-8, or a first",
-        ),
+        ({"requirements_txt": "flask\n# für\n".encode("latin-1")}, "line 2 is no UTF-8: allowed is UTF-8, or a first"),
         ({"pyproject_toml": "[project"}, "is no TOML"),
         ({}, "is no Dockerfile, and no requirements.txt or pyproject.toml to install instead"),
     ],
@@ -60,6 +54,6 @@ def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) ->
 def test_form_that_pip_does_not_read_is_refused_with_the_way_out(
     tmp_path: Path, files: dict[str, bytes | str], way_out: str
 ) -> None:
-    """The build would fail after minutes, or install other versions than those that were tested."""
+    """The build would fail after minutes, or install other versions than the tested ones."""
     (problem,) = problems(tmp_path, **files)
     assert way_out in problem

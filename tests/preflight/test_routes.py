@@ -1,4 +1,4 @@
-"""Routes: a request has to have one service, whatever its host and path."""
+"""Every request has exactly one service, whatever its host and path."""
 
 from typing import Any
 
@@ -16,28 +16,22 @@ FILES = {"path": "/static/", "folder": "hello/static"}
 
 
 def problems(*services: dict[str, Any]) -> list[str]:
-    """Check the routes of some services."""
     return list(bad_routes(list(services), HOSTS))
 
 
 def api(**changes: Any) -> dict[str, Any]:
-    """Describe a second service."""
     return service(name="api", context="api", path="/api") | changes
 
 
 def test_services_may_have_hosts_and_paths() -> None:
-    """The same path at another host is another route, and so is a path that begins with the same letters."""
+    """The same path at another host is another route, as is a path that begins with the same letters."""
+    assert problems({"name": "app", "context": "app"}) == []
     assert problems(service(static=FILES), api(), api(name="apix", path="/apix")) == []
     assert problems(service(), api(name="shop", host=HOSTS[1], path="/"), api(name="cart", host=HOSTS[1])) == []
 
 
-def test_a_service_without_a_path_has_the_root() -> None:
-    """The shortest entry that works has only a name and a context."""
-    assert problems({"name": "app", "context": "app"}) == []
-
-
 def test_specification_tells_the_defaults() -> None:
-    """It is what people read; nginx.conf goes by the other."""
+    """People read the specification, while nginx.conf is made with ``DEFAULTS``."""
     options = known_variables(ROOT / "roles")["stack"]["stack_services"]["options"]
     assert {name: option["default"] for name, option in options.items() if "default" in option} == DEFAULTS
 
@@ -46,7 +40,7 @@ def test_specification_tells_the_defaults() -> None:
     "path", ["api", "", None, "http://example.org/", "/a b", "/a//b", "/;", "/a {", "/\u00e4", "/a\n"]
 )
 def test_path_has_to_begin_with_a_slash(path: str | None) -> None:
-    """Nginx compares with the beginning of what was asked for, and that is a slash."""
+    """Nginx compares it with the beginning of the requested path, which is a slash."""
     assert problems(service(), api(path=path)) == [f"stack_services[1] (api): path is {path!r}: {PATHS}"]
 
 
@@ -63,26 +57,22 @@ def test_two_services_on_one_path_are_refused(first: str, second: str, host: str
 
 
 def test_static_files_take_the_path_of_no_service() -> None:
-    """The files would win, and the service would get nothing."""
-    assert problems(service(static=FILES), api(path="/static")) == [
-        "stack_services: the static files of app and api both have the path /static"
-    ]
-    assert problems(service(), api(static=FILES | {"path": "/api/"})) == [
-        "stack_services: api and the static files of api both have the path /api"
-    ]
+    said = "stack_services: the static files of app and api both have the path /static"
+    assert problems(service(static=FILES), api(path="/static")) == [said]
+    said = "stack_services: api and the static files of api both have the path /api"
+    assert problems(service(), api(static=FILES | {"path": "/api/"})) == [said]
 
 
 def test_somebody_has_to_have_the_root() -> None:
     """Without it every request to / is a 404, and the last play cannot see who answers."""
-    assert problems(api()) == ["stack_services: no service without a host has the path /"]
-    assert problems(service(host=HOSTS[0])) == ["stack_services: no service without a host has the path /"]
-    assert problems(service(), api(host=HOSTS[0])) == [
-        f"stack_services: for the host {HOSTS[0]} there is api (/api), but no service with the path /"
-    ]
+    for others in (api(), service(host=HOSTS[0])):
+        assert problems(others) == ["stack_services: no service without a host has the path /"]
+    said = f"stack_services: for the host {HOSTS[0]} there is api (/api), but no service with the path /"
+    assert problems(service(), api(host=HOSTS[0])) == [said]
 
 
 def test_host_has_to_be_one_of_ours() -> None:
-    """Any other is answered with 421 before a service is looked for."""
+    """Any other host is answered with 421 before nginx looks for a service."""
     expected = "stack_services[1] (api): host is 'a.example': allowed is one of stack_host_names, which "
     assert problems(service(), api(host="a.example")) == [f"{expected}are {', '.join(HOSTS)}"]
     assert list(bad_routes([service(), api(host="a.example")], [])) == [f"{expected}is empty"]
@@ -90,42 +80,30 @@ def test_host_has_to_be_one_of_ours() -> None:
 
 @pytest.mark.parametrize("host", ["Shop.example.com", "shop.example.com:80", "*", "a b", "a;", 7, None, ["a"]])
 def test_host_has_to_be_a_name(host: object) -> None:
-    """It is written into nginx.conf."""
-    assert problems(service(), api(host=host)) == [
-        (
-            f"stack_services[1] (api): host is {host!r}: allowed is a host name in small letters that is one of "
-            "stack_host_names"
-        )
-    ]
+    said = f"host is {host!r}: allowed is a host name in small letters that is one of stack_host_names"
+    assert problems(service(), api(host=host)) == [f"stack_services[1] (api): {said}"]
 
 
 @pytest.mark.parametrize("static", ["hello/static", None, {}, {"path": "/static/"}, FILES | {"cache": 1}])
 def test_static_files_have_a_path_and_a_folder(static: object) -> None:
-    """One without the other says nothing."""
-    assert problems(service(static=static)) == [
-        (
-            f"stack_services[0] (app): static is {static!r}: allowed is a mapping such as "
-            "{path: /static/, folder: hello/static}"
-        )
-    ]
+    said = f"static is {static!r}: allowed is a mapping such as {{path: /static/, folder: hello/static}}"
+    assert problems(service(static=static)) == [f"stack_services[0] (app): {said}"]
 
 
 @pytest.mark.parametrize("path", ["static", "/", "//", "/a b", None])
 def test_static_files_have_a_path_of_their_own(path: object) -> None:
-    """At / they would be asked for every page."""
-    assert problems(service(static=FILES | {"path": path})) == [
-        f"stack_services[0] (app): static.path is {path!r}: {PATHS}, but not / itself"
-    ]
+    """At / every page would be looked for among the files."""
+    said = f"stack_services[0] (app): static.path is {path!r}: {PATHS}, but not / itself"
+    assert problems(service(static=FILES | {"path": path})) == [said]
 
 
 @pytest.mark.parametrize("folder", ["", "/srv/app/static", "../static", "a/../../b", ".", "a b", "-x", None])
 def test_static_files_are_in_a_folder_of_the_image(folder: object) -> None:
-    """Whatever else is in the image would be on the web."""
+    """Otherwise all other files of the image would be public."""
     (problem,) = problems(service(static=FILES | {"folder": folder}))
     assert problem.startswith(f"stack_services[0] (app): static.folder is {folder!r}: allowed is a folder in the image")
 
 
 @pytest.mark.parametrize("services", [None, "app", ["app"]])
 def test_what_is_no_list_of_services_is_named_elsewhere(services: object) -> None:
-    """Twice the same problem is no help."""
     assert list(bad_routes(services, HOSTS)) == []

@@ -1,4 +1,4 @@
-"""Whoever cannot log in is told which of three things it is."""
+"""Whoever cannot log in is told which of three causes it has."""
 
 import socket
 from collections.abc import Iterator
@@ -18,16 +18,14 @@ HERE = "127.0.0.1"
 
 
 @pytest.fixture
-def ec2(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """Give a client of an EC2 without a network."""
-    monkeypatch.setattr(boto3, "DEFAULT_SESSION", None)
+def ec2() -> Iterator[Any]:
     with mock_aws():
         yield boto3.client("ec2", region_name=REGION)
 
 
 @pytest.fixture
 def login(ec2: Any, tmp_path: Path) -> Login:
-    """Make a key pair that is on both sides."""
+    """Make a key pair that both sides have."""
     key = tmp_path / "pair"
     key.write_text(ec2.create_key_pair(KeyName="pair", KeyType="ed25519")["KeyMaterial"])
     return Login(HERE, "admin", str(key), ["-o", "HostKeyAlias=i-1"])
@@ -35,34 +33,30 @@ def login(ec2: Any, tmp_path: Path) -> Login:
 
 @pytest.fixture
 def instance(ec2: Any, login: Login) -> dict[str, Any]:
-    """Start an instance whose group lets nobody in."""
+    """Start an instance whose security group admits nobody."""
     group = ec2.create_security_group(GroupName="flask-fleet", Description="test")["GroupId"]
-    made = ec2.run_instances(
-        ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName=Path(login.key).name
-    )
-    found: dict[str, Any] = made["Instances"][0]
-    return unreachable.describe(ec2, found["InstanceId"])
+    key = Path(login.key).name
+    made = ec2.run_instances(ImageId=IMAGE, MinCount=1, MaxCount=1, SecurityGroupIds=[group], KeyName=key)
+    return unreachable.describe(ec2, made["Instances"][0]["InstanceId"])
 
 
 def allow(ec2: Any, instance: dict[str, Any], *blocks: str) -> None:
-    """Let somebody in."""
-    ec2.authorize_security_group_ingress(
-        GroupId=instance["SecurityGroups"][0]["GroupId"],
-        IpPermissions=[
-            {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": [{"CidrIp": block} for block in blocks]}
-        ],
-    )
+    """Let an address in."""
+    ranges = [{"CidrIp": block} for block in blocks]
+    rule = {"IpProtocol": "tcp", "FromPort": 22, "ToPort": 22, "IpRanges": ranges}
+    group = instance["SecurityGroups"][0]["GroupId"]
+    ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[rule])
 
 
 def test_open_and_closed_ports_are_told_apart() -> None:
-    """A refused connection came back from the machine; no answer at all did not."""
+    """A refused connection got an answer from the machine; a dropped one got none."""
     with socket.create_server((HERE, 0)) as listener:
         assert unreachable.probe(HERE, listener.getsockname()[1]) == "open"
     assert unreachable.probe(HERE, free_port()) == "closed"
 
 
 def test_silent_port_is_told_from_a_closed_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A listener whose queue is full drops what comes, as a security group does."""
+    """A listener whose queue is full drops packets, as a security group does."""
     monkeypatch.setattr(unreachable, "PROBE_S", 0.5)
     with socket.socket() as listener:
         listener.bind((HERE, 0))
@@ -86,7 +80,8 @@ def seen(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_closed_group_is_named_with_its_rules_and_the_own_address(
     ec2: Any, instance: dict[str, Any], login: Login
 ) -> None:
-    """The person sees what is there and what would have to be there."""
+    # Somebody may have deleted the rule by hand.
+    assert "SSH is open to flask-fleet: nobody, but" in unreachable.closed_group(ec2, instance, login)
     allow(ec2, instance, "192.0.2.0/24", "198.51.100.7/32")
     said = unreachable.closed_group(ec2, instance, login)
     assert said == (
@@ -96,13 +91,7 @@ def test_closed_group_is_named_with_its_rules_and_the_own_address(
     )
 
 
-def test_group_without_a_rule_is_named(ec2: Any, instance: dict[str, Any], login: Login) -> None:
-    """Somebody may have deleted it by hand."""
-    assert "SSH is open to flask-fleet: nobody, but" in unreachable.closed_group(ec2, instance, login)
-
-
 def test_group_that_lets_this_machine_in_is_not_blamed(ec2: Any, instance: dict[str, Any], login: Login) -> None:
-    """Then it is the boot, or a firewall between."""
     allow(ec2, instance, "203.0.113.0/24")
     said = unreachable.closed_group(ec2, instance, login)
     assert said.startswith("BOOT or network: Port 22 of 127.0.0.1 does not answer at all, although the security group")
@@ -123,7 +112,6 @@ def test_address_that_cannot_be_asked_is_not_guessed(
 def test_running_instance_is_said_to_cost(
     ec2: Any, instance: dict[str, Any], login: Login, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It does so for as long as nobody reaches it."""
     monkeypatch.setattr(unreachable, "probe", lambda _: "silent")
     assert "costs" not in unreachable.explain(ec2, instance["InstanceId"], login)
     monkeypatch.setattr(unreachable, "REHEARSAL_ACCOUNT", "another")
@@ -134,7 +122,6 @@ def test_running_instance_is_said_to_cost(
 
 
 def test_last_lines_of_the_console_are_shown(ec2: Any, instance: dict[str, Any]) -> None:
-    """A kernel panic or a failed cloud-init says so there."""
     text = "".join(f"line {number}\r\n\n" for number in range(100))
     with Stubber(ec2) as stubber:
         stubber.add_response("get_console_output", {"Output": text})
@@ -164,14 +151,12 @@ def test_stopped_instance_is_said_before_anything_is_probed(ec2: Any, instance: 
 def test_instance_without_sshd_is_still_booting(
     ec2: Any, instance: dict[str, Any], monkeypatch: pytest.MonkeyPatch, login: Login
 ) -> None:
-    """The machine is there, and says that nobody listens."""
     monkeypatch.setattr(unreachable, "probe", lambda _: "closed")
     said = unreachable.explain(ec2, instance["InstanceId"], login)
     assert said.startswith("BOOT: 127.0.0.1 answers, but nobody listens on port 22 (yet). ")
 
 
 def test_unknown_instance_is_a_sentence(ec2: Any, login: Login) -> None:
-    """It may have been terminated an hour ago."""
     said = unreachable.explain(ec2, "i-0123456789abcdef0", login)
     assert said.startswith("i-0123456789abcdef0 does not answer, and AWS does not say more about it: ")
 
@@ -188,7 +173,7 @@ def test_unknown_instance_is_a_sentence(ec2: Any, login: Login) -> None:
 def test_words_of_ssh_are_translated(
     ec2: Any, instance: dict[str, Any], login: Login, stderr: str, said: tuple[str, str]
 ) -> None:
-    """Only the key can be mended by the person; a reset comes from a machine that is not ready."""
+    """The person can correct only the key; a reset comes from a machine that is not ready."""
     begin, within = said
     told = unreachable.refused_login(ec2, instance, login, stderr)
     assert told.startswith(begin)
@@ -208,7 +193,7 @@ def test_wrong_key_is_found_also_when_sshd_has_had_enough(
 
 
 def test_login_is_tried_as_ansible_does(login: Login) -> None:
-    """Never asking, on a connection of its own: a kept one would hide what is wrong."""
+    """It never prompts, and uses a new connection, because a kept one would hide the cause."""
     command = login.command()
     assert command[:3] == ["ssh", "-o", "HostKeyAlias=i-1"]
     assert {"BatchMode=yes", "ControlPath=none"} <= set(command)

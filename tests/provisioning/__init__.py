@@ -1,1 +1,1 @@
-"""Provisioning against a moto that nobody changed, and in the rehearsal as AWS is on the first day."""
+"""Provisioning against an unpatched moto, and against a rehearsal that acts like AWS on the first day."""

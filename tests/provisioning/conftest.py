@@ -1,4 +1,4 @@
-"""AWS's API by a moto that nobody changed, without a machine behind it, for the playbooks that talk to AWS alone."""
+"""AWS's API by an unpatched moto without machines, for the playbooks that talk to AWS alone."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ from moto.ec2.models.instances import InstanceBackend
 from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
 from werkzeug.serving import make_server
 
+from bench.ec2 import PROJECT, REGION, client
+from bench.playbook import Outcome
 from rehearsal import CREDENTIAL
 from rehearsal.faults import Fault, Faults
 from rehearsal.front import Front, Recorder
 from rehearsal.policy import Policy
 from rehearsal.store import backends, put_back
-from roles.ec2.library.project_pieces import Pieces, of_dns, of_ec2, of_iam
-from tests.live_fleet import PROJECT, REGION, client
-from tests.live_playbook import Outcome
+from roles.ec2.library.tagged_resources_info import Resources, of_dns, of_ec2, of_iam
 
 ZONE = "example.com"
 SERVICES = {"ec2", "iam", "route53"}
-"""Whatever the playbooks change; the other services of moto hold what cannot be copied."""
+"""The services that the playbooks change; moto's other ones hold objects that cannot be copied."""
 
 VARIABLES = {
     "ec2_vpc_cidr": "10.20.0.0/16",
@@ -37,11 +37,11 @@ VARIABLES = {
     "ec2_ssh_cidrs": ["203.0.113.7/32"],
     "ec2_instance_policies": ["arn:aws:iam::aws:policy/AmazonS3ReadOnlyAccess"],
 }
-"""With all that the role can make, so that it calls all that it can call."""
+"""Variables with which the role makes everything that it can, so that it makes all of its calls."""
 
 
 def costly(ec2: Any) -> set[str]:
-    """List all that costs in the whole account, whoever made it, but for the snapshots of moto's machine images."""
+    """List all that costs in the whole account, except for the snapshots of moto's machine images."""
     alive = [{"Name": "instance-state-name", "Values": ["pending", "running", "stopping", "stopped"]}]
     groups = ec2.describe_instances(Filters=alive)["Reservations"]
     return {
@@ -53,21 +53,20 @@ def costly(ec2: Any) -> set[str]:
 
 
 class Greeter(socketserver.BaseRequestHandler):
-    """Says what a machine says whose SSH is up."""
+    """Sends the greeting of a machine whose SSH is up."""
 
     def handle(self) -> None:
-        """Say it."""
+        """Send the greeting."""
         self.request.sendall(b"SSH-2.0-OpenSSH_10.0\r\n")
 
 
 class Cloud:
-    """An account, and what the playbooks do with it."""
+    """An account, and the playbooks that work on it."""
 
     def __init__(self, folder: Path) -> None:
         """Serve the API until the process ends.
 
-        Args:
-            folder: Where the calls are written down, and the home of who runs the playbooks.
+        ``folder`` takes the record of the calls, and the home of whoever runs the playbooks.
         """
         self.faults = Faults()
         self.policy: dict[str, Any] = {}
@@ -85,27 +84,27 @@ class Cloud:
 
     @property
     def endpoint(self) -> str:
-        """Where it answers."""
+        """The URL of the API."""
         return f"http://127.0.0.1:{self.server.port}"
 
     def playbook(self, name: str, *arguments: str, **variables: Any) -> Outcome:
-        """Run a playbook on the controller alone: there are no machines."""
+        """Run a playbook on the controller alone, because there are no machines."""
         self._calls.unlink(missing_ok=True)
         given = json.dumps(VARIABLES | variables)
         command = ["ansible-playbook", f"playbooks/{name}.yml", "-i", "inventories/aws", "--limit", "localhost"]
         return Outcome([*command, "-e", given, *arguments])
 
     def calls(self) -> list[str]:
-        """List what the last playbook called, in order."""
+        """List the calls of the last playbook, in order."""
         lines = [json.loads(line) for line in self._calls.read_text().splitlines()]
         return [f"{one['service']}:{one['action']}" for one in lines]
 
     def client(self, service: str) -> Any:
-        """Make a client of an administrator."""
+        """Make a client with the rights of an administrator."""
         return client(service)
 
     def begin(self) -> None:
-        """Forget all but one hosted zone, and allow everything."""
+        """Remove all but one hosted zone from the account, and allow everything."""
         self.policy = {}
         if not self._unused:
             self.client("route53").create_hosted_zone(Name=ZONE, CallerReference="1")
@@ -118,21 +117,21 @@ class Cloud:
         self._foreign = self.costly()
 
     def keep(self) -> bytes:
-        """Remember all that there is."""
+        """Return a copy of the whole account."""
         return pickle.dumps({name: kept for name, kept in backends().items() if name in SERVICES})
 
     def put_back(self, kept: bytes) -> None:
-        """Go back to what was remembered."""
+        """Restore a copy of the account."""
         self.faults.clear()
         put_back(pickle.loads(kept))  # noqa: S301 - written by keep
 
     def refuse(
         self, action: str, code: str = "Blocked", words: str = "Words of AWS.", *, nth: int = 1, count: int = 1
     ) -> None:
-        """Let AWS refuse a call, with an error that no client tries again."""
+        """Let AWS refuse a call, with an error after which no client tries again."""
         self.faults.add(Fault("error", count, action, code, words, nth))
 
-    def ours(self) -> Pieces:
+    def ours(self) -> Resources:
         """List what destroy would find."""
         return (
             of_ec2(self.client("ec2"), PROJECT, {})
@@ -147,7 +146,7 @@ class Cloud:
 
 @pytest.fixture(scope="session")
 def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """Serve one account to all tests."""
+    """Serve one account for all tests."""
     assert InstanceBackend.run_instances.__module__.startswith("moto."), "moto is patched in this process"
     made = Cloud(tmp_path_factory.mktemp("aws"))
     yield made
@@ -156,7 +155,7 @@ def account(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 @pytest.fixture
 def aws(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
-    """Give an account to the clients of this process and to the playbooks."""
+    """Make the clients of this process and the playbooks use the account."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", account.endpoint)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", CREDENTIAL)
     monkeypatch.setenv("HOME", str(account.home))
@@ -166,20 +165,20 @@ def aws(account: Cloud, monkeypatch: pytest.MonkeyPatch) -> Cloud:
 
 @pytest.fixture
 def empty(aws: Cloud) -> Cloud:
-    """Give an account with nothing but a hosted zone."""
+    """Return an account with nothing but a hosted zone."""
     aws.begin()
     return aws
 
 
 @pytest.fixture(scope="session")
 def states() -> dict[str, bytes]:
-    """Remember accounts that are made once: one with an instance takes half a minute."""
+    """Keep copies of accounts for other tests: to make one with an instance takes half a minute."""
     return {}
 
 
 @pytest.fixture
 def provisioned(empty: Cloud, states: dict[str, bytes]) -> Cloud:
-    """Give an account with one instance and all around it."""
+    """Return an account with one instance and all that belongs to it."""
     if "provisioned" not in states:
         made = empty.playbook("provision")
         assert made.ok, made.said
@@ -190,7 +189,7 @@ def provisioned(empty: Cloud, states: dict[str, bytes]) -> Cloud:
 
 @pytest.fixture
 def answering(provisioned: Cloud) -> Iterator[Cloud]:
-    """Let something answer as SSH at the address of the instance, which moto takes from 127.0.0.0/8."""
+    """Let a server answer as SSH at the address of the instance, which moto takes from 127.0.0.0/8."""
     (address,) = provisioned.ours()["address"]
     with socketserver.ThreadingTCPServer((address["id"], 22), Greeter) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.05,))

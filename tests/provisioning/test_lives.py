@@ -1,4 +1,4 @@
-"""Lives of instances in the rehearsal as AWS is on the first day: a new account, a new address, late answers."""
+"""Lives of instances when AWS acts as on the first day: a new account, a new address, late answers."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from typing import Any
 import boto3
 import pytest
 
+from bench.ec2 import PROJECT, addresses, client, instances
+from bench.playbook import Outcome
 from rehearsal import CREDENTIAL
 from rehearsal.state import State
-from tests.live_fleet import PROJECT, addresses, client, instances
-from tests.live_playbook import Outcome
 from tests.project import ROOT
 from tests.provisioning.conftest import costly
 from tests.provisioning.test_refusals import changes, told
@@ -25,41 +25,41 @@ pytestmark = pytest.mark.docker
 
 NAME, PORT, NETWORK = "lives", 7181, "10.94.0.0/16"
 HOME_ADDRESS, NEXT_ADDRESS = "203.0.113.7", "203.0.113.8"
-"""Of the router in front of this machine."""
+"""Addresses of the router in front of this machine."""
 LATE_S = 6
 MICRO = {"ec2_instance_type": "t3.micro"}
 SMALL = {"ec2_instance_type": "t3.small"}
 
 
 class Day:
-    """A rehearsal, and what a person does in it."""
+    """A rehearsal, and the actions of a person in it."""
 
     foreign: frozenset[str] = frozenset()
     """What costs and is not ours: the snapshots of moto's machine images."""
 
     def rehearsal(self, *arguments: str) -> str:
-        """Run ``python -m rehearsal`` and give what it prints."""
+        """Run ``python -m rehearsal`` and return its output."""
         command = [sys.executable, "-m", "rehearsal", "--name", NAME, *arguments]
         return subprocess.run(command, cwd=ROOT, capture_output=True, check=True, text=True).stdout
 
     def run(self, path: str, *arguments: str, **variables: Any) -> Outcome:
-        """Run a playbook as far as the controller goes: what is on the machines is tested elsewhere."""
+        """Run a playbook on the controller alone; other tests cover what happens on the machines."""
         return self.everywhere(path, "--limit", "localhost", *arguments, **variables)
 
     def everywhere(self, path: str, *arguments: str, **variables: Any) -> Outcome:
-        """Run a playbook."""
+        """Run a playbook on all hosts."""
         State.of(NAME).calls.unlink(missing_ok=True)
         extra = ["--extra-vars", json.dumps(variables)]
         return Outcome(["ansible-playbook", path, "--inventory", "inventories/aws", *extra, *arguments])
 
     def changing(self) -> set[str]:
-        """List what the last playbook called that could change something."""
+        """List the calls of the last playbook that could change something."""
         lines = map(json.loads, State.of(NAME).calls.read_text(encoding="utf-8").splitlines())
         calls = {f"{one['service']}:{one['action']}" for one in lines}
         return {call for call in calls if changes(call)} - {"freetier:GetAccountPlanState"}
 
     def costs(self) -> set[str]:
-        """List what there is to pay for."""
+        """List the things that cost."""
         return costly(client("ec2")) - self.foreign
 
     def sizes(self) -> list[str]:
@@ -71,14 +71,14 @@ class Day:
 
 
 def rules() -> list[dict[str, Any]]:
-    """List what the project's security group lets in."""
+    """List the rules of the project's security group."""
     filters = [{"Name": "tag:Project", "Values": [PROJECT]}]
     (group,) = client("ec2").describe_security_groups(Filters=filters)["SecurityGroups"]
     return sorted(group["IpPermissions"], key=str)
 
 
 def damage() -> None:
-    """Terminate an instance and close the firewall, by hand."""
+    """Terminate an instance and close the firewall, as by hand."""
     ec2, lost = client("ec2"), min(addresses())
     ec2.modify_instance_attribute(InstanceId=lost, DisableApiTermination={"Value": False})
     ec2.terminate_instances(InstanceIds=[lost])
@@ -89,7 +89,7 @@ def damage() -> None:
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Give the home of who runs the playbooks: it has the rehearsal's state and the private key."""
+    """Return the home of whoever runs the playbooks, with the rehearsal's state and the private key."""
     folder = tmp_path_factory.mktemp("day")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("XDG_STATE_HOME", str(folder / "state"))
@@ -103,7 +103,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture
 def day(place: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
-    """Give an account made today to the clients of this process and to the playbooks."""
+    """Make the clients of this process and the playbooks use an account that is new today."""
     # Before the home is another one: the programs of this environment do not depend on it.
     settings = {
         "AWS_ENDPOINT_URL": f"http://127.0.0.1:{PORT}",
@@ -123,7 +123,7 @@ def day(place: Path, monkeypatch: pytest.MonkeyPatch) -> Day:
 
 
 def test_life_on_the_free_plan_at_home(day: Day) -> None:
-    """Refused before anything is made, then made, locked out, let in again, damaged, repaired, resized, destroyed."""
+    """It is refused before anything is made, then made, locked out, let in, damaged, mended, resized, destroyed."""
     refused = day.run("site.yml", ec2_count=6)
     assert not refused.ok
     for words in (
@@ -177,7 +177,7 @@ def test_life_on_the_free_plan_at_home(day: Day) -> None:
 
 
 def test_life_with_answers_that_are_late(day: Day) -> None:
-    """Two instances with a role: what a call made is not seen for a while, and each run waits for it."""
+    """Two instances with a role: what a call made is visible only after a while, and each run waits for it."""
     for action, count in (("RunInstances", 3), ("AssociateAddress", 3), ("iam:AddRoleToInstanceProfile", 1)):
         late = ["--action", action, "--count", str(count), "--seconds", str(LATE_S)]
         day.rehearsal("fault", "add", "stale", *late)

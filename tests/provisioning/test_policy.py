@@ -1,4 +1,4 @@
-"""The policy of docs/iam.md is enough, whole and without what the variables do not need; what is missing is named."""
+"""The policy of docs/iam.md is enough, whole and trimmed to the variables, and a missing part is named."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
+from bench.ec2 import PROJECT
 from tests.iam import read_policy
-from tests.live_fleet import PROJECT
 from tests.provisioning.conftest import Cloud
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
@@ -21,14 +21,14 @@ ONLY_WITH: dict[str, tuple[tuple[str, ...], Any]] = {
 
 
 def without(*sids: str) -> dict[str, Any]:
-    """Trim the policy."""
+    """Return the policy without some statements."""
     policy = read_policy()
     assert {*sids} <= {one["Sid"] for one in policy["Statement"]}
     return policy | {"Statement": [one for one in policy["Statement"] if one["Sid"] not in sids]}
 
 
 def live(aws: Cloud, **variables: Any) -> None:
-    """Make an instance, find it in order, and destroy all, first without and then with its data."""
+    """Make an instance, check that it is as wanted, and destroy all, first without and then with its data."""
 
     def run(name: str, **more: Any) -> None:
         outcome = aws.playbook(name, **variables | more)
@@ -42,13 +42,13 @@ def live(aws: Cloud, **variables: Any) -> None:
 
 
 def test_whole_policy_is_enough_for_a_life(empty: Cloud) -> None:
-    """With a network, a role and a name of its own."""
+    """The variables ask for a network, a role and a name."""
     empty.policy = read_policy()
     live(empty)
 
 
 def test_trimmed_policy_is_enough_without_its_variables(empty: Cloud) -> None:
-    """All that may be left out is left out."""
+    """Everything that may be left out is left out."""
     empty.policy = without(*(sid for sids, _ in ONLY_WITH.values() for sid in sids))
     live(empty, **{name: value for name, (_, value) in ONLY_WITH.items()})
 
@@ -66,7 +66,7 @@ def test_trimmed_policy_is_enough_without_its_variables(empty: Cloud) -> None:
     ],
 )
 def test_missing_statement_is_named(empty: Cloud, sid: str, action: str) -> None:
-    """By the action that AWS refuses first."""
+    """The message names the first action that AWS refuses."""
     empty.policy = without(sid)
     refused = empty.playbook("provision")
     assert not refused.ok

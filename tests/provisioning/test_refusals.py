@@ -1,4 +1,4 @@
-"""AWS refuses every call of provisioning, repair, resize and destroy once: nothing that costs is lost from sight."""
+"""AWS refuses each call of provisioning, repair, resize and destroy once, and nothing that costs is forgotten."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, REGION
-from tests.live_playbook import Outcome
+from bench.ec2 import PROJECT, REGION
+from bench.playbook import Outcome
 from tests.provisioning.conftest import Cloud
 
 pytestmark = [pytest.mark.docker, pytest.mark.long]
@@ -16,16 +16,16 @@ each_part = pytest.mark.parametrize("changing", [True, False], ids=["changes", "
 
 MEDIUM = {"ec2_instance_type": "t2.medium"}
 BEFORE = {"sts:GetCallerIdentity", "ec2:DescribeRegions"}
-"""What the inventory asks before any play: nothing is made yet."""
+"""Calls of the inventory before any play, when nothing has been made yet."""
 
 
 def told(outcome: Outcome) -> str:
-    """Give the last error as one line of text."""
+    """Return the last error as one line of text."""
     return " ".join(outcome.said.rpartition("[ERROR]")[2].split())
 
 
 def check(aws: Cloud, outcome: Outcome) -> str:
-    """Check that a refusal leaves nothing unseen and says what there is; give the action that was refused."""
+    """Check that a refused run hides nothing and lists what exists; return the action that was refused."""
     said = told(outcome)
     assert "An error occurred (Blocked) when calling the " in said, outcome.said
     action = said.partition("when calling the ")[2].partition(" ")[0]
@@ -33,8 +33,8 @@ def check(aws: Cloud, outcome: Outcome) -> str:
     assert ": Words of AWS." in said
     assert "Module result" not in said, "Ansible's words for a traceback instead of an answer"
     assert "To change: nothing here: AWS has blocked the account" in said
-    pieces = aws.ours()
-    seen = {str(one["id"]) for things in pieces.values() for one in things}
+    resources = aws.ours()
+    seen = {str(one["id"]) for things in resources.values() for one in things}
     assert aws.costly() <= seen
     for one in seen:
         assert one in said, f"{one} exists and is not named: {said}"
@@ -48,7 +48,7 @@ def changes(action: str) -> bool:
 
 
 def survive(aws: Cloud, playbook: str, changing: bool, **variables: Any) -> list[str]:
-    """Run a playbook in peace to learn its calls, go back, and run it as often, each time with one of them refused."""
+    """Run a playbook to learn its calls, then once for each call, from the same state, with that call refused."""
     kept = aws.keep()
     peaceful = aws.playbook(playbook, **variables)
     assert peaceful.ok, peaceful.said
@@ -75,7 +75,7 @@ def instances(aws: Cloud) -> list[tuple[str, str]]:
 
 @each_part
 def test_provisioning_goes_on_from_every_refusal(empty: Cloud, changing: bool) -> None:
-    """At the end there is one of each, however often it was interrupted."""
+    """At the end each thing exists once, however often the run was interrupted."""
     refused = survive(empty, "provision", changing)
     assert len(refused) > 10
     assert instances(empty) == [("t2.micro", "running")]
@@ -83,7 +83,7 @@ def test_provisioning_goes_on_from_every_refusal(empty: Cloud, changing: bool) -
 
 
 def test_new_profile_is_waited_for(provisioned: Cloud) -> None:
-    """IAM takes some seconds to make it known to EC2."""
+    """IAM needs some seconds to make it known to EC2."""
     ec2 = provisioned.client("ec2")
     (found,) = ec2.describe_iam_instance_profile_associations()["IamInstanceProfileAssociations"]
     ec2.disassociate_iam_instance_profile(AssociationId=found["AssociationId"])
@@ -96,10 +96,10 @@ def test_new_profile_is_waited_for(provisioned: Cloud) -> None:
 
 @each_part
 def test_repair_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -> None:
-    """The instance was terminated by hand, its address is free, the firewall open, the key pair gone."""
-    ec2, pieces = provisioned.client("ec2"), provisioned.ours()
-    (instance,), (group,), (key,) = (pieces[kind] for kind in ("instance", "security group", "key pair"))
-    (address,) = pieces["address"]
+    """The instance was terminated by hand, its address released, the firewall opened, and the key pair deleted."""
+    ec2, resources = provisioned.client("ec2"), provisioned.ours()
+    (instance,), (group,), (key,) = (resources[kind] for kind in ("instance", "security group", "key pair"))
+    (address,) = resources["address"]
     ec2.modify_instance_attribute(InstanceId=instance["id"], DisableApiTermination={"Value": False})
     ec2.disassociate_address(AssociationId=address["raw"]["AssociationId"])
     ec2.terminate_instances(InstanceIds=[instance["id"]])
@@ -111,10 +111,10 @@ def test_repair_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -
 
 
 def test_resize_that_is_refused_is_undone(answering: Cloud) -> None:
-    """Whatever is refused, the instance runs as it was.
+    """Whichever call is refused, the instance runs again as it was.
 
-    With playbooks/resize.yml, which ends there: at a stop moto takes the Elastic IP from the instance, so that nothing
-    can go on from there (rehearsal/patches.py mends it).
+    This uses playbooks/resize.yml, which ends there: at a stop moto takes the Elastic IP from the instance, so that
+    nothing can go on from there (rehearsal/patches.py mends it).
     """
     kept = answering.keep()
     for action in ("StopInstances", "ModifyInstanceAttribute", "StartInstances"):
@@ -128,6 +128,6 @@ def test_resize_that_is_refused_is_undone(answering: Cloud) -> None:
 
 @each_part
 def test_destroy_goes_on_from_every_refusal(provisioned: Cloud, changing: bool) -> None:
-    """The account is empty at the end but for the data."""
+    """At the end the account is empty except for the data."""
     assert len(survive(provisioned, "destroy", changing, confirm=PROJECT)) > 10
     assert {kind for kind, things in provisioned.ours().items() if things} == {"snapshot"}

@@ -1,4 +1,4 @@
-"""A life of one instance against a moto that nobody changed: what our patches mend hides no mistake of ours."""
+"""A life of one instance against an unpatched moto, which shows that our patches hide no mistake of ours."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, REGION
+from bench.ec2 import PROJECT, REGION
 from tests.provisioning.conftest import Cloud
 from tests.provisioning.test_refusals import changes, check, instances, told
 
@@ -18,7 +18,7 @@ NO_ROLE: dict[str, Any] = {"ec2_instance_policies": []}
 
 
 def test_check_mode_needs_no_folder_for_the_key(empty: Cloud, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a laptop that never used SSH it says what would be made, and makes nothing."""
+    """On a laptop that never used SSH it says what it would make, and makes nothing."""
     monkeypatch.setenv("HOME", str(tmp_path))
     checked = empty.playbook("provision", "--check", "--diff", **NO_ROLE)
     assert checked.ok, checked.said
@@ -28,7 +28,7 @@ def test_check_mode_needs_no_folder_for_the_key(empty: Cloud, tmp_path: Path, mo
 
 
 def test_instances_go_where_their_type_is_offered(empty: Cloud) -> None:
-    """The first zone of the region does not offer an f2.6xlarge, here as on AWS; it used to be chosen all the same."""
+    """The region's first zone, which used to be chosen, does not offer an f2.6xlarge here, nor does it on AWS."""
     planned = empty.playbook(
         "provision", "--check", ec2_instance_type="f2.6xlarge", ec2_zones=[], ec2_vpc_cidr="", **NO_ROLE
     )
@@ -38,7 +38,7 @@ def test_instances_go_where_their_type_is_offered(empty: Cloud) -> None:
 
 
 def test_inventory_says_what_aws_refuses_it(empty: Cloud) -> None:
-    """Nothing else is said: three parsers would complain that they cannot read its file."""
+    """It is the only message: three parsers would complain that they cannot read the inventory's file."""
     empty.refuse("ec2:DescribeInstances")
     refused = empty.playbook("provision")
     assert " ".join(refused.said.split()) == (
@@ -49,7 +49,7 @@ def test_inventory_says_what_aws_refuses_it(empty: Cloud) -> None:
 
 
 def test_life_without_our_patches(empty: Cloud) -> None:
-    """Made at the second attempt, found in order, not resized because AWS refuses, destroyed at the second attempt."""
+    """It is made at the second attempt, is as wanted, is not resized as AWS refuses, and goes at the second attempt."""
     empty.refuse("ec2:AssociateAddress")
     check(empty, empty.playbook("provision", **NO_ROLE))
     assert empty.playbook("provision", **NO_ROLE).ok

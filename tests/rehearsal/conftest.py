@@ -1,4 +1,4 @@
-"""A rehearsal for the tests of it: its settings, and moto with our patches."""
+"""Fixtures of the rehearsal's tests: its settings, and moto with our patches."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -25,20 +25,17 @@ def _no_packet_filter(request: pytest.FixtureRequest, monkeypatch: pytest.Monkey
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """Give settings of a rehearsal whose state is in a temporary directory."""
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     return Settings("trial", 7199, "10.99.0.0/16", "flask-fleet/instance:abc")
 
 
 @pytest.fixture
 def state(settings: Settings) -> State:
-    """Give the state directory of those settings."""
     return State.of(settings.name)
 
 
 @pytest.fixture
 def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[PaperFleet]:
-    """Patch moto for the length of one test."""
     for owner, name, _ in PINNED:
         monkeypatch.setattr(owner, name, vars(owner)[name])  # restores the original at the end
     for method in ("add_address", "drop_address"):
@@ -56,7 +53,6 @@ def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paper
 
 @pytest.fixture
 def ec2(fleet: PaperFleet) -> Any:
-    """Give a client with one key pair."""
     client = boto3.client("ec2", region_name="eu-central-1")
     client.import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
     assert fleet.machines == {}

@@ -27,45 +27,41 @@ Client = Callable[..., Any]
 
 
 def tagged(*kinds: str, project: str = "flask-fleet") -> list[dict[str, Any]]:
-    """Tag what is made."""
     return [{"ResourceType": kind, "Tags": [{"Key": "Project", "Value": project}]} for kind in kinds]
 
 
 @pytest.fixture(scope="module")
 def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Serve moto with the policy before it."""
     policy = Policy(iam.read_policy())
     moto = DomainDispatcherApplication(create_backend_app)
     recorder = Recorder(tmp_path_factory.mktemp("api") / "calls.jsonl")
     logging.getLogger("werkzeug").setLevel(logging.WARNING)
     server = make_server("127.0.0.1", 0, Front(moto, lambda _: None, Faults(), recorder, lambda: policy), threaded=True)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.port}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+        yield f"http://127.0.0.1:{server.port}"
     server.shutdown()
     moto_api_backend.reset()
 
 
 @pytest.fixture(scope="module")
 def root(endpoint: str) -> Client:
-    """Give clients of somebody who may do everything."""
     return lambda service: client(endpoint, service, "root")
 
 
 @pytest.fixture(scope="module")
 def user(endpoint: str) -> Client:
-    """Give clients of the playbooks' user."""
     return lambda service: client(endpoint, service, "rehearsal")
 
 
 def client(endpoint: str, service: str, key: str) -> Any:
-    """Make a client that does not repeat."""
     once = Config(retries={"total_max_attempts": 1})
     credentials = {"aws_access_key_id": key, "aws_secret_access_key": "x"}
     return boto3.client(service, region_name=REGION, endpoint_url=endpoint, config=once, **credentials)
 
 
 def refused(call: Client, **arguments: Any) -> str:
-    """Give code and message of a refused call."""
     with pytest.raises(ClientError) as caught:
         call(**arguments)
     error = caught.value.response["Error"]
@@ -73,17 +69,13 @@ def refused(call: Client, **arguments: Any) -> str:
 
 
 def no(action: str, resource: str) -> str:
-    """Give what EC2 says."""
-    why = f"because no identity-based policy allows the {action} action"
-    return (
-        f"UnauthorizedOperation: You are not authorized to perform this operation. {USER} {action} on resource: "
-        f"{resource} {why}"
-    )
+    """Return EC2's message."""
+    said = f"UnauthorizedOperation: You are not authorized to perform this operation. {USER} {action} on resource: "
+    return f"{said}{resource} because no identity-based policy allows the {action} action"
 
 
 @pytest.fixture(scope="module")
 def launch(root: Client) -> dict[str, Any]:
-    """Give what launches an instance, with the tags that the policy asks for."""
     root("ec2").import_key_pair(KeyName="key", PublicKeyMaterial=KEY)
     kinds = tagged("instance", "volume")
     request = {"InstanceType": "t2.micro", "KeyName": "key", "MinCount": 1, "MaxCount": 1, "TagSpecifications": kinds}
@@ -91,7 +83,6 @@ def launch(root: Client) -> dict[str, Any]:
 
 
 def test_what_is_made_must_carry_the_tag(user: Client, launch: dict[str, Any]) -> None:
-    """Each thing that a call makes, volumes of an instance included."""
     ec2 = user("ec2")
     ec2.run_instances(**launch)
     only_instance = launch | {"TagSpecifications": tagged("instance")}
@@ -104,7 +95,6 @@ def test_what_is_made_must_carry_the_tag(user: Client, launch: dict[str, Any]) -
 
 
 def test_what_others_own_is_neither_changed_nor_tagged(user: Client, root: Client, launch: dict[str, Any]) -> None:
-    """Otherwise a tag would make it ours."""
     untagged = {key: value for key, value in launch.items() if key != "TagSpecifications"}
     theirs = root("ec2").run_instances(**untagged)["Instances"][0]["InstanceId"]
     ours = user("ec2").run_instances(**launch)["Instances"][0]["InstanceId"]
@@ -121,7 +111,7 @@ def test_what_others_own_is_neither_changed_nor_tagged(user: Client, root: Clien
 def test_addresses_and_profiles_are_found_behind_their_associations(
     user: Client, root: Client, launch: dict[str, Any]
 ) -> None:
-    """The calls that undo something name an association and no resource."""
+    """The calls that undo an association name only the association and no resource."""
     instance = user("ec2").run_instances(**launch)["Instances"][0]["InstanceId"]
     ours = user("ec2").allocate_address(Domain="vpc", TagSpecifications=tagged("elastic-ip"))
     associated = user("ec2").associate_address(InstanceId=instance, AllocationId=ours["AllocationId"])
@@ -161,7 +151,6 @@ def test_only_the_projects_role_is_passed_and_only_the_named_policy_attached(
 
 
 def test_other_services_refuse_in_their_own_format(user: Client) -> None:
-    """JSON and REST; who asks who they are needs no permission."""
     said = refused(user("service-quotas").list_aws_default_service_quotas, ServiceCode="ec2")
     assert said == (
         f"AccessDeniedException: {USER} servicequotas:ListAWSDefaultServiceQuotas because no identity-based policy "
@@ -175,7 +164,6 @@ def test_other_services_refuse_in_their_own_format(user: Client) -> None:
 
 
 def statement(**more: Any) -> dict[str, Any]:
-    """Allow to stop instances."""
     return {"Effect": "Allow", "Action": "ec2:Stop*", "Resource": "arn:aws:ec2:*:*:instance/*"} | more
 
 
@@ -194,17 +182,13 @@ def statement(**more: Any) -> dict[str, Any]:
     ],
 )
 def test_statements_are_evaluated_as_by_iam(statements: list[dict[str, Any]], allowed: bool) -> None:
-    """One must allow it, none may deny it, and all of its conditions hold."""
-    asked = Ask(
-        "ec2:StopInstances",
-        "arn:aws:ec2:eu-central-1:000000000000:instance/i-1",
-        {"aws:ResourceTag/A": "a", "aws:ResourceTag/C": "c"},
-    )
+    tags = {"aws:ResourceTag/A": "a", "aws:ResourceTag/C": "c"}
+    asked = Ask("ec2:StopInstances", f"{EC2}:instance/i-1", tags)
     assert Policy({"Statement": statements}).allows(asked) is allowed
 
 
 @pytest.mark.parametrize("more", [{"Condition": {"IpAddress": {}}}, {"NotAction": "x"}, {"Effect": "allow"}])
 def test_policy_that_cannot_be_evaluated_is_refused(more: dict[str, Any]) -> None:
-    """A condition that nobody looks at would allow too much."""
+    """A condition that is ignored would allow too much."""
     with pytest.raises(RehearsalError, match="cannot evaluate"):
         Policy({"Statement": [statement(**more)]})

@@ -20,7 +20,6 @@ from tests.rehearsal.test_calls import request
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Play a new account, with few security groups."""
     return replace(settings, account="new", quotas={GROUPS.code: 2})
 
 
@@ -40,7 +39,6 @@ def test_free_plan_launches_and_becomes_only_what_is_eligible(ec2: Any) -> None:
 
 
 def test_quotas_are_told_and_enforced(ec2: Any) -> None:
-    """Each of them, with the code that Service Quotas answers for."""
     quotas = boto3.client("service-quotas", region_name="eu-central-1")
 
     def value(service: str, code: str) -> int:
@@ -59,7 +57,6 @@ def test_quotas_are_told_and_enforced(ec2: Any) -> None:
 
 
 def test_stopped_instances_need_no_vcpus_until_they_start(ec2: Any) -> None:
-    """Five are enough for two t3.micro."""
     first, second = (run(ec2, InstanceType="t3.micro")["InstanceId"] for _ in range(2))
     refused("VcpuLimitExceeded", run, ec2=ec2, InstanceType="t3.micro")
     ec2.stop_instances(InstanceIds=[first])

@@ -1,7 +1,8 @@
-"""The five commands, without an engine."""
+"""The five commands of the rehearsal, without an engine."""
 
 import socket
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,23 +12,22 @@ from rehearsal import cli, daemon, docker, firewall
 from rehearsal.errors import RehearsalError
 from rehearsal.state import Settings, State
 from tests.iam import read_policy
+from tests.preflight.input import free_port
 from tests.project import ROOT
 
-INSTANCE = {
-    "id": "i-1",
-    "type": "t2.micro",
-    "state": "running",
-    "address": "10.99.0.4",
-    "vcpus": 1,
-    "memory": 1024,
-    "since": "2026-01-01T00:00:00",
-    "reason": "",
-}
+INSTANCE = {"id": "i-1", "type": "t2.micro", "state": "running", "address": "10.99.0.4", "vcpus": 1, "memory": 1024}
+INSTANCE |= {"since": "2026-01-01T00:00:00", "reason": ""}
+
+
+@pytest.fixture
+def runs(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """Let a rehearsal run already, and return its settings."""
+    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
+    return settings
 
 
 @pytest.fixture
 def given(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """Note what `up` was given."""
     noted: list[dict[str, Any]] = []
 
     def up(**wanted: Any) -> str:
@@ -51,7 +51,6 @@ def test_commands_that_need_a_rehearsal_say_how_to_start_one(command: str, capsy
 def test_status_is_a_table(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Instance, type, state, address and size at one look, and why something failed."""
     broken = INSTANCE | {"id": "i-2", "state": "terminated", "reason": "Server.InternalError: no image"}
     said = {"image": "x:1", "instances": [INSTANCE, broken]}
     monkeypatch.setattr(daemon, "running", lambda _: (settings, said))
@@ -63,27 +62,26 @@ def test_status_is_a_table(
     assert lines[-1] == "i-2: Server.InternalError: no image"
 
 
-def test_second_up_changes_nothing(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Playbooks call it in every run."""
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
-    assert daemon.up("trial", image=settings.image, port=7199).startswith(
-        "already running: rehearsal 'trial' at http://127"
-    )
-    with pytest.raises(RehearsalError, match=r"runs with port 7199, not 7000.*down"):
-        daemon.up("trial", port=7000)
+def test_second_up_changes_nothing(runs: Settings) -> None:
+    said = daemon.up("trial", image=runs.image, port=7199, account="paid", quotas={})
+    assert said.startswith("already running: rehearsal 'trial' at http://127")
 
 
-def test_account_of_a_running_rehearsal_stays(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was made under other quotas could not be."""
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
-    assert daemon.up("trial", account="paid", quotas={}).startswith("already running")
-    for wanted in ({"account": "new"}, {"quotas": {"L-1216C47A": 1}}):
-        with pytest.raises(RehearsalError, match=r"runs with (account paid|quotas as usual), not .*stop it first"):
-            daemon.up("trial", **wanted)
+@pytest.mark.parametrize(
+    ("wanted", "said"),
+    [
+        ({"port": 7000}, r"port 7199, not 7000"),
+        ({"account": "new"}, "account paid, not new"),
+        ({"quotas": {"L-1216C47A": 1}}, "quotas as usual, not "),
+    ],
+)
+@pytest.mark.usefixtures("runs")
+def test_what_a_running_rehearsal_cannot_change_is_refused(wanted: dict[str, Any], said: str) -> None:
+    with pytest.raises(RehearsalError, match=rf"runs with {said}.*stop it first"):
+        daemon.up("trial", **wanted)
 
 
 def test_quotas_are_given_by_code(given: list[dict[str, Any]], capsys: pytest.CaptureFixture[str]) -> None:
-    """One that nothing enforces is refused."""
     assert cli.main(["up", "--account", "new", "--quota", "L-1216C47A=1", "--quota", "L-0263D0A3=0"]) == 0
     assert given == [{"name": "rehearsal", "account": "new", "quotas": {"L-1216C47A": 1, "L-0263D0A3": 0}}]
     for wrong in ("L-1216C47A", "L-1216C47A=many", "L-00000000=1"):
@@ -95,7 +93,6 @@ def test_quotas_are_given_by_code(given: list[dict[str, Any]], capsys: pytest.Ca
 def test_policy_is_read_from_the_page_that_shows_it(
     given: list[dict[str, Any]], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """As a person would copy it; what cannot be enforced is refused before anything starts."""
     assert cli.main(["up", "--policy", str(ROOT / "docs/iam.md")]) == 0
     assert cli.main(["up", "--policy", ""]) == 0
     assert [one["policy"] for one in given] == [read_policy(), {}]
@@ -107,12 +104,9 @@ def test_policy_is_read_from_the_page_that_shows_it(
         assert why in said
 
 
-def test_running_rehearsal_takes_a_newer_image_and_another_controller(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Neither needs a restart that forgets the instances."""
+@pytest.mark.usefixtures("runs")
+def test_running_rehearsal_takes_a_newer_image_and_another_controller(monkeypatch: pytest.MonkeyPatch) -> None:
     sent: list[Any] = []
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
 
     def ask(_settings: Settings, *order: Any) -> dict[str, Any]:
         sent.append(order)
@@ -126,11 +120,8 @@ def test_running_rehearsal_takes_a_newer_image_and_another_controller(
 
 
 @pytest.mark.parametrize("address", ["10.99.0.9", "203.0.113", "2001:db8::1"])
-def test_controller_address_that_could_not_work_is_refused(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch, address: str
-) -> None:
-    """Before anything is changed."""
-    monkeypatch.setattr(daemon, "running", lambda _: (settings, {"image": settings.image, "controller": ""}))
+@pytest.mark.usefixtures("runs")
+def test_controller_address_that_could_not_work_is_refused(address: str) -> None:
     with pytest.raises(RehearsalError, match=rf"--controller-address '{address}'.* such as 203\.0\.113\.7"):
         daemon.up("trial", controller=address)
 
@@ -139,7 +130,7 @@ def test_controller_address_that_could_not_work_is_refused(
 def test_down_without_an_engine_removes_nothing_unless_something_is_kept(
     settings: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, status: int | None
 ) -> None:
-    """`make test` removes first, on a fresh machine too; what a stopped engine still has must not be forgotten."""
+    """`make test` calls it first, on a fresh machine too, but what a stopped engine keeps must not be forgotten."""
     if status is not None:
         client = tmp_path / "docker"
         client.write_text(f"#!/bin/sh\necho Cannot connect >&2\nexit {status}\n", encoding="utf-8")
@@ -154,7 +145,6 @@ def test_down_without_an_engine_removes_nothing_unless_something_is_kept(
 
 @pytest.mark.usefixtures("settings")
 def test_up_without_an_image_says_how_to_make_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The usual first mistake."""
     monkeypatch.setattr(docker, "run", lambda *_, **__: "")
     with pytest.raises(RehearsalError, match=r"no local image of flask-fleet/instance; `make rehearse`"):
         daemon.up("trial")
@@ -162,7 +152,6 @@ def test_up_without_an_image_says_how_to_make_one(monkeypatch: pytest.MonkeyPatc
 
 @pytest.mark.usefixtures("settings")
 def test_port_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Refused before a network is made."""
     monkeypatch.setattr(docker, "run", lambda *_, **__: "")
     monkeypatch.setattr(docker, "attempt", lambda *_, **__: docker.Outcome(0, "", ""))
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -172,23 +161,17 @@ def test_port_of_somebody_else_is_refused(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_another_service_on_the_port_is_not_ours(settings: Settings, state: State) -> None:
-    """After a crash the port may belong to anybody."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        taken = Settings("trial", server.getsockname()[1], settings.network, settings.image)
-        state.save(taken)
-        server.close()
-        assert daemon.running("trial") is None
+    state.save(replace(settings, port=free_port()))
+    assert daemon.running("trial") is None
 
 
 def test_newest_image_is_the_first_with_a_tag(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Docker lists images newest first, untagged leftovers among them."""
     listed = "flask-fleet/instance:<none>\nflask-fleet/instance:b\nflask-fleet/instance:a"
     monkeypatch.setattr(docker, "run", lambda *_: listed)
     assert docker.newest_image("flask-fleet/instance") == "flask-fleet/instance:b"
 
 
 def test_docker_errors_carry_stderr(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One clear message instead of a traceback."""
     failed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], 125, "", "no such option\n")
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     with pytest.raises(docker.DockerError, match=r"docker network failed \(125\): no such option"):
@@ -230,7 +213,6 @@ def resumed(monkeypatch: pytest.MonkeyPatch, settings: Settings, state: State, s
 
 
 def test_killed_rehearsal_goes_on_as_it_was(settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The same network, port and token, without being told again."""
     spawned = resumed(monkeypatch, settings, state, lambda _: None)
     assert daemon.up("trial").startswith("resumed rehearsal 'trial' at http://127.0.0.1:7199")
     assert spawned == [settings]
@@ -239,7 +221,6 @@ def test_killed_rehearsal_goes_on_as_it_was(settings: Settings, state: State, mo
 def test_another_network_is_another_rehearsal(
     settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Instances cannot move to it."""
     spawned = resumed(monkeypatch, settings, state, lambda _: None)
     assert daemon.up("trial", image="x:1", port=7199, network="10.98.0.0/16").startswith("started rehearsal")
     assert spawned[0].network == "10.98.0.0/16"
@@ -249,8 +230,6 @@ def test_another_network_is_another_rehearsal(
 def test_state_that_cannot_be_read_is_thrown_away_and_said(
     settings: Settings, state: State, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Never silently."""
-
     def spawn(_: Settings) -> None:
         if state.memory.exists():
             raise daemon.UnreadableStateError("written by version 5.0")

@@ -1,4 +1,4 @@
-"""Faults on request."""
+"""Faults that the rehearsal makes on request."""
 
 from typing import Any
 
@@ -10,7 +10,6 @@ from rehearsal.faults import Fault, Faults, fault_from
 
 
 def test_faults_happen_as_often_as_asked_for_and_in_order() -> None:
-    """Then everything works again."""
     faults = Faults()
     faults.add(Fault("throttle", count=2))
     faults.add(Fault("throttle", action="Run*"))
@@ -18,35 +17,23 @@ def test_faults_happen_as_often_as_asked_for_and_in_order() -> None:
 
 
 def test_error_waits_for_its_turn_among_the_calls_that_it_means() -> None:
-    """One call fails, with the code and the words that were asked for."""
     faults = Faults()
     faults.add(Fault("error", action="RunInstances", code="VcpuLimitExceeded", words="No.", nth=2))
     calls = ["ec2:RunInstances", "ec2:DescribeInstances", "iam:RunInstances", "ec2:RunInstances", "ec2:RunInstances"]
     found = [faults.refusal(call) for call in calls]
-    assert [(one.code, one.words) if one else None for one in found] == [
-        None,
-        None,
-        None,
-        ("VcpuLimitExceeded", "No."),
-        None,
-    ]
+    assert [one and (one.code, one.words) for one in found] == [None] * 3 + [("VcpuLimitExceeded", "No."), None]
 
 
 def test_faults_are_listed_and_cleared_by_number() -> None:
-    """A person sees what is still to come."""
     faults = Faults()
     for kind in ("boot", "capacity", "slow"):
         faults.add(Fault(kind))
-    assert faults.lines() == [
-        "1  boot x1",
-        "2  capacity x1  type=any zone=any",
-        "3  slow x1  state=pending seconds=10",
-    ]
+    lines = ["1  boot x1", "2  capacity x1  type=any zone=any", "3  slow x1  state=pending seconds=10"]
+    assert faults.lines() == lines
     assert (faults.clear([2]), faults.clear(), faults.lines()) == (1, 2, [])
 
 
 def test_faults_survive_a_restart() -> None:
-    """A test may kill the API process meanwhile."""
     faults, again = Faults(), Faults()
     faults.add(Fault("capacity", count=3, type="t2.micro"))
     again.restore(faults.kept())
@@ -55,13 +42,7 @@ def test_faults_survive_a_restart() -> None:
 
 @pytest.mark.parametrize(
     "values",
-    [
-        {"kind": "fire"},
-        {"kind": "boot", "count": 0},
-        {"kind": "error", "nth": 0},
-        {"kind": "slow", "state": "running"},
-        {"kind": "boot", "x": 1},
-    ],
+    [{"kind": "fire"}, *({"kind": "boot"} | one for one in ({"count": 0}, {"nth": 0}, {"state": "running"}, {"x": 1}))],
 )
 def test_nonsense_is_refused(values: dict[str, Any]) -> None:
     """A fault that never happens would make a test pass for nothing."""
@@ -72,7 +53,6 @@ def test_nonsense_is_refused(values: dict[str, Any]) -> None:
 def test_command_line_sends_only_what_was_said(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Defaults are the API process's."""
     sent: list[Any] = []
 
     def answer(_name: str, method: str, body: Any = None) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The packet filter of this machine, without touching it."""
+"""The packet filter of this machine, which the tests do not touch."""
 
 from pathlib import Path
 
@@ -21,7 +21,7 @@ LISTED = """-P PREROUTING ACCEPT
 
 @pytest.fixture
 def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """Note what would be run; no rule is there yet."""
+    """Record the commands instead of running them; no rule exists yet."""
     commands: list[list[str]] = []
 
     def attempt(_self: Host, command: list[str], _stdin: str = "") -> Outcome:
@@ -34,7 +34,6 @@ def ran(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
 
 def test_filter_is_written_only_when_something_changed(settings: Settings, ran: list[list[str]]) -> None:
-    """It is asked for after every call."""
     guests: list[Guest] = []
     wall = Firewall(settings, lambda: guests)
     wall.sync(True)
@@ -51,7 +50,6 @@ def test_filter_is_written_only_when_something_changed(settings: Settings, ran: 
 
 
 def test_only_our_own_chains_are_removed(ran: list[list[str]]) -> None:
-    """Docker's and other rehearsals' rules stay."""
     assert firewall.remove("trial", "image") == 1
     changed = [command for command in ran if "-S" not in command]
     chain = Names("trial").ingress
@@ -60,7 +58,6 @@ def test_only_our_own_chains_are_removed(ran: list[list[str]]) -> None:
 
 
 def test_failure_has_the_command_and_its_words(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without root, or without the kernel's modules."""
     monkeypatch.setattr(Host, "attempt", lambda *_: Outcome(4, "", "Permission denied (you must be root)\n"))
     with pytest.raises(FirewallError, match=r"iptables -t nat failed \(4\): Permission denied"):
         Host("image").run(["iptables", "-t", "nat"])

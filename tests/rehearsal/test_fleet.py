@@ -1,15 +1,16 @@
-"""What happens to instances, in order, and who waits for it."""
+"""Changes of instances happen in order, and calls wait for them."""
 
 import threading
-import time
 from dataclasses import dataclass, field
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import pytest
 
 from rehearsal import docker
 from rehearsal.errors import RehearsalError
 from rehearsal.faults import Fault
-from rehearsal.fleet import Fleet
+from rehearsal.fleet import HOLD, Fleet
 from rehearsal.images import Disk
 from rehearsal.instance import REBOOTED, Machine
 from rehearsal.sizing import Size
@@ -18,8 +19,6 @@ from rehearsal.state import Settings, State
 
 @dataclass
 class FakeInstance:
-    """An instance that remembers its states."""
-
     id: str = "i-1"
     state: str = ""
     size: Size = field(default_factory=lambda: Size(1, 1024))
@@ -29,25 +28,19 @@ class FakeInstance:
     gave_back: bool = False
 
     def reclaim(self) -> None:
-        """Note it."""
         self.seen.append("reclaimed")
 
     def give_back(self) -> None:
-        """Note it."""
         self.gave_back = True
 
     def become(self, state: str, code: str = "", reason: str = "") -> None:
-        """Note the state."""
         self.state = state
         self.reason = f"{code}: {reason}" if code else ""
         self.seen.append(state)
 
 
 class FakeMachine(Machine):
-    """A machine that notes what was done to it."""
-
     def __init__(self, settings: Settings, directory_name: str = "i-1") -> None:
-        """Begin without a history."""
         super().__init__(settings, State.of(settings.name).instance(directory_name), directory_name, "10.99.0.4", [])
         self.directory.mkdir(parents=True)
         self.done: list[str] = []
@@ -57,31 +50,25 @@ class FakeMachine(Machine):
         self.there = True
 
     def exists(self) -> bool:
-        """Say so when the test says so."""
         return self.there
 
     def create(self, image: str, size: Size) -> None:
-        """Note it."""
         self.done.append(f"create {image} {size.memory}")
 
     def resize(self, size: Size) -> None:
-        """Note it."""
         self.done.append(f"resize {size.memory}")
 
     def start(self) -> None:
-        """Note it."""
         self.done.append("start")
 
     def stop(self) -> None:
-        """Note it."""
         self.done.append("stop")
 
     def destroy(self) -> None:
-        """Note it."""
         self.done.append("destroy")
 
     def wait(self) -> None:
-        """Boot when the test says so."""
+        """Wait until the test lets the machine boot."""
         self.gate.wait(5)
         if self.failure:
             raise self.failure
@@ -89,19 +76,16 @@ class FakeMachine(Machine):
 
 @pytest.fixture
 def fleet(settings: Settings) -> Fleet:
-    """Give a fleet without instances."""
     return Fleet(settings)
 
 
 @pytest.fixture
 def machine(settings: Settings) -> FakeMachine:
-    """Give a machine that boots at once."""
     return FakeMachine(settings)
 
 
 @pytest.fixture
 def running(fleet: Fleet, machine: FakeMachine) -> FakeInstance:
-    """Give an instance that runs."""
     instance = FakeInstance()
     fleet.launch(instance, machine)
     fleet.settle(["i-1"])
@@ -114,7 +98,8 @@ def test_instance_is_pending_until_its_boot_ended(fleet: Fleet, machine: FakeMac
     instance = FakeInstance()
     machine.gate.clear()
     fleet.launch(instance, machine)
-    fleet.settle(["i-1"], limit=0.05)
+    # A client's read time-out is a minute.
+    fleet.settle(["i-1", "i-unknown"], limit=0.05)
     assert instance.state == "pending"
     assert fleet.busy("i-1")
     machine.gate.set()
@@ -123,18 +108,8 @@ def test_instance_is_pending_until_its_boot_ended(fleet: Fleet, machine: FakeMac
     assert machine.done == ["create flask-fleet/instance:abc 1024", "start"]
 
 
-def test_describe_waits_no_longer_than_its_limit(fleet: Fleet, machine: FakeMachine) -> None:
-    """A client's read time-out is a minute."""
-    machine.gate.clear()
-    fleet.launch(FakeInstance(), machine)
-    begin = time.monotonic()
-    fleet.settle(["i-1", "i-unknown"], limit=0.1)
-    assert time.monotonic() - begin < 1
-    machine.gate.set()
-
-
 def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: FakeMachine) -> None:
-    """So does EC2, and the waiters of boto3 give up at once."""
+    """EC2 does so too, and boto3's waiters give up at once."""
     instance = FakeInstance()
     machine.failure = RehearsalError("the container ended with exit code 32")
     fleet.launch(instance, machine)
@@ -145,7 +120,6 @@ def test_failed_first_boot_terminates_with_the_reason(fleet: Fleet, machine: Fak
 
 
 def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """A machine that ran has something on its disk."""
     fleet.stop(running)
     fleet.settle(["i-1"])
     machine.failure = RehearsalError("no memory")
@@ -157,7 +131,6 @@ def test_failed_later_boot_stops_and_keeps_the_data(fleet: Fleet, machine: FakeM
 
 
 def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """Stop, modify, start is how EC2 resizes."""
     fleet.stop(running)
     running.size = Size(2, 4096)
     fleet.start(running)
@@ -167,7 +140,6 @@ def test_start_applies_the_present_type(fleet: Fleet, machine: FakeMachine, runn
 
 
 def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: FakeMachine) -> None:
-    """The order of the API's answers must be the order of the states."""
     instance = FakeInstance()
     machine.gate.clear()
     fleet.launch(instance, machine)
@@ -178,35 +150,30 @@ def test_terminate_during_boot_is_not_undone_by_the_boot(fleet: Fleet, machine: 
     assert machine.abandoned.is_set()
 
 
-@dataclass(frozen=True)
-class End:
-    """How a container ended, and what EC2 makes of it."""
-
-    code: int
-    terminates: bool
-    state: str
-    done: list[str]
-
-
 @pytest.mark.parametrize(
-    "end",
+    ("code", "terminates", "shown"),
     [
-        pytest.param(End(REBOOTED, False, "running", ["start"]), id="reboot"),
-        pytest.param(End(130, False, "stopped", []), id="poweroff"),
-        pytest.param(End(130, True, "terminated", ["destroy"]), id="poweroff that terminates"),
-        pytest.param(End(137, True, "stopped", []), id="kill"),
+        (REBOOTED, False, ("running", ["start"], False)),
+        (130, False, ("stopped", [], False)),
+        (130, True, ("terminated", ["destroy"], True)),
+        (137, True, ("stopped", [], False)),
     ],
+    ids=["reboot", "poweroff", "poweroff that terminates", "kill"],
 )
-def test_what_the_system_inside_does_to_itself_shows_in_the_api(
-    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch, end: End
+def test_what_the_system_inside_does_to_itself_shows_in_the_api(  # noqa: PLR0913, PLR0917 (a table)
+    fleet: Fleet,
+    machine: FakeMachine,
+    running: FakeInstance,
+    monkeypatch: pytest.MonkeyPatch,
+    code: int,
+    terminates: bool,
+    shown: tuple[str, list[str], bool],
 ) -> None:
-    """`reboot` and `poweroff` typed in an instance are EC2 events too."""
-    monkeypatch.setattr(docker, "exit_code", lambda _: end.code)
-    running.terminates_on_shutdown = end.terminates
+    monkeypatch.setattr(docker, "exit_code", lambda _: code)
+    running.terminates_on_shutdown = terminates
     fleet._sweep()  # noqa: SLF001 (the loop around it never ends)
     fleet.settle(["i-1"])
-    assert (running.state, machine.done) == (end.state, end.done)
-    assert running.gave_back == (end.state == "terminated")
+    assert (running.state, machine.done, running.gave_back) == shown
 
 
 @pytest.mark.parametrize(
@@ -226,7 +193,6 @@ def test_what_the_system_inside_does_to_itself_shows_in_the_api(
 def test_next_process_finishes_what_the_killed_one_began(  # noqa: PLR0913, PLR0917 (a table)
     fleet: Fleet, machine: FakeMachine, state: str, there: bool, after: str, done: list[str]
 ) -> None:
-    """Nothing may stay pending for ever, and nothing may be called running that is gone."""
     instance = FakeInstance(state=state)
     machine.there = there
     fleet.adopt(instance, machine)
@@ -243,7 +209,6 @@ def test_interrupted_reboot_is_done_again(fleet: Fleet, machine: FakeMachine) ->
 
 
 def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings, machine: FakeMachine) -> None:
-    """The packet filter must know an instance before its first packet."""
     order: list[str] = []
     fleet = Fleet(settings, lambda anew: order.append(f"anew={anew} after {machine.done[-1].split()[0]}"))
     fleet.launch(FakeInstance(), machine)
@@ -255,13 +220,10 @@ def test_change_is_followed_before_a_boot_and_after_each_end(settings: Settings,
 
 @dataclass
 class FakeImage:
-    """An image that remembers its states."""
-
     id: str = "ami-1"
     seen: list[str] = field(default_factory=list)
 
     def become(self, state: str) -> None:
-        """Note the state."""
         self.seen.append(state)
 
 
@@ -274,7 +236,6 @@ def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fi
     reboot: bool,
     done: list[str],
 ) -> None:
-    """A running instance is stopped meanwhile unless NoReboot is said."""
     monkeypatch.setattr(Disk, "keep", lambda *_: machine.done.append("keep"))
     image = FakeImage()
     fleet.bake(running, image, reboot)
@@ -286,8 +247,6 @@ def test_image_is_available_when_its_disk_is_kept(  # noqa: PLR0913, PLR0917 (fi
 def test_disk_that_cannot_be_kept_fails_the_image_only(
     fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The instance comes up again."""
-
     def full(*_: object) -> None:
         raise RehearsalError("no space left on device")
 
@@ -301,7 +260,6 @@ def test_disk_that_cannot_be_kept_fails_the_image_only(
 
 
 def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
-    """Once, and visible as EC2 shows it."""
     fleet.faults.add(Fault("boot"))
     instance = FakeInstance()
     fleet.launch(instance, machine)
@@ -311,25 +269,37 @@ def test_boot_fails_on_request(fleet: Fleet, machine: FakeMachine) -> None:
     assert fleet.faults.lines() == []
 
 
-def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance) -> None:
-    """DescribeInstances is not held then."""
-    fleet.faults.add(Fault("slow", state="stopping", seconds=0.3))
+def test_slow_state_is_visible(fleet: Fleet, running: FakeInstance, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun, over = threading.Event(), threading.Event()
+
+    def sleep(seconds: float) -> None:
+        begun.set()
+        over.wait(seconds)
+
+    monkeypatch.setattr("rehearsal.fleet.time", SimpleNamespace(sleep=sleep))
+    fleet.faults.add(Fault("slow", state="stopping", seconds=HOLD / 2))
     fleet.stop(running)
-    time.sleep(0.1)
-    begin = time.monotonic()
+    assert begun.wait(60)
     fleet.settle(["i-1"])
-    assert time.monotonic() - begin < 0.1
     assert running.state == "stopping"
-    time.sleep(0.4)
+    over.set()
+    while running.state == "stopping":
+        over.wait(0.01)
     assert running.state == "stopped"
 
 
-def test_instance_is_taken_away_after_its_notice(fleet: Fleet, machine: FakeMachine, running: FakeInstance) -> None:
-    """As AWS takes back a spot instance; the reason tells who did it."""
-    fleet.reclaim("i-1", 0.1)
+def test_instance_is_taken_away_after_its_notice(
+    fleet: Fleet, machine: FakeMachine, running: FakeInstance, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timer = Mock()
+    monkeypatch.setattr("rehearsal.fleet.threading", SimpleNamespace(Timer=timer))
+    fleet.reclaim("i-1", 120)
+    ((seconds, reclaim),) = [call.args for call in timer.call_args_list]
+    assert 0 < seconds <= 120
     assert running.seen[-1] == "running"
-    time.sleep(0.3)
+    reclaim()
     assert running.seen[-1] == "reclaimed"
+    machine.ends = 1.0
     fleet.terminate(running)
     fleet.settle(["i-1"])
     assert running.reason == "Server.SpotInstanceTermination: Spot instance termination"

@@ -14,12 +14,10 @@ from rehearsal.state import Settings
 
 @pytest.fixture
 def machine(settings: Settings) -> Machine:
-    """Give a machine that has no container."""
     return instance.machine_for(settings, "i-0123", "10.99.0.4", ["ssh-ed25519 AAAA me"], "#!/bin/sh\ntrue\n")
 
 
 def recorded(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
-    """Replace Docker by a list of what it was told."""
     ran: list[tuple[str, ...]] = []
 
     def run(*arguments: str, **_: float) -> str:
@@ -35,17 +33,13 @@ def test_instance_is_never_privileged_and_publishes_nothing(machine: Machine) ->
     options = machine.options()
     assert not [one for one in options if one.startswith(("--privileged", "--publish", "-p"))]
     assert {"--cap-drop=SYS_RESOURCE", "--security-opt=systempaths=unconfined", "--cgroupns=private"} <= set(options)
-
-
-def test_clock_modules_and_swap_of_the_machine_are_out_of_reach(machine: Machine) -> None:
-    """An instance's root may break its instance, not the machine around it."""
-    assert {"--cap-drop=SYS_TIME", "--cap-drop=SYS_MODULE"} <= set(machine.options())
+    # Clock, modules and swap of the machine around it are out of reach.
+    assert {"--cap-drop=SYS_TIME", "--cap-drop=SYS_MODULE"} <= set(options)
     profile = json.loads(instance.SECCOMP.read_text(encoding="utf-8"))
     assert set(profile["syscalls"][0]["names"]) >= {"swapon", "swapoff", "kexec_load"}
 
 
 def test_names_carry_the_rehearsal_and_the_instance(machine: Machine) -> None:
-    """`docker ps` on the machine must say whose container it is."""
     assert machine.container == "trial-i-0123"
     assert {"--name=trial-i-0123", "--hostname=ip-10-99-0-4", "--ip=10.99.0.4", "--restart=no"} <= set(
         machine.options()
@@ -53,7 +47,7 @@ def test_names_carry_the_rehearsal_and_the_instance(machine: Machine) -> None:
 
 
 def test_everything_is_labelled(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What has no label cannot be reaped after a crash."""
+    """A thing without a label cannot be removed after a crash."""
     ran = recorded(monkeypatch)
     monkeypatch.setattr(docker, "pinned_cpus", lambda: ["0"])
     machine.create("image", Size(1, 1024))
@@ -64,32 +58,24 @@ def test_everything_is_labelled(machine: Machine, monkeypatch: pytest.MonkeyPatc
 
 
 def test_cloud_init_gets_what_the_api_was_given(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Key pair and user data take the same way into the system as on EC2."""
     monkeypatch.setattr(docker, "run", lambda *_, **__: "")
     machine.create("image", Size(1, 1024))
     seed = machine.directory / "seed"
     known = json.loads((seed / "meta-data").read_text(encoding="utf-8"))
-    assert known == {
-        "instance-id": "i-0123",
-        "local-hostname": "ip-10-99-0-4",
-        "public-keys": ["ssh-ed25519 AAAA me"],
-    }
+    names = {"instance-id": "i-0123", "local-hostname": "ip-10-99-0-4"}
+    assert known == names | {"public-keys": ["ssh-ed25519 AAAA me"]}
     assert (seed / "user-data").read_text(encoding="utf-8") == "#!/bin/sh\ntrue\n"
 
 
 def test_limits_bite() -> None:
-    """A quota without pinning would let `nproc` lie, and swap would hide that memory is short."""
-    assert instance.limits(Size(2, 4096), [0, 1]) == [
-        "--memory=4096m",
-        "--memory-swap=4096m",
-        "--cpus=2",
-        "--cpuset-cpus=0,1",
-    ]
+    """With a quota but without pinning `nproc` would lie, and swap would hide that memory is short."""
+    limits = ["--memory=4096m", "--memory-swap=4096m", "--cpus=2", "--cpuset-cpus=0,1"]
+    assert instance.limits(Size(2, 4096), [0, 1]) == limits
 
 
 @pytest.mark.parametrize(("greeting", "answer"), [(b"SSH-2.0-OpenSSH_10.0\r\n", True), (b"HTTP/1.1 400\r\n", False)])
 def test_only_an_ssh_server_counts_as_booted(greeting: bytes, answer: bool) -> None:
-    """An open port alone is there before sshd can log anybody in."""
+    """A port can be open before sshd can let anybody log in."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def greet() -> None:
@@ -103,7 +89,7 @@ def test_only_an_ssh_server_counts_as_booted(greeting: bytes, answer: bool) -> N
         thread.join()
 
 
-def test_container_that_dies_ends_the_wait_with_its_last_words(
+def test_container_that_dies_ends_the_wait_with_its_last_log_lines(
     machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The reason must reach DescribeInstances instead of a time-out."""

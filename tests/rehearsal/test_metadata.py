@@ -23,23 +23,19 @@ TOKEN = "x-aws-ec2-metadata-token"  # noqa: S105 (the name of a header)
 
 
 def service(**options: object) -> Service:
-    """Give a service that knows one instance."""
     subject = Subject("i-1", Options(**options), TREE)  # type: ignore[arg-type]
     return Service("secret", lambda address: subject if address == "10.99.0.4" else None)
 
 
 def ask(asked: Service, path: str, method: str = "GET", **headers: str) -> metadata.Answer:
-    """Ask as the instance."""
     return asked.answer("10.99.0.4", method, path, {name.replace("_", "-"): value for name, value in headers.items()})
 
 
 def token(asked: Service, lifetime: str = "60") -> metadata.Answer:
-    """Ask for a token."""
     return asked.answer("10.99.0.4", "PUT", "/latest/api/token", {LIFETIME: lifetime})
 
 
 def test_directories_and_files_are_told_apart_as_on_aws() -> None:
-    """Crawlers such as cloud-init follow the slashes and equal signs."""
     assert find(TREE, "meta-data") == "instance-id\nplacement/\npublic-keys/"
     assert find(TREE, "meta-data/public-keys/") == "0=me"
     assert find(TREE, "meta-data/placement/region") == "eu-central-1"
@@ -58,7 +54,6 @@ def test_tokens_are_needed_only_if_required() -> None:
 
 
 def test_tokens_end_and_belong_to_one_instance(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A token of another instance is worth nothing."""
     asked = service(tokens_required=True)
     mine = token(asked, "60").text
     foreign = Service("secret", lambda _: Subject("i-2", Options(tokens_required=True), TREE))
@@ -70,19 +65,16 @@ def test_tokens_end_and_belong_to_one_instance(monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_only_the_token_has_a_hop_limit() -> None:
-    """As on AWS, where HttpPutResponseHopLimit is about the PUT."""
     assert token(service(hops=1)).hops == 1
     assert ask(service(hops=1), "/latest/user-data").hops is None
 
 
 @pytest.mark.parametrize("lifetime", ["", "0", "21601", "-1", "x"])
 def test_lifetime_of_a_token_has_limits(lifetime: str) -> None:
-    """Six hours at most."""
     assert token(service(), lifetime).status == HTTPStatus.BAD_REQUEST
 
 
 def test_strangers_proxies_and_disabled_services_are_refused() -> None:
-    """403, as AWS answers."""
     assert service().answer("10.99.0.9", "GET", "/latest/user-data", {}).status == HTTPStatus.FORBIDDEN
     assert ask(service(enabled=False), "/latest/user-data").status == HTTPStatus.FORBIDDEN
     headers = {LIFETIME: "60", "x-forwarded-for": "192.0.2.1"}
@@ -93,7 +85,6 @@ def test_strangers_proxies_and_disabled_services_are_refused() -> None:
 
 
 def test_it_answers_over_http() -> None:
-    """The one test with a socket."""
     asked = Service("secret", lambda _: Subject("i-1", Options(), TREE))
     with metadata.server("127.0.0.1", 0, asked) as listening:
         threading.Thread(target=listening.serve_forever, daemon=True).start()

@@ -1,4 +1,4 @@
-"""What the instances' network takes over from this machine's."""
+"""What the instances' network inherits from this machine's."""
 
 from pathlib import Path
 
@@ -10,7 +10,6 @@ from rehearsal.errors import RehearsalError
 
 @pytest.mark.parametrize("cidr", ["10.71.0.0/17", "10.71.0.1/16", "8.8.0.0/16", "fd00::/16", "nonsense"])
 def test_networks_that_cannot_be_a_default_vpc_are_refused(cidr: str) -> None:
-    """The message names the option, the value and what is allowed."""
     with pytest.raises(RehearsalError, match=r"--network .*private /16"):
         network.parse_network(cidr)
 

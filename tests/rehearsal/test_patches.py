@@ -1,4 +1,4 @@
-"""moto with our patches, asked through boto3; only the containers are missing."""
+"""The patched moto, asked through boto3; only the containers are missing."""
 
 import json
 import re
@@ -27,18 +27,16 @@ AMD64 = {"Name": "architecture", "Values": ["x86_64"]}
 
 
 def test_this_moto_is_the_one_that_was_patched() -> None:
-    """The first test to look at after an update of moto."""
+    """After an update of moto this test is the first to look at."""
     check_pins()
 
 
 def test_moved_name_in_moto_fails_loudly() -> None:
-    """Patching a name that nobody calls would boot nothing and say nothing."""
     with pytest.raises(RehearsalError, match=r"moto does not fit.*Instance\.began, Instance\.stop"):
         check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
 
 
 def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    """docs/rehearsal.md says where AWS behaves so."""
     replaced: set[str] = set()
     monkeypatch.setattr(patches, "_replace", lambda owner, name, _: replaced.add(f"{owner.__name__}.{name}"))
     patches.install(PaperFleet(settings))
@@ -54,13 +52,12 @@ def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypa
 
 
 def test_account_is_recognisable(fleet: PaperFleet) -> None:
-    """Playbooks refuse to treat a real account as a rehearsal, and the other way round."""
     assert fleet.machines == {}
     assert boto3.client("sts", region_name="eu-central-1").get_caller_identity()["Account"] == ACCOUNT_ID
 
 
 def test_newest_image_depends_on_date_and_architecture(ec2: Any) -> None:
-    """A look-up without the architecture filter must be able to go wrong here, too."""
+    """A search without the architecture must be able to find a wrong image here, too."""
     assert newest_ami(ec2, "x86_64") != newest_ami(ec2, "arm64")
     images = ec2.describe_images(Owners=["136693071363"], Filters=[AMD64])["Images"]
     assert len({image["CreationDate"] for image in images}) >= 2
@@ -68,22 +65,13 @@ def test_newest_image_depends_on_date_and_architecture(ec2: Any) -> None:
 
 
 def test_addresses_are_the_containers_own(ec2: Any, fleet: PaperFleet) -> None:
-    """What is advertised must answer on port 22."""
-    instance = describe(ec2, run(ec2))
-    assert instance["PrivateIpAddress"] == "10.99.0.4"
-    assert instance["PublicIpAddress"] == "10.99.0.4"
+    instance = describe(ec2, run(ec2, UserData="#!/bin/sh\necho ü\n"))
+    assert instance["PrivateIpAddress"] == instance["PublicIpAddress"] == "10.99.0.4"
     machine = fleet.machines[instance["InstanceId"]]
-    assert (machine.address, machine.keys) == ("10.99.0.4", [KEY.decode()])
-
-
-def test_user_data_arrives_decoded(ec2: Any, fleet: PaperFleet) -> None:
-    """boto3 sends it in base64."""
-    instance = run(ec2, UserData="#!/bin/sh\necho ü\n")
-    assert fleet.machines[instance["InstanceId"]].user_data == "#!/bin/sh\necho ü\n"
+    assert (machine.address, machine.keys, machine.user_data) == ("10.99.0.4", [KEY.decode()], "#!/bin/sh\necho ü\n")
 
 
 def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The bare moto would launch all of these."""
     refused("InvalidInstanceType.NotFound", run, ec2=ec2, InstanceType="t9.huge")
     refused("InvalidKeyPair.NotFound", run, ec2=ec2, KeyName="nobody")
     refused("InvalidAMIID.NotFound", run, ec2=ec2, ImageId="ami-0fffffffffffffff0")
@@ -94,7 +82,7 @@ def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.Mon
 
 
 def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
-    """Preflight asks for it, and who does not ask is refused as by AWS; a type of another family does not count."""
+    """Preflight asks for it, and AWS enforces it for others; a type of another family does not count."""
     quotas = boto3.client("service-quotas", region_name=ec2.meta.region_name)
     quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
     half = int(quota["Value"]) // 4
@@ -106,23 +94,17 @@ def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
 
 
 def test_repeated_request_launches_once(ec2: Any) -> None:
-    """boto3 repeats RunInstances with the same token when the answer got lost."""
     first, again, other = (run(ec2, ClientToken=token) for token in ("a", "a", "b"))
     assert first["InstanceId"] == again["InstanceId"] != other["InstanceId"]
 
 
 def test_type_changes_only_while_stopped(ec2: Any) -> None:
-    """The bare moto would change it under a running instance."""
     instance = run(ec2)
     key, change = instance["InstanceId"], {"InstanceType": {"Value": "t2.medium"}}
     refused("IncorrectInstanceState", ec2.modify_instance_attribute, InstanceId=key, **change)
     ec2.stop_instances(InstanceIds=[key])
-    refused(
-        "InvalidInstanceAttributeValue",
-        ec2.modify_instance_attribute,
-        InstanceId=key,
-        InstanceType={"Value": "t9.huge"},
-    )
+    unknown = {"InstanceType": {"Value": "t9.huge"}}
+    refused("InvalidInstanceAttributeValue", ec2.modify_instance_attribute, InstanceId=key, **unknown)
     ec2.modify_instance_attribute(InstanceId=key, **change)
     ec2.start_instances(InstanceIds=[key])
     after = describe(ec2, instance)
@@ -130,7 +112,6 @@ def test_type_changes_only_while_stopped(ec2: Any) -> None:
 
 
 def test_orders_need_the_right_state(ec2: Any) -> None:
-    """Starting what runs is fine, rebooting what is stopped is not."""
     instance = run(ec2)
     key = {"InstanceIds": [instance["InstanceId"]]}
     ec2.start_instances(**key)
@@ -144,19 +125,16 @@ def test_orders_need_the_right_state(ec2: Any) -> None:
 
 
 def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
-    """It is real inside the network, survives stop and start, and gives way to the instance's own address."""
+    """It works inside the network, survives stop and start, and ends in favour of the instance's own address."""
     one, two = run(ec2), run(ec2)
-    allocated = ec2.allocate_address(
-        Domain="standard",
-        TagSpecifications=[
-            {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]},
-        ],
-    )
+    tags = {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]}
+    allocated = ec2.allocate_address(Domain="standard", TagSpecifications=[tags])
     assert allocated["PublicIp"] == "10.99.255.1"
     associate = {"AllocationId": allocated["AllocationId"], "AllowReassociation": True}
     ec2.associate_address(InstanceId=one["InstanceId"], **associate)
     ec2.stop_instances(InstanceIds=[one["InstanceId"]])
     assert describe(ec2, one)["PublicIpAddress"] == "10.99.255.1"
+    assert guests()[0].addresses == ("10.99.0.4", "10.99.255.1")
     ec2.start_instances(InstanceIds=[one["InstanceId"]])
     ec2.associate_address(InstanceId=two["InstanceId"], **associate)
     assert [describe(ec2, each)["PublicIpAddress"] for each in (one, two)] == ["10.99.0.4", "10.99.255.1"]
@@ -175,7 +153,6 @@ def test_tags_of_an_elastic_ip_are_found(ec2: Any) -> None:
 
 
 def test_a_vpc_outside_the_network_is_refused_with_one_that_works(ec2: Any) -> None:
-    """Docker could not give such an address to a container."""
     with pytest.raises(ClientError, match=r"InvalidVpcRange.*rehearsal's network 10\.99\.0\.0/16.*10\.99\.128\.0/20"):
         ec2.create_vpc(CidrBlock="172.30.0.0/16")
     refused("InvalidParameterValue", ec2.create_vpc, CidrBlock="nonsense")
@@ -187,14 +164,13 @@ def test_a_vpc_outside_the_network_is_refused_with_one_that_works(ec2: Any) -> N
 
 
 def test_no_instance_takes_an_elastic_ip(ec2: Any) -> None:
-    """The last block of the network is a subnet's, too, when somebody makes one there."""
+    """A subnet may include the last block of the network, if somebody makes one there."""
     vpc = ec2.create_vpc(CidrBlock="10.99.255.0/24")["Vpc"]["VpcId"]
     subnet = ec2.create_subnet(VpcId=vpc, CidrBlock="10.99.255.0/28")["Subnet"]["SubnetId"]
     refused("InsufficientFreeAddressesInSubnet", run, ec2=ec2, SubnetId=subnet)
 
 
 def test_credit_mode_is_kept(ec2: Any) -> None:
-    """By itself moto says standard, whatever was set, and cannot set it."""
     small, larger = (run(ec2, InstanceType=size)["InstanceId"] for size in ("t2.micro", "t3.micro"))
 
     def modes() -> list[str]:
@@ -209,7 +185,6 @@ def test_credit_mode_is_kept(ec2: Any) -> None:
 
 
 def test_detailed_monitoring_is_switched(ec2: Any) -> None:
-    """By itself moto cannot."""
     instance = run(ec2)
     for call, state in ((ec2.monitor_instances, "enabled"), (ec2.unmonitor_instances, "disabled")):
         (answer,) = call(InstanceIds=[instance["InstanceId"]])["InstanceMonitorings"]
@@ -217,7 +192,7 @@ def test_detailed_monitoring_is_switched(ec2: Any) -> None:
 
 
 def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
-    """Check mode says the same and touches nothing; a second run has nothing to do; an m5 has no credits to set."""
+    """Check mode says the same and changes nothing, a second run has nothing to do, and an m5 has no credits to set."""
     boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
     types = ("t2.micro", "m5.large")
     launched = [run(ec2, InstanceType=one, IamInstanceProfile={"Name": "profile"}) for one in types]
@@ -240,19 +215,17 @@ def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> Non
 
 
 def test_console_output_is_the_containers(ec2: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Host keys and cloud-init's messages are there, as on EC2."""
     monkeypatch.setattr(Machine, "console", lambda _: "Reached target multi-user.target")
     output = ec2.get_console_output(InstanceId=run(ec2)["InstanceId"])["Output"]
     assert output == "Reached target multi-user.target"
 
 
 def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
-    """Give what the packet filter would be told of each instance's ports."""
     return [[(rule.first, rule.peers) for rule in guest.ingress] for guest in guests()]
 
 
 def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
-    """CIDR blocks as they are, groups as the addresses of their members, empty groups as nobody."""
+    """CIDR blocks are passed on unchanged, groups as the addresses of their members, and empty groups as nobody."""
     web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
     empty = ec2.create_security_group(GroupName="empty", Description="empty")["GroupId"]
     for port, peer in (
@@ -276,16 +249,8 @@ def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
     assert len(filtered()) == 1
 
 
-def test_elastic_ip_is_filtered_like_its_instance(ec2: Any) -> None:
-    """It is the same machine."""
-    instance = run(ec2)["InstanceId"]
-    address = ec2.allocate_address(Domain="vpc")
-    ec2.associate_address(InstanceId=instance, AllocationId=address["AllocationId"])
-    assert guests()[0].addresses == ("10.99.0.4", "10.99.255.1")
-
-
 def test_metadata_follows_the_api(ec2: Any) -> None:
-    """An option that is not named keeps its value, and what changes is seen at once."""
+    """An option that the call does not name keeps its value, and a change is seen at once."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "me"}]}]
     options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
     instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]
@@ -306,7 +271,6 @@ def test_metadata_follows_the_api(ec2: Any) -> None:
 
 
 def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
-    """As empty as everybody's credentials here, but where the SDKs look for them."""
     iam = boto3.client("iam", region_name="eu-central-1")
     iam.create_role(RoleName="role", AssumeRolePolicyDocument="{}")
     iam.create_instance_profile(InstanceProfileName="profile")
@@ -320,7 +284,6 @@ def test_role_of_an_instance_is_in_its_metadata(ec2: Any) -> None:
 def test_images_of_instances_are_baked_and_named_once(
     ec2: Any, fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Pending until the disk is kept; only then it boots, and with that disk."""
     monkeypatch.setattr(Disk, "remove", lambda _: None)
     source = run(ec2)["InstanceId"]
     tags = [{"ResourceType": kind, "Tags": [{"Key": "Name", "Value": "x"}]} for kind in ("image", "snapshot")]
@@ -328,10 +291,8 @@ def test_images_of_instances_are_baked_and_named_once(
     assert fleet.baked == [(source, False)]
     (image,) = ec2.describe_images(Owners=["self"])["Images"]
     assert (image["ImageId"], image["State"], image["Architecture"]) == (made, "pending", "x86_64")
-    assert [tag["ResourceType"] for tag in ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]] == [
-        "image",
-        "snapshot",
-    ]
+    tagged = ec2.describe_tags(Filters=[{"Name": "value", "Values": ["x"]}])["Tags"]
+    assert [tag["ResourceType"] for tag in tagged] == ["image", "snapshot"]
     refused("InvalidAMIName.Duplicate", ec2.create_image, InstanceId=source, Name="baked")
     refused("InvalidAMIID.Unavailable", run, ec2=ec2, ImageId=made)
     next(one for one in own_images()).state = "available"

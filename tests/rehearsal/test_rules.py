@@ -9,13 +9,13 @@ GATEWAY = ("10.99.0.1", 16925)
 
 
 def accepted(*guests: Guest) -> list[str]:
-    """Give the rules that let somebody in or out, without those that are always there."""
+    """Return the rules that admit packets in or out, without those that always exist."""
     text = ruleset(NAMES, guests, [], GATEWAY)
     return [line.partition(" ")[2] for line in text.splitlines() if "-d 10.99" in line or "-s 10.99" in line]
 
 
 def test_names_fit_into_the_kernels_limits() -> None:
-    """15 characters for an interface, 28 for a chain, whatever the rehearsal is called."""
+    """An interface may have 15 characters and a chain 28, whatever the rehearsal's name is."""
     names = Names("a-rehearsal-with-a-very-long-nam")
     assert len(names.bridge) <= 15
     assert all(len(chain) <= 28 for _, chain in names.chains())
@@ -23,42 +23,34 @@ def test_names_fit_into_the_kernels_limits() -> None:
 
 
 def test_nothing_is_open_at_first() -> None:
-    """What no rule names is dropped, in both directions."""
     lines = ruleset(NAMES, [Guest(("10.99.0.4",))], [], GATEWAY).splitlines()
-    assert [line for line in lines if line.endswith("DROP")] == [
-        f"-A {NAMES.ingress} -j DROP",
-        f"-A {NAMES.egress} -j DROP",
-    ]
+    drops = [f"-A {chain} -j DROP" for chain in (NAMES.ingress, NAMES.egress)]
+    assert [line for line in lines if line.endswith("DROP")] == drops
     assert accepted(Guest(("10.99.0.4",))) == []
+    # A rule that names an empty group must not become a rule for everybody.
+    assert accepted(Guest(("10.99.0.4",), (Rule("tcp", 80, 80, ()),))) == []
 
 
 @pytest.mark.parametrize(
     ("rule", "match"),
     [
-        pytest.param(Rule("tcp", 80, 80), "-p tcp -m tcp --dport 80:80 ", id="port"),
-        pytest.param(Rule("udp", 1, 9), "-p udp -m udp --dport 1:9 ", id="ports"),
-        pytest.param(Rule("-1"), "", id="everything"),
-        pytest.param(Rule("icmp", -1, -1), "-p icmp ", id="all of icmp"),
-        pytest.param(Rule("icmp", 8, -1), "-p icmp -m icmp --icmp-type 8 ", id="ping"),
-        pytest.param(Rule("icmp", 3, 4), "-p icmp -m icmp --icmp-type 3/4 ", id="icmp code"),
-        pytest.param(Rule("50", -1, -1), "-p 50 ", id="another protocol"),
+        (Rule("tcp", 80, 80), "-p tcp -m tcp --dport 80:80 "),
+        (Rule("udp", 1, 9), "-p udp -m udp --dport 1:9 "),
+        (Rule("-1"), ""),
+        (Rule("icmp", -1, -1), "-p icmp "),
+        (Rule("icmp", 8, -1), "-p icmp -m icmp --icmp-type 8 "),
+        (Rule("icmp", 3, 4), "-p icmp -m icmp --icmp-type 3/4 "),
+        (Rule("50", -1, -1), "-p 50 "),
     ],
 )
 def test_rules_are_written_as_the_kernel_wants_them(rule: Rule, match: str) -> None:
-    """Ports mean something for TCP and UDP only."""
     assert accepted(Guest(("10.99.0.4",), (rule,))) == [f"{NAMES.ingress} -d 10.99.0.4/32 {match}-j RETURN"]
 
 
 def test_every_address_and_every_peer_is_named() -> None:
-    """An Elastic IP leads to the same machine, and a group has many members."""
     guest = Guest(("10.99.0.4", "10.99.255.1"), (Rule("tcp", 80, 80, ("10.99.0.5/32", "192.0.2.0/24")),))
     assert len(accepted(guest)) == 4
     assert f"{NAMES.ingress} -d 10.99.255.1/32 -s 192.0.2.0/24 -p tcp -m tcp --dport 80:80 -j RETURN" in accepted(guest)
-
-
-def test_group_without_members_opens_nothing() -> None:
-    """A rule that names an empty group must not become a rule for everybody."""
-    assert accepted(Guest(("10.99.0.4",), (Rule("tcp", 80, 80, ()),))) == []
 
 
 def test_names_and_metadata_are_beyond_the_groups() -> None:
@@ -70,7 +62,7 @@ def test_names_and_metadata_are_beyond_the_groups() -> None:
 
 
 def test_controller_outside_is_admitted_by_its_outer_address_only() -> None:
-    """As behind a NAT: a rule for its address in the instances' network admits it no more."""
+    """Behind a NAT, a rule for its address in the instances' network no longer admits it."""
     rules = (Rule("tcp", 22, 22, ("198.51.100.0/24", "203.0.113.7/32")), Rule("tcp", 80, 80, ("10.99.0.1/32",)))
     lines = ruleset(NAMES, [Guest(("10.99.0.4",), rules)], [], GATEWAY, "203.0.113.7").splitlines()
     assert [line for line in lines if line.startswith(f"-A {NAMES.controller}")] == [

@@ -1,4 +1,4 @@
-"""What an instance type becomes on this machine."""
+"""The size of an instance type is enforced on this machine."""
 
 import pytest
 from moto.ec2.models.instance_types import INSTANCE_TYPES
@@ -14,28 +14,19 @@ CPUINFO = "".join(
 
 @pytest.mark.parametrize(("name", "vcpus", "memory"), [("t2.micro", 1, 1024), ("t2.medium", 2, 4096)])
 def test_size_comes_from_the_instance_type_data(name: str, vcpus: int, memory: int) -> None:
-    """A hand-written table would be wrong for the type that it lacks."""
     assert sizing.size_of(INSTANCE_TYPES[name]) == sizing.Size(vcpus, memory)
 
 
 @pytest.mark.parametrize(("text", "cpus"), [("", []), ("0", [0]), ("0-2,5\n", [0, 1, 2, 5])])
 def test_cpu_lists_are_read_as_the_kernel_writes_them(text: str, cpus: list[int]) -> None:
-    """Docker hands back whichever spelling it was given."""
     assert sizing.parse_cpus(text) == cpus
 
 
 @pytest.mark.parametrize(
     ("wanted", "taken", "chosen"),
-    [
-        (1, [], [3]),
-        (1, ["3"], [2]),
-        (2, ["2,3"], [0, 1]),
-        (1, ["0", "1", "2", "3", "1"], [3]),
-        (8, [], [0, 1, 2, 3]),
-    ],
+    [(1, [], [3]), (1, ["3"], [2]), (2, ["2,3"], [0, 1]), (1, ["0", "1", "2", "3", "1"], [3]), (8, [], [0, 1, 2, 3])],
 )
 def test_instances_share_cpus_as_little_as_possible(wanted: int, taken: list[str], chosen: list[int]) -> None:
-    """Two t2.micro on a machine with two CPUs must not fight for one of them."""
     assert sizing.choose_cpus(wanted, [0, 1, 2, 3], taken) == chosen
 
 
@@ -51,13 +42,7 @@ def test_meminfo_tells_the_memory_of_the_type() -> None:
 def test_cpuinfo_counts_only_the_pinned_cpus_from_zero() -> None:
     """Ansible's facts multiply sockets, cores and threads of this file, whatever the instance may use."""
     first, second, rest = sizing.cpuinfo(CPUINFO, [1, 2]).split("\n\n")
-    assert first.splitlines() == [
-        "processor\t: 0",
-        "model name\t: x1",
-        "physical id\t: 0",
-        "siblings\t: 2",
-        "core id\t\t: 0",
-        "cpu cores\t: 2",
-    ]
+    shown = "processor\t: 0\nmodel name\t: x1\nphysical id\t: 0\nsiblings\t: 2\ncore id\t\t: 0\ncpu cores\t: 2"
+    assert first == shown
     assert second.startswith("processor\t: 1\nmodel name\t: x2\n")
     assert rest == ""

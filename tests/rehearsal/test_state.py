@@ -1,4 +1,4 @@
-"""What survives a crash."""
+"""What is kept on disk survives a crash."""
 
 import pytest
 
@@ -7,7 +7,6 @@ from rehearsal.state import Settings, State, exports
 
 
 def test_settings_survive_on_disk(settings: Settings, state: State) -> None:
-    """Every command but `up` finds the API through this file."""
     assert state.load() is None
     state.save(settings)
     assert state.load() == settings
@@ -17,7 +16,6 @@ def test_settings_survive_on_disk(settings: Settings, state: State) -> None:
 
 @pytest.mark.parametrize("left", ["", "{", "[]", '{"name": "trial"}', '{"unknown": 1}'])
 def test_files_of_a_crash_count_as_not_running(settings: Settings, state: State, left: str) -> None:
-    """A half-written file must not keep `up` from starting again."""
     state.save(settings)
     (state.path / "api.json").write_text(left, encoding="utf-8")
     assert state.load() is None
@@ -31,7 +29,6 @@ def test_names_that_docker_or_a_path_would_not_take_are_refused(name: str) -> No
 
 
 def test_environment_is_ready_for_eval(settings: Settings, state: State) -> None:
-    """`eval "$(python -m rehearsal env)"` is the documented use."""
     state.save(settings)
     assert exports(settings).splitlines() == [
         "export AWS_ENDPOINT_URL=http://127.0.0.1:7199",

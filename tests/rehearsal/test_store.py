@@ -10,7 +10,7 @@ from rehearsal.store import VERSION, Memory, Store, UnreadableError, read
 
 
 def test_memory_survives(tmp_path: Path) -> None:
-    """Only we may read the file: to read it is to run it."""
+    """Only its owner may read and write the file, because loading a changed one would run its code."""
     memory = Memory({"ec2": {"0": {"eu": ["x"]}}}, {"i-1": {"address": "10.99.0.4"}})
     Store(tmp_path / "memory", lambda: memory).save()
     assert read(tmp_path / "memory") == memory
@@ -18,22 +18,20 @@ def test_memory_survives(tmp_path: Path) -> None:
 
 
 def test_no_file_is_an_empty_memory(tmp_path: Path) -> None:
-    """A first start has nothing to remember."""
     assert read(tmp_path / "memory") == Memory()
 
 
 @pytest.mark.parametrize(
     ("left", "reason"),
     [
-        pytest.param(b"", "EOFError", id="empty"),
-        pytest.param(b"nonsense", "UnpicklingError", id="damaged"),
-        pytest.param(pickle.dumps((VERSION, Memory()))[:-9], "Error", id="cut off"),
-        pytest.param(pickle.dumps(((1, "5.0.0"), Memory())), "version", id="another moto"),
-        pytest.param(pickle.dumps((VERSION, "x")), "version", id="something else"),
+        (b"", "EOFError"),
+        (b"nonsense", "UnpicklingError"),
+        (pickle.dumps((VERSION, Memory()))[:-9], "Error"),
+        (pickle.dumps(((1, "5.0.0"), Memory())), "version"),
+        (pickle.dumps((VERSION, "x")), "version"),
     ],
 )
 def test_unusable_files_are_told_apart_from_none(tmp_path: Path, left: bytes, reason: str) -> None:
-    """`up` must say that it threw instances away, and why."""
     (tmp_path / "memory").write_bytes(left)
     with pytest.raises(UnreadableError, match=reason):
         read(tmp_path / "memory")
@@ -42,7 +40,6 @@ def test_unusable_files_are_told_apart_from_none(tmp_path: Path, left: bytes, re
 def test_service_that_cannot_be_kept_does_not_take_the_others_along(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """EC2 matters most."""
     memory = Memory({"ec2": {"0": {}}, "odd": {"0": {"eu": threading.Lock()}}})
     Store(tmp_path / "memory", lambda: memory).save()
     assert list(read(tmp_path / "memory").backends) == ["ec2"]
@@ -50,7 +47,6 @@ def test_service_that_cannot_be_kept_does_not_take_the_others_along(
 
 
 def test_change_of_another_request_meanwhile_is_waited_for(tmp_path: Path) -> None:
-    """Requests run side by side."""
     tries: list[int] = []
 
     def memory() -> Memory:
@@ -64,7 +60,6 @@ def test_change_of_another_request_meanwhile_is_waited_for(tmp_path: Path) -> No
 
 
 def test_nothing_is_written_when_nothing_changed(tmp_path: Path) -> None:
-    """Every call asks for it."""
     store = Store(tmp_path / "memory", Memory)
     store.save()
     (tmp_path / "memory").unlink()

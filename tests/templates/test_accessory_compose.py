@@ -1,4 +1,4 @@
-"""compose.yml of the databases: confined like the stack's containers, reached only by the services that name them."""
+"""compose.yml of the databases: confined like the stack's containers, and reached only by services that name them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,32 +6,27 @@ from typing import Any
 import pytest
 import yaml
 
+from bench.render import MANAGED, Renderer, machine
 from plugins.filter.sizes import memory_mib
-from tests.project import ACCESSORY, SERVICE, engine
-from tests.templates.render import MANAGED, Renderer
+from tests.project import ACCESSORY, SERVICE
 
 DB = ACCESSORY
 CACHE = ACCESSORY | {"name": "cache", "kind": "redis", "memory": "64m", "password": DB["password"][::-1]}
 IMAGES = {"postgresql": "flask-fleet/postgresql:0123456789ab", "redis": "flask-fleet/redis:123456789012"}
 STACK_IMAGES = {"nginx": "flask-fleet/nginx:0123456789ab", "app": "flask-fleet/app:123456789012"}
-ENGINE = engine()
-T2_MICRO = {"processor_nproc": 1, "memtotal_mb": 950}
 
 Compose = Callable[..., dict[str, Any]]
 
 
 def data_project(render: Renderer, *accessories: dict[str, Any], **variables: Any) -> str:
-    """Render the file of the databases."""
-    given = {"accessory_services": list(accessories), "accessory_images": IMAGES, "__accessory_engine": ENGINE}
+    given = {"accessory_services": list(accessories), "accessory_images": IMAGES, "__accessory_machine": machine()}
     return render("accessory", "compose.yml.j2", **(given | variables))
 
 
 @pytest.fixture
 def compose(render: Renderer) -> Compose:
-    """Render the file of the databases and read it as Compose would."""
-
     def read(*accessories: dict[str, Any], **variables: Any) -> dict[str, Any]:
-        content: dict[str, Any] = yaml.safe_load(data_project(render, *accessories, **variables))
+        content: dict[str, Any] = yaml.load(data_project(render, *accessories, **variables), yaml.CSafeLoader)
         return content
 
     return read
@@ -39,31 +34,30 @@ def compose(render: Renderer) -> Compose:
 
 @pytest.fixture
 def stack(render: Renderer) -> Compose:
-    """Render the stack's file beside them."""
-
     def read(*services: dict[str, Any], **variables: Any) -> dict[str, Any]:
-        given = {"stack_images": STACK_IMAGES, "__stack_engine": ENGINE, "accessory_services": [DB, CACHE]} | variables
-        text = render("stack", "compose.yml.j2", facts=T2_MICRO, stack_services=list(services), **given)
-        content: dict[str, Any] = yaml.safe_load(text)
+        given = {
+            "stack_images": STACK_IMAGES,
+            "__stack_machine": machine(),
+            "accessory_services": [DB, CACHE],
+        } | variables
+        text = render("stack", "compose.yml.j2", stack_services=list(services), **given)
+        content: dict[str, Any] = yaml.load(text, yaml.CSafeLoader)
         return content
 
     return read
 
 
 def test_databases_are_a_project_of_their_own(render: Renderer, compose: Compose) -> None:
-    """Then no deploy, rollback or `down` of the stack is about them."""
+    """No deploy, rollback or `down` of the stack affects them."""
     assert data_project(render, DB).startswith(f"#\n# {MANAGED}\n#\n")
     content = compose(DB, CACHE, stack_name="mine")
     assert content["name"] == "mine-data"
     assert list(content["services"]) == ["db", "cache"]
-    assert {name: one["image"] for name, one in content["services"].items()} == {
-        "db": IMAGES["postgresql"],
-        "cache": IMAGES["redis"],
-    }
+    images = {name: one["image"] for name, one in content["services"].items()}
+    assert images == {"db": IMAGES["postgresql"], "cache": IMAGES["redis"]}
 
 
 def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Compose) -> None:
-    """What holds for all containers of the stack holds here, word by word; and memory is limited."""
     replica = stack(SERVICE)["services"]["app"]
     for name, one in compose(DB, CACHE)["services"].items():
         for key in ("cap_drop", "init", "logging", "pull_policy", "read_only", "restart", "security_opt"):
@@ -81,17 +75,17 @@ def test_every_database_is_confined_as_replicas_are(compose: Compose, stack: Com
 @pytest.mark.parametrize("version", ["20.10.24+dfsg1", "24.0.9"])
 def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: str) -> None:
     """Debian 12's engine knows no start_interval."""
-    assert "healthcheck" not in compose(DB, __accessory_engine=engine(version))["services"]["db"]
+    assert "healthcheck" not in compose(DB, __accessory_machine=machine(version))["services"]["db"]
 
 
 @pytest.mark.parametrize(("cgroup", "shares"), [("1", 2048), ("2", 5220)])
 def test_a_database_has_twice_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
-    """A replica has the default; what the shares become on cgroup v2 is tested with the filter."""
-    assert compose(DB, __accessory_engine=engine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
+    """A replica has the default; the filter's own test shows what the shares become on cgroup v2."""
+    assert compose(DB, __accessory_machine=machine(cgroup=cgroup))["services"]["db"]["cpu_shares"] == shares
 
 
 def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose) -> None:
-    """Compose.yml, which everybody on the machine can read, does not have it; another one is another folder."""
+    """Everybody on the machine can read compose.yml, so it is not there; another password is in another folder."""
     text = data_project(render, DB, CACHE)
     assert DB["password"] not in text
     assert CACHE["password"] not in text
@@ -105,14 +99,13 @@ def test_password_is_a_file_and_nothing_else(render: Renderer, compose: Compose)
 
 
 def test_data_is_in_a_volume_with_a_name(compose: Compose) -> None:
-    """A volume without one would be a new one with every container."""
+    """Without a name every container would get a new volume."""
     content = compose(DB, CACHE)
     assert content["volumes"] == {"db": {}, "cache": {}}
     assert content["services"]["cache"]["volumes"][0] == "cache:/var/lib/redis"
 
 
 def test_each_database_has_a_network_without_a_way_out(compose: Compose) -> None:
-    """And without an address of the machine in it."""
     content = compose(DB, CACHE)
     assert {name: one["networks"] for name, one in content["services"].items()} == {"db": ["db"], "cache": ["cache"]}
     for network in content["networks"].values():
@@ -121,7 +114,7 @@ def test_each_database_has_a_network_without_a_way_out(compose: Compose) -> None
 
 
 def test_memory_decides_what_a_server_is_started_with(compose: Compose) -> None:
-    """It can be read in the file; another limit is another command, so that the container is replaced."""
+    """The file shows it; another limit is another command, so Compose replaces the container."""
     services = compose(DB, CACHE)["services"]
     assert services["db"]["deploy"]["resources"]["limits"]["memory"] == "256m"
     assert {"shared_buffers=64MB", "max_connections=32"} < set(services["db"]["command"])
@@ -130,7 +123,7 @@ def test_memory_decides_what_a_server_is_started_with(compose: Compose) -> None:
 
 
 def test_only_who_names_a_database_reaches_it(compose: Compose, stack: Compose) -> None:
-    """By the network that the other project makes, under the name that Compose gives it there."""
+    """The service joins the network that the other project makes, under the name that Compose gives it."""
     data = compose(DB, CACHE, stack_name="mine")
     api = SERVICE | {"name": "api", "path": "/api"}
     images = STACK_IMAGES | {"api": "flask-fleet/api:1"}
@@ -143,7 +136,7 @@ def test_only_who_names_a_database_reaches_it(compose: Compose, stack: Compose) 
 
 
 def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
-    """As a secret like its own ones; a changed password replaces the replicas."""
+    """It gets it like its own secrets, and a changed password replaces the replicas."""
     api = SERVICE | {"name": "api", "path": "/api"}
     images = STACK_IMAGES | {"api": "flask-fleet/api:1"}
     asking = SERVICE | {"accessories": ["db", "cache"]}
@@ -160,7 +153,6 @@ def test_only_who_names_a_database_gets_its_password(stack: Compose) -> None:
 
 
 def test_memory_of_databases_is_not_given_to_replicas(stack: Compose) -> None:
-    """The machine has it only once."""
     short = {key: SERVICE[key] for key in ("name", "context", "path", "server")}
 
     def memory(*accessories: dict[str, Any]) -> float | None:
@@ -172,5 +164,5 @@ def test_memory_of_databases_is_not_given_to_replicas(stack: Compose) -> None:
 
 
 def test_stack_without_databases_is_as_it_was(stack: Compose) -> None:
-    """Also where nobody set the variable, as in playbooks that do without the role."""
+    """This holds without the variable too, as in playbooks that do not use the role."""
     assert "data" not in str(stack(SERVICE, accessory_services=[])["networks"])

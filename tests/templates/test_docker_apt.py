@@ -1,36 +1,29 @@
-"""The apt files of Debian 12: two packages of the next release, and not one more."""
+"""The apt files of Debian 12, which take two packages from the next release and no other."""
 
 import pytest
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 FOLDER = "etc/apt"
 
 
 def stanzas(text: str) -> list[dict[str, str]]:
-    """Read a file of fields as apt does: comments are ignored, empty lines separate."""
+    """Read a file of fields as apt does, without comments; empty lines separate the stanzas."""
     lines = "\n".join(line for line in text.splitlines() if not line.startswith("#"))
     return [dict(line.split(": ", 1) for line in part.splitlines()) for part in lines.strip().split("\n\n")]
 
 
 @pytest.mark.parametrize("mirror", ["http://mirror.example/debian", "https://other.example/debian/"])
 def test_source_is_the_mirror_that_the_machine_uses(render: Renderer, mirror: str) -> None:
-    """A machine behind a mirror may reach nothing else; what comes from it is verified with Debian's own keys."""
+    """A machine behind a mirror may reach nothing else; Debian's own keys verify the packages."""
     text = render(
         "docker",
         f"{FOLDER}/sources.list.d/flask-fleet.sources.j2",
         __docker_mirrors={"stdout_lines": [mirror, "http://second.example/debian"]},
     )
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
-    assert stanzas(text) == [
-        {
-            "Types": "deb",
-            "URIs": mirror,
-            "Suites": "trixie",
-            "Components": "main",
-            "Signed-By": "/usr/share/keyrings/debian-archive-keyring.gpg",
-        }
-    ]
+    keys = {"Signed-By": "/usr/share/keyrings/debian-archive-keyring.gpg"}
+    assert stanzas(text) == [{"Types": "deb", "URIs": mirror, "Suites": "trixie", "Components": "main"} | keys]
 
 
 def test_nothing_else_is_upgraded_to_the_next_release(render: Renderer) -> None:
@@ -43,7 +36,6 @@ def test_nothing_else_is_upgraded_to_the_next_release(render: Renderer) -> None:
 
 
 def test_source_and_pins_are_about_the_same_release(render: Renderer) -> None:
-    """A pin for another release than the source's would hold nothing back."""
     mirrors = {"stdout_lines": ["http://mirror.example/debian"]}
     source, pins = (
         render("docker", f"{FOLDER}/{name}.j2", __docker_backports_suite="forky", __docker_mirrors=mirrors)

@@ -1,4 +1,4 @@
-"""The files of the host role: a swap file, security updates that install themselves, kernel settings."""
+"""The files of the host role: a swap file, automatic security updates, and kernel settings."""
 
 import configparser
 import re
@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from bench.render import MANAGED, Renderer
 from tests.project import ROOT, load_yaml
-from tests.templates.render import MANAGED, Renderer
 
 SWAP = "etc/systemd/system/host-swap.service.j2"
 UPDATES = "etc/apt/apt.conf.d/20auto-upgrades.j2"
 
 
 def unit(text: str) -> configparser.ConfigParser:
-    """Read a unit file, which has to give every key once."""
+    """Read a unit file, in which every key must stand once."""
     parser = configparser.ConfigParser(interpolation=None, delimiters=("=",), strict=True)
     parser.optionxform = str  # type: ignore[assignment,method-assign] # keys of systemd have capitals
     parser.read_string(text)
@@ -24,7 +24,6 @@ def unit(text: str) -> configparser.ConfigParser:
 
 
 def test_swap_file_has_the_size_that_was_asked_for(render: Renderer) -> None:
-    """It is made once, readable by nobody else, and it is the one that is turned on and off."""
     text = render("host", SWAP, host_swap_mib=512)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     service = unit(text)["Service"]
@@ -45,28 +44,27 @@ def test_swap_survives_a_reboot_and_spares_containers(render: Renderer) -> None:
 
 
 def test_swap_waits_for_nothing_that_waits_for_swap(render: Renderer) -> None:
-    """tmp.mount comes after swap.target and before local-fs.target; systemd broke the cycle by leaving /tmp out."""
+    """The unit tmp.mount is after swap.target and before local-fs.target; systemd dropped /tmp to break the cycle."""
     wanted = unit(render("host", SWAP))["Unit"]
     assert (wanted["After"], wanted["Before"]) == ("systemd-remount-fs.service", "swap.target")
     assert wanted["RequiresMountsFor"] == "/swapfile"
 
 
 def test_swap_is_on_before_packages_are_installed() -> None:
-    """With 1 GiB apt is what needs it first."""
+    """On 1 GiB apt is the first program that needs it."""
     parts = [task["ansible.builtin.import_tasks"] for task in load_yaml(ROOT / "roles/host/tasks/main.yml")]
     assert parts.index("swap.yml") < parts.index("packages.yml")
 
 
 @pytest.mark.parametrize("path", ["/swapfile", "/var/swap"])
 def test_swap_file_is_named_in_one_place(render: Renderer, path: str) -> None:
-    """Half a change would make one file and turn another on."""
     text = render("host", SWAP, __host_swap_file=path)
     assert text.count(path) == 8
     assert path == "/swapfile" or "/swapfile" not in text
 
 
 def test_security_updates_install_themselves(render: Renderer) -> None:
-    """Both settings are needed: without new lists nothing is ever found to upgrade."""
+    """Both settings are needed, because without new lists there is never anything to upgrade."""
     text = render("host", UPDATES)
     assert MANAGED in text
     assert text.rstrip().split("*/\n")[1].splitlines() == [
@@ -77,7 +75,7 @@ def test_security_updates_install_themselves(render: Renderer) -> None:
 
 
 def test_a_reboot_is_made_when_a_time_is_given(render: Renderer) -> None:
-    """A kernel is not replaced otherwise; but a machine that nobody asked does not go away by itself."""
+    """A new kernel needs it, but a machine must not reboot unless somebody asked for it."""
     assert render("host", UPDATES, host_reboot_time="04:00").splitlines()[-2:] == [
         'Unattended-Upgrade::Automatic-Reboot "true";',
         'Unattended-Upgrade::Automatic-Reboot-Time "04:00";',
@@ -86,7 +84,7 @@ def test_a_reboot_is_made_when_a_time_is_given(render: Renderer) -> None:
 
 @pytest.mark.skipif(not shutil.which("apt-config"), reason="only Debian has apt")
 def test_apt_reads_the_updates_file(render: Renderer, tmp_path: Path) -> None:
-    """Its comments are not those of other files: apt would refuse every command after a bad one."""
+    """Its comments are not those of other files, and after a bad one apt would refuse every command."""
     path = tmp_path / "20auto-upgrades"
     path.write_text(render("host", UPDATES), encoding="utf-8")
     command = ["apt-config", f"--config-file={path}", "dump", "APT::Periodic"]
@@ -96,7 +94,7 @@ def test_apt_reads_the_updates_file(render: Renderer, tmp_path: Path) -> None:
 
 
 def test_forwarding_is_left_to_docker(render: Renderer) -> None:
-    """Usual lists of kernel settings turn it off, and every published port with it."""
+    """The usual lists of kernel settings turn it off, and with it every published port."""
     text = render("host", "etc/sysctl.d/60-flask-fleet.conf.j2")
     settings = dict(line.split(" = ") for line in text.splitlines() if not line.startswith("#"))
     assert settings["net.ipv4.tcp_syncookies"] == "1"
@@ -104,6 +102,5 @@ def test_forwarding_is_left_to_docker(render: Renderer) -> None:
 
 
 def test_kernel_settings_of_the_inventory_win(render: Renderer) -> None:
-    """Two network cards need a looser check of where packets come from, for example."""
     text = render("host", "etc/sysctl.d/60-flask-fleet.conf.j2", host_sysctl={"net.ipv4.conf.all.rp_filter": 2})
     assert re.findall(r"^net.ipv4.conf.all.rp_filter = (.+)$", text, re.MULTILINE) == ["2"]

@@ -1,6 +1,6 @@
 """The application servers: what their configuration says, and that each of them does what the stack relies on.
 
-The servers are real ones, started as in a container but for the container, each with the file that a machine would get.
+The servers are real ones. They are started as in a container, but outside one, each with the file that a machine gets.
 """
 
 import ast
@@ -25,15 +25,15 @@ from typing import Any
 
 import pytest
 
+from bench.render import MANAGED, Renderer
 from plugins.filter.routes import completed
 from plugins.filter.sizes import sized
-from roles.stack.filter_plugins.server_folder import server_folder
+from plugins.lookup.project import servers
 from tests.project import ROOT, SERVICE, load_mapping
-from tests.templates.render import MANAGED, Renderer
 
 PYTHON_IMAGE = ROOT / "files/images/python"
 VARIABLES = load_mapping(ROOT / "roles/stack/vars/main.yml")
-SERVERS = VARIABLES["__stack_servers"]
+SERVERS = servers()
 PATIENCE_S = 20
 THREADS = 4
 LATE_S = 3.5
@@ -99,20 +99,18 @@ def parts():
 each_server = pytest.mark.parametrize("server", SERVERS)
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def rendered(render: Renderer) -> Callable[..., str]:
-    """Render the configuration of a service's server."""
-
     def text(server: str, service: dict[str, Any] | None = None, **variables: Any) -> str:
         (complete,) = sized(completed([SERVICE | {"server": server} | (service or {})], 0), 1, 950, "128m", 1)
-        given = {"__stack_service": complete, "stack_services": [complete]} | variables
-        return render("stack", f"servers/{SERVERS[server]['file']}.j2", **given)
+        given = {"__stack_service": complete, "__stack_server": SERVERS[server], "stack_services": [complete]}
+        return render("stack", SERVERS[server]["template"], **given | variables)
 
     return text
 
 
 def settings(text: str) -> dict[str, Any]:
-    """Read what a configuration file in Python or INI sets."""
+    """Read the settings of a configuration file in Python or INI."""
     if "[uwsgi]" in text:
         parser = configparser.ConfigParser(strict=False)
         parser.read_string(text)
@@ -126,16 +124,8 @@ def settings(text: str) -> dict[str, Any]:
     return {name: node.value if isinstance(node, ast.Constant) else ast.unparse(node) for name, node in pairs}
 
 
-def test_there_is_a_server_for_every_choice() -> None:
-    """A server that preflight allows and nobody can start would fail in the middle of a deploy."""
-    options = load_mapping(ROOT / "roles/stack/meta/argument_specs.yml")["argument_specs"]["main"]["options"]
-    assert options["stack_services"]["options"]["server"]["choices"] == list(SERVERS)
-    assert load_mapping(ROOT / "roles/image/vars/main.yml")["__image_application_parents"].keys() == SERVERS.keys()
-
-
 @each_server
 def test_file_says_who_wrote_it_and_for_whom(rendered: Callable[..., str], server: str) -> None:
-    """A person who opens it on the machine must not edit it there."""
     text = rendered(server)
     assert text.startswith(f"#\n# {MANAGED}\n#\n")
     assert "serves app" in text
@@ -144,7 +134,7 @@ def test_file_says_who_wrote_it_and_for_whom(rendered: Callable[..., str], serve
 
 @each_server
 def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str], server: str) -> None:
-    """Four for a part of a CPU, more for more of them, fewer where the memory ends first."""
+    """There are four for a part of a CPU, more for more CPUs, and fewer where the memory ends first."""
     name = "blocking_threads" if server == "granian" else "threads"
     found = [
         int(settings(rendered(server, {"memory": memory, "cpus": cpus}))[name])
@@ -153,55 +143,40 @@ def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str
     assert found == [4, 8, 2]
 
 
+IDLE_S = VARIABLES["__stack_keepalive_seconds"]
+
+
 @pytest.mark.parametrize(
-    ("server", "name"),
-    [("gunicorn", "graceful_timeout"), ("uwsgi", "worker-reload-mercy"), ("granian", "workers_kill_timeout")],
+    ("server", "given", "name", "value"),
+    [
+        # A server that gives up requests in flight sooner loses them, and one that takes longer is killed.
+        ("gunicorn", {"stack_stop_seconds": 42}, "graceful_timeout", 42),
+        ("uwsgi", {"stack_stop_seconds": 42}, "worker-reload-mercy", 42),
+        ("granian", {"stack_stop_seconds": 42}, "workers_kill_timeout", 42),
+        # nginx closes idle connections first, because a request that meets a closing one is lost.
+        ("gunicorn", {}, "keepalive", IDLE_S),
+        ("granian", {}, "header_read_timeout", IDLE_S * 1000),
+        # Gunicorn's time-out concerns its loop: one that is too short would end a worker on a busy machine.
+        *(("gunicorn", {"timeout_seconds": one}, "timeout", max(one, 30)) for one in (1, 30, 120)),
+        *(("uwsgi", {"timeout_seconds": one}, "socket-timeout", one) for one in (1, 30, 120)),
+        # A full queue refuses connections.
+        *(("uwsgi", {"stack_requests_per_replica": one}, "listen", max(one, 100)) for one in (1, 32, 1000)),
+    ],
 )
-def test_requests_in_flight_get_the_time_that_the_engine_waits_for(
-    rendered: Callable[..., str], server: str, name: str
+def test_setting_reaches_the_server(
+    rendered: Callable[..., str], server: str, given: dict[str, int], name: str, value: int
 ) -> None:
-    """A server that gives up sooner loses them, one that takes longer is killed."""
-    assert int(settings(rendered(server, stack_stop_seconds=42))[name]) == 42
-
-
-def test_idle_connections_are_closed_by_nginx_first(rendered: Callable[..., str]) -> None:
-    """A request that meets a closing connection is lost; uWSGI has a connection for each request."""
-    idle_s = VARIABLES["__stack_keepalive_seconds"]
-    assert idle_s > 60
-    assert settings(rendered("gunicorn"))["keepalive"] == idle_s
-    assert settings(rendered("granian"))["header_read_timeout"] == idle_s * 1000
-
-
-@pytest.mark.parametrize(("given", "gunicorn", "uwsgi"), [(1, 30, 1), (30, 30, 30), (120, 120, 120)])
-def test_time_out_of_a_service_reaches_its_server(
-    rendered: Callable[..., str], given: int, gunicorn: int, uwsgi: int
-) -> None:
-    """Gunicorn's is about its loop: one that is too short would end a worker on a busy machine."""
-    assert settings(rendered("gunicorn", {"timeout_seconds": given}))["timeout"] == gunicorn
-    assert int(settings(rendered("uwsgi", {"timeout_seconds": given}))["socket-timeout"]) == uwsgi
+    variables = {one: number for one, number in given.items() if one.startswith("stack_")}
+    assert int(settings(rendered(server, given, **variables))[name]) == value
+    assert IDLE_S > 60
 
 
 def test_uwsgi_ends_no_request_for_being_late(rendered: Callable[..., str]) -> None:
-    """With threads harakiri kills the requests of all of them; and SIGTERM must neither cut nor start anew."""
+    """With threads harakiri kills the requests of all of them, and SIGTERM must neither cut requests nor restart."""
     uwsgi = settings(rendered("uwsgi"))
     assert "harakiri" not in uwsgi
     assert "die-on-term" not in uwsgi
     assert uwsgi["hook-master-start"] == "unix_signal:15 gracefully_kill_them_all"
-
-
-@pytest.mark.parametrize(("requests", "listen"), [(1, 100), (32, 100), (1000, 1000)])
-def test_uwsgi_queues_what_nginx_may_send(rendered: Callable[..., str], requests: int, listen: int) -> None:
-    """A full queue refuses connections."""
-    assert int(settings(rendered("uwsgi", stack_requests_per_replica=requests))["listen"]) == listen
-
-
-def test_other_configuration_is_another_folder(rendered: Callable[..., str]) -> None:
-    """Compose replaces a container only when its description changes."""
-    old, new = rendered("uwsgi"), rendered("uwsgi", {"cpus": "2"})
-    names = [server_folder(name, text) for name, text in (("app", old), ("app", new), ("api", old), ("app", old))]
-    assert len(set(names)) == 3
-    assert names[0] == names[3]
-    assert all(re.fullmatch(r"(app|api)-[0-9a-f]{12}", name) for name in names)
 
 
 class Running:
@@ -210,13 +185,11 @@ class Running:
     def __init__(
         self, process: "subprocess.Popen[bytes]", ports: tuple[int, int], folder: Path, given: dict[str, str]
     ) -> None:
-        """Remember it."""
         self.process, self.environment = process, given
         self.port, self.uwsgi_port = ports
         self.log = folder / "log"
 
     def ask(self, path: str, data: bytes | None = None, headers: dict[str, str] | None = None) -> tuple[int, str]:
-        """Ask over HTTP."""
         request = urllib.request.Request(f"http://127.0.0.1:{self.port}{path}", data, headers or {})
         try:
             with urllib.request.urlopen(request, timeout=PATIENCE_S) as answer:  # noqa: S310 (http, as written above)
@@ -225,21 +198,20 @@ class Running:
             return error.code, error.read().decode()
 
     def ask_without_waiting(self, path: str, count: int) -> list[socket.socket]:
-        """Send requests, and leave their answers for later."""
+        """Send requests without reading their answers yet."""
         clients = [socket.create_connection(("127.0.0.1", self.port), timeout=PATIENCE_S) for _ in range(count)]
         for client in clients:
             client.sendall(f"GET {path} HTTP/1.1\r\nHost: shop\r\nConnection: close\r\n\r\n".encode())
         return clients
 
     def check(self) -> tuple[int, str]:
-        """Check its health as the engine does."""
+        """Run the health check as the engine does."""
         script, environment = str(PYTHON_IMAGE / "healthy"), {**self.environment, "PORT": str(self.port)}
         command = [script, "/healthz"]
         done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         return done.returncode, done.stdout
 
     def wait_until_ready(self) -> None:
-        """Wait until it serves."""
         deadline = time.monotonic() + PATIENCE_S
         while True:
             with contextlib.suppress(OSError):
@@ -251,63 +223,75 @@ class Running:
 
 
 def free_ports() -> tuple[int, int]:
-    """Find two ports that are free."""
     with socket.create_server(("127.0.0.1", 0)) as one, socket.create_server(("127.0.0.1", 0)) as other:
         return int(one.getsockname()[1]), int(other.getsockname()[1])
 
 
-@pytest.fixture
-def start(tmp_path: Path, rendered: Callable[..., str]) -> Iterator[Callable[..., Running]]:
-    """Start a server; what still runs after the test is killed."""
-    started: list[Running] = []
-    (tmp_path / "shop.py").write_text(APP, encoding="utf-8")
+Rendered = Callable[..., str]
 
-    def start_server(server: str, app: str = "shop:app") -> Running:
-        port, uwsgi_port = free_ports()
-        folder = tmp_path / "etc"
-        folder.mkdir(exist_ok=True)
-        file = folder / SERVERS[server]["file"]
-        file.write_text(rendered(server, {"port": port}, __stack_uwsgi_port=uwsgi_port), encoding="utf-8")
-        command = [word.replace("{{ __stack_server_folder }}", str(folder)) for word in SERVERS[server]["command"]]
-        environment = {
-            **os.environ,
-            "APP": app,
-            "DRAIN_FILE": str(tmp_path / "draining"),
-            "DRAIN_SECONDS": "0.3",
-            "HANG_SECONDS": "1",
-            "SILENCE_SECONDS": str(LATE_S - 6),
-            # Debian's program has another name than that of the Python package.
-            "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
-            "PYTHONPATH": str(PYTHON_IMAGE),
-            "SERVER_FILE": str(tmp_path / "server"),
-        }
-        (tmp_path / "uwsgi-core").unlink(missing_ok=True)
-        (tmp_path / "uwsgi-core").symlink_to(Path(sys.executable).with_name("uwsgi"))
-        log = tmp_path / "log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [str(PYTHON_IMAGE / "drain"), *command],
-                cwd=tmp_path,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        started.append(Running(process, (port, uwsgi_port), tmp_path, environment))
-        return started[-1]
 
-    yield start_server
-    for running in started:
+@contextlib.contextmanager
+def started(folder: Path, rendered: Rendered, server: str, app: str = "shop:app") -> Iterator[Running]:
+    """Start a server with the app of this test in a folder, and kill it afterwards."""
+    (folder / "shop.py").write_text(APP, encoding="utf-8")
+    port, uwsgi_port = free_ports()
+    file = folder / "etc" / SERVERS[server]["file"]
+    file.parent.mkdir()
+    more = {"__stack_server": SERVERS[server] | {"protocol_port": uwsgi_port}}
+    file.write_text(rendered(server, {"port": port}, **more), encoding="utf-8")
+    command = [word.replace("{file}", str(file)) for word in SERVERS[server]["command"]]
+    environment = {
+        **os.environ,
+        "APP": app,
+        "DRAIN_FILE": str(folder / "draining"),
+        "DRAIN_SECONDS": "0.3",
+        "HANG_SECONDS": "1",
+        "SILENCE_SECONDS": str(LATE_S - 6),
+        # Debian's program has another name than that of the Python package.
+        "PATH": f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(PYTHON_IMAGE),
+        "SERVER_FILE": str(folder / "server"),
+    }
+    (folder / "uwsgi-core").symlink_to(Path(sys.executable).with_name("uwsgi"))
+    whole = [str(PYTHON_IMAGE / "drain"), *command]
+    how: dict[str, Any] = {"cwd": folder, "env": environment, "stderr": subprocess.STDOUT, "start_new_session": True}
+    with (folder / "log").open("w") as output:
+        process = subprocess.Popen(whole, stdout=output, **how)
+    try:
+        yield Running(process, (port, uwsgi_port), folder, environment)
+    finally:
         with contextlib.suppress(ProcessLookupError):
-            os.killpg(running.process.pid, signal.SIGKILL)
-        running.process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.fixture
+def start(tmp_path: Path, rendered: Rendered) -> Iterator[Callable[..., Running]]:
+    """Return a function that starts a server, and waits until it serves."""
+    with ExitStack() as running:
+
+        def start_server(server: str, app: str = "shop:app") -> Running:
+            made = running.enter_context(started(tmp_path, rendered, server, app))
+            made.wait_until_ready()
+            return made
+
+        yield start_server
+
+
+@pytest.fixture(scope="module", params=SERVERS)
+def running(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, rendered: Rendered
+) -> Iterator[Running]:
+    """Start each server once for the tests that only ask it something."""
+    with started(tmp_path_factory.mktemp("server"), rendered, request.param) as made:
+        made.wait_until_ready()
+        yield made
 
 
 @each_server
 def test_stop_loses_no_request(start: Callable[..., Running], server: str) -> None:
-    """Neither those that are under way nor those that wait for a thread, nor the rest of a streamed answer."""
+    """It answers those under way, those that wait for a thread, and the rest of a streamed answer."""
     running = start(server)
-    running.wait_until_ready()
     answers: list[tuple[int, str]] = []
     paths = ["/parts", *["/slow"] * (2 * THREADS)]
     clients = [threading.Thread(target=lambda path=path: answers.append(running.ask(path))) for path in paths]
@@ -330,7 +314,7 @@ def pids(running: Running) -> Iterator[int]:
 
 
 def assert_ended(running: Running) -> None:
-    """Check the health, after which the container would start the server anew."""
+    """Assert that the health check ends the server, after which the container would start it again."""
     code, said = running.check()
     assert (code, said.splitlines()[-1]) == (1, "healthy: ended the server")
     assert running.process.wait(PATIENCE_S) == 128 + signal.SIGKILL
@@ -340,9 +324,8 @@ def assert_ended(running: Running) -> None:
 def test_server_is_ended_when_its_threads_are_lost_and_not_while_they_are_busy(
     start: Callable[..., Running], server: str
 ) -> None:
-    """No thread is free for the health check, and more requests wait: all of them are answered."""
+    """With all threads busy more requests wait and the health check gets no thread, yet all are answered."""
     running = start(server)
-    running.wait_until_ready()
     assert running.check() == (0, "")
     with ExitStack() as clients:
         waiting = [
@@ -365,9 +348,8 @@ def test_server_is_ended_when_its_threads_are_lost_and_not_while_they_are_busy(
 
 
 def test_server_that_is_stopped_is_ended(start: Callable[..., Running]) -> None:
-    """All its processes, as in a container that the kernel froze; the thread that knows of the requests is too."""
+    """All its processes are stopped, the thread that counts its requests included, as in a frozen container."""
     running = start("gunicorn")
-    running.wait_until_ready()
     assert running.check() == (0, "")
     master = int(running.log.with_name("server").read_text().split()[2])
     for pid in (master, *map(int, Path(f"/proc/{master}/task/{master}/children").read_text().split())):
@@ -376,19 +358,18 @@ def test_server_that_is_stopped_is_ended(start: Callable[..., Running]) -> None:
 
 
 def test_server_whose_interpreter_is_held_is_ended(start: Callable[..., Running]) -> None:
-    """A regular expression, in C, lets no other thread in. It had too much CPU to be the victim of a busy machine."""
+    """A regular expression in C lets no other thread run, and uses too much CPU to be the victim of a busy machine."""
     running = start("gunicorn")
-    running.wait_until_ready()
     assert running.check() == (0, "")
     with running.ask_without_waiting("/regex", 1)[0]:
         assert_ended(running)
 
 
 @each_server
-def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[..., Running], server: str) -> None:
-    """The roll-out shows the last lines of the log; a server that tries again and again would fill it with others."""
-    running = start(server, "shop:application")
-    assert running.process.wait(PATIENCE_S) != 0
+def test_app_that_is_not_there_ends_the_server_with_one_line(tmp_path: Path, rendered: Rendered, server: str) -> None:
+    """The roll-out shows the last lines of the log, which a server that retries would fill with others."""
+    with started(tmp_path, rendered, server, "shop:application") as running:
+        assert running.process.wait(PATIENCE_S) != 0
     said = running.log.read_text()
     assert "app is 'shop:application': there is no application in the module shop" in said
     assert "Traceback" not in said
@@ -396,7 +377,7 @@ def test_app_that_is_not_there_ends_the_server_with_one_line(start: Callable[...
 
 @each_server
 def test_app_may_have_any_name(start: Callable[..., Running], server: str, tmp_path: Path) -> None:
-    """An app's folder is on the path, and in uWSGI before ours: what we import ourselves must not be found there."""
+    """An app's folder is on the path, with uWSGI before ours, and must not shadow what we import ourselves."""
     package = tmp_path / "fleet"
     package.mkdir()
     (package / "__init__.py").write_text(APP, encoding="utf-8")
@@ -407,15 +388,11 @@ def test_app_may_have_any_name(start: Callable[..., Running], server: str, tmp_p
     for name in ("granian", "gunicorn", "uwsgi"):
         (tmp_path / f"{name}.py").write_text("raise ImportError('the app was not asked for')\n", encoding="utf-8")
     running = start(server, "fleet:app")
-    running.wait_until_ready()
     assert running.ask("/log") == (200, "logged")
 
 
-@each_server
-def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], server: str) -> None:
-    """Of a client that forges, only what nginx adds last is believed."""
-    running = start(server)
-    running.wait_until_ready()
+def test_app_sees_the_client_and_not_the_proxy(running: Running) -> None:
+    """When a client forges the header, the app believes only what nginx adds last."""
     forwarded = {
         "X-Forwarded-For": "203.0.113.1, 203.0.113.2",
         "X-Forwarded-Proto": "http, https",
@@ -424,7 +401,6 @@ def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], se
     assert running.ask("/who", headers=forwarded) == (200, "203.0.113.2 https://two.example/who 443")
 
 
-@each_server
 @pytest.mark.parametrize(
     ("scheme", "host", "port"),
     [
@@ -435,12 +411,7 @@ def test_app_sees_the_client_and_not_the_proxy(start: Callable[..., Running], se
         ("https", "[::1]:7154", "7154"),
     ],
 )
-def test_app_sees_the_port_of_the_client(
-    start: Callable[..., Running], server: str, scheme: str, host: str, port: str
-) -> None:
-    """Not that of nginx or of the server: redirects, links and checks of the origin are made of it."""
-    running = start(server)
-    running.wait_until_ready()
+def test_app_sees_the_port_of_the_client(running: Running, scheme: str, host: str, port: str) -> None:
     headers = {"Host": host, "X-Forwarded-For": "::1", "X-Forwarded-Proto": scheme, "X-Forwarded-Host": host}
     assert running.ask("/who", headers=headers) == (200, f"::1 {scheme}://{host}/who {port}")
     with closing(http.client.HTTPConnection("127.0.0.1", running.port, timeout=PATIENCE_S)) as connection:
@@ -448,11 +419,8 @@ def test_app_sees_the_port_of_the_client(
         assert connection.getresponse().headers["Location"] == f"{scheme}://{host}/about/"
 
 
-@each_server
-def test_server_takes_and_gives_headers_as_large_as_nginx_passes(start: Callable[..., Running], server: str) -> None:
-    """A longer line, more headers, or all cookies in one: what nginx lets through, no server refuses."""
-    running = start(server)
-    running.wait_until_ready()
+def test_server_takes_and_gives_headers_as_large_as_nginx_passes(running: Running) -> None:
+    """No server refuses a longer line, more headers, or all cookies in one, if nginx lets it through."""
     assert running.ask("/who?" + "q" * (VARIABLES["__stack_uri_bytes"] - 5))[0] == 200
     lines = {f"X-{number}": "x" for number in range(VARIABLES["__stack_headers_most"] + 7 - 4)}
     # urllib adds four.
@@ -462,20 +430,13 @@ def test_server_takes_and_gives_headers_as_large_as_nginx_passes(start: Callable
     assert running.ask(f"/head/{size}") == (200, "x")
 
 
-@each_server
-def test_log_names_the_request(start: Callable[..., Running], server: str) -> None:
-    """The same id stands in nginx's log."""
-    running = start(server)
-    running.wait_until_ready()
+def test_log_names_the_request(running: Running) -> None:
     assert running.ask("/log", headers={"X-Request-ID": "0123abcd"}) == (200, "logged")
     assert re.search(r"^\S+T\S+Z WARNING 0123abcd shop: sold out$", running.log.read_text(), re.MULTILINE)
 
 
-@each_server
-def test_answer_arrives_although_the_body_is_not_read(start: Callable[..., Running], server: str) -> None:
+def test_answer_arrives_although_the_body_is_not_read(running: Running) -> None:
     """A server that closes the connection with a body unread resets it, and nginx would say 502."""
-    running = start(server)
-    running.wait_until_ready()
     assert [running.ask("/unread", b"x" * size) for size in (1000, 200_000, 20 * 2**20)] == [(200, "not wanted")] * 3
 
 
@@ -499,9 +460,8 @@ def packet(path: str, size: int) -> bytes:
 
 
 def test_uwsgi_speaks_its_own_protocol(start: Callable[..., Running]) -> None:
-    """To nginx; with headers as large as nginx takes, and with a body that nobody reads."""
+    """It speaks it to nginx, with headers as large as nginx takes and with a body that nobody reads."""
     running = start("uwsgi")
-    running.wait_until_ready()
     with socket.create_connection(("127.0.0.1", running.uwsgi_port), timeout=PATIENCE_S) as connection:
         connection.sendall(packet("/unread", 200_000) + b"x" * 200_000)
         with connection.makefile("rb") as answer:

@@ -1,6 +1,6 @@
-"""What sshd is told; whether it understands and does it is tested on an instance."""
+"""The configuration of sshd; other tests on an instance show that sshd understands and obeys it."""
 
-from tests.templates.render import MANAGED, Renderer
+from bench.render import MANAGED, Renderer
 
 DROP_IN = "etc/ssh/sshd_config.d/10-flask-fleet.conf.j2"
 DEBIAN_12 = {"distribution_major_version": "12"}
@@ -8,7 +8,7 @@ DEBIAN_13 = {"distribution_major_version": "13"}
 
 
 def options(text: str) -> dict[str, str]:
-    """Read the options, each of which has to be there once: of two sshd takes the first."""
+    """Read the options, each of which has to be there once, because sshd takes the first of two."""
     lines = [line for line in text.splitlines() if line and not line.startswith("#")]
     read = dict(line.split(maxsplit=1) for line in lines)
     assert len(read) == len(lines)
@@ -23,13 +23,12 @@ def test_every_option_has_one_line_and_one_value(render: Renderer) -> None:
 
 
 def test_an_older_sshd_is_told_only_what_it_understands(render: Renderer) -> None:
-    """One unknown word, and sshd does not start at all."""
+    """With one unknown word sshd does not start at all."""
     new = options(render("sshd", DROP_IN, facts=DEBIAN_13))
     old = options(render("sshd", DROP_IN, facts=DEBIAN_12))
     assert new.keys() - old.keys() == {"KexAlgorithms", "PerSourcePenalties"}
 
 
 def test_the_inventory_has_the_last_word(render: Renderer) -> None:
-    """Who needs another value does not have to change the role."""
     read = options(render("sshd", DROP_IN, facts=DEBIAN_13, sshd_options={"MaxAuthTries": 6, "AllowUsers": "admin"}))
     assert (read["MaxAuthTries"], read["AllowUsers"], read["PasswordAuthentication"]) == ("6", "admin", "no")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
+from bench.stack import CLIENTS, Stack, assert_nothing_lost
 
 MOST_UNEVEN = 1.10
 MOST_MEMORY_MIB = 200
@@ -24,13 +24,13 @@ def _mib(size: str) -> float:
 
 
 def test_engine_runs_and_starts_at_boot(host: Host) -> None:
-    """Without it nothing serves, and after a reboot nothing would come back."""
+    """Without the engine nothing serves, and unless it starts at boot nothing comes back after a reboot."""
     assert host.service("docker").is_running
     assert host.service("docker").is_enabled
 
 
 def test_every_replica_is_healthy_and_nginx_is_one(stack: Stack) -> None:
-    """One replica too few is lost capacity; one too many is memory that nobody budgeted. A t2.micro gets three."""
+    """One replica too few is lost capacity, and one too many needs unplanned memory; a t2.micro gets three."""
     replicas = stack.containers("app")
     assert len(replicas) == stack.replicas == 3
     assert all("(healthy)" in replica.status for replica in replicas), replicas
@@ -59,7 +59,7 @@ def test_idle_memory_leaves_room_on_a_small_instance(host: Host) -> None:
 
 
 def test_nginx_has_four_times_the_cpu_weight_of_a_replica(host: Host, stack: Stack) -> None:
-    """As the kernel has it, which has another file and another scale in cgroup v2 than in v1."""
+    """The kernel's own figure counts: cgroup v2 has another file and another scale for it than v1."""
     look = "cat /sys/fs/cgroup/cpu.weight 2> /dev/null || cat /sys/fs/cgroup/cpu/cpu.shares"
     nginx, app = (stack.containers(name)[0].id for name in ("nginx", "app"))
     weights = [int(host.check_output(f"docker exec {one} sh -c '{look}'")) for one in (nginx, app)]
@@ -67,7 +67,7 @@ def test_nginx_has_four_times_the_cpu_weight_of_a_replica(host: Host, stack: Sta
 
 
 def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
-    """In a hurry people type it on the machine; nginx has to find the new replicas without being told."""
+    """People scale on the machine when they are in a hurry, and nginx has to find the new replicas by itself."""
     scale = f"cd {stack.directory} && docker compose up --detach --scale app={{}}"
     more = stack.replicas + 2
     with stack.under_load() as growing:
@@ -84,7 +84,7 @@ def test_scaling_by_hand_is_balanced(host: Host, stack: Stack) -> None:
 
 @pytest.mark.parametrize("process", ["docker-init", "gunicorn"])
 def test_a_killed_replica_is_not_missed_and_comes_back(host: Host, stack: Stack, process: str) -> None:
-    """Processes die: of a bug, of memory. The others answer, and the engine starts the dead one again."""
+    """A process may die of a bug or for want of memory; the others answer, and the engine starts it again."""
     victim = stack.containers("app")[0]
     processes = host.check_output(f"docker top {victim.id} -o pid,args").splitlines()[1:]
     pid = next(line.split()[0] for line in processes if process in line)
@@ -112,7 +112,7 @@ def test_a_reboot_brings_the_stack_back(host: Host, stack: Stack) -> None:
 
 
 def test_the_boot_was_in_order(host: Host) -> None:
-    """A cycle of units is broken by leaving one out, which only the journal says: /tmp was no tmpfs any more."""
+    """A cycle of units makes systemd leave one out, and only the journal says so: /tmp was no tmpfs once."""
     assert "ordering cycle" not in host.check_output("journalctl --boot --output=cat _PID=1")
     assert host.check_output("systemctl list-units --failed --plain --no-legend") == ""
     units = "grep --files-with-matches 'Ansible managed' /etc/systemd/system/*.service /etc/systemd/system/*.timer"
@@ -125,7 +125,7 @@ def test_the_boot_was_in_order(host: Host) -> None:
 
 
 def test_own_networks_are_no_martians(host: Host) -> None:
-    """Six lines a minute in the kernel's log came from ARP in networks where the machine has no address."""
+    """ARP in networks where the machine has no address once wrote six lines a minute into the kernel's log."""
     settings = host.check_output("grep --with-filename . /proc/sys/net/ipv4/conf/*/log_martians").splitlines()
     values = {Path(path).parent.name: value for path, value in (line.split(":") for line in settings)}
     assert values.pop("eth0") == "1"

@@ -1,4 +1,4 @@
-"""Fixtures of the proof under faults: the instance, versions of the app, and the book of results."""
+"""Fixtures of the tests under faults: the instance, versions of the app, and the book of results."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.app_faults import break_in
-from tests.faults.lab import Lab, machine
-from tests.faults.rows import Book
-from tests.live_stack import Stack
+from bench.faults.app_faults import break_in
+from bench.faults.lab import Lab, machine
+from bench.faults.rows import Book
+from bench.stack import Stack
 from tests.project import ROOT
 
 STARTED = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
@@ -19,14 +19,7 @@ STARTED = datetime.now(UTC).strftime("%Y-%m-%dT%H%M%S")
 
 @pytest.fixture
 def lab(stack: Stack) -> Lab:
-    """Give the instance, with the stack as the inventory describes it.
-
-    Args:
-        stack: Its stack.
-
-    Returns:
-        The instance.
-    """
+    """Return the instance, with the stack as the inventory describes it."""
     lab = Lab(stack)
     lab.settle()
     return lab
@@ -34,14 +27,7 @@ def lab(stack: Stack) -> Lab:
 
 @pytest.fixture
 def book(stack: Stack) -> Book:
-    """Give the book that all rows of this run go into: $FAULTS_RESULTS, or a new file in faults-results/.
-
-    Args:
-        stack: The stack under test.
-
-    Returns:
-        The book.
-    """
+    """Open the book that all rows of this run go into: $FAULTS_RESULTS, or a new file in faults-results/."""
     book = Book(Path(os.environ.get("FAULTS_RESULTS", ROOT / f"faults-results/{STARTED}.jsonl")))
     book.begin(machine(stack))
     return book
@@ -49,15 +35,7 @@ def book(stack: Stack) -> Book:
 
 @pytest.fixture
 def faulty(stack: Stack, app: Path) -> Lab:
-    """Give the instance with an app in it that can be told to misbehave; the next test's ``lab`` takes it away.
-
-    Args:
-        stack: The stack on the instance.
-        app: A copy of the sample app.
-
-    Returns:
-        The instance.
-    """
+    """Return the instance with an app in it that can be told to misbehave; the next test's ``lab`` removes the app."""
     break_in(app)
     lab = Lab(stack)
     lab.deploy(app)

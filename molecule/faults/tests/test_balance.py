@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from functools import partial
 
-from loadgen import Load, Report
-from tests.faults.lab import METHODS, Lab
-from tests.faults.rows import Book
-from tests.live_stack import CLIENTS, RECONNECTING
+from bench.faults.lab import METHODS, Lab
+from bench.faults.rows import Book
+from bench.load import Load, Report
+from bench.stack import CLIENTS, RECONNECTING
 
 REQUESTS = 3000
 EVEN_RATE = 150
@@ -77,7 +77,7 @@ def _round_robin(lab: Lab) -> str:
 
 
 def test_slow_replica(faulty: Lab, book: Book) -> None:
-    """Round robin waits for the slow one as often as for the others."""
+    """Round robin sends as many requests to the slow replica as to the others, and waits for each."""
     with book.row(f"one replica {SLOW_S * 1000:g} ms slower") as row:
         slow = faulty.ids()[0]
         faulty.host.check_output(f"docker exec {slow} sh -c 'echo {SLOW_S} > /dev/shm/slow'")
@@ -98,7 +98,7 @@ def _unexpected(report: Report) -> int:
 
 
 def test_overload(lab: Lab, book: Book) -> None:
-    """Who cannot be served is told so at once, and the others do not suffer for long."""
+    """A client that cannot be served gets its answer at once, and the others do not suffer for long."""
     with book.row(f"overload at {OVERLOAD} x capacity for {OVERLOAD_S} s") as row:
         capacity = lab.throughput(lab.url, BUSY_CLIENTS, ROUND_S)
         with Load(lab.url, rate=OVERLOAD * capacity, clients=CROWD, reconnecting=RECONNECTING, methods=METHODS) as load:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.lab import Lab, extra, play
-from tests.faults.rows import Book
-from tests.live_app import edit, services
+from bench.app import edit, services
+from bench.faults.lab import Lab, extra, play
+from bench.faults.rows import Book
 
 PATIENCE_S = 10
-"""How long a version that does not work is given; the shipped 60 s would only make the run longer."""
+"""Seconds that a version gets to become healthy; the shipped 60 s would only make the run longer."""
 
 BROKEN: dict[str, Callable[[Path], None]] = {
     "does not build": lambda app: edit(app / "Dockerfile", "USER 10001", "RUN false\nUSER 10001"),
@@ -30,7 +30,7 @@ BROKEN: dict[str, Callable[[Path], None]] = {
 
 
 def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
-    """This is what the project is for."""
+    """A deploy without a lost request is what the project is for."""
     with book.row("rolling deploy of a new version, three in a row") as row:
         with lab.load() as rest:
             pass
@@ -46,23 +46,23 @@ def test_rolling_deploy(lab: Lab, book: Book, app: Path) -> None:
         row.figure("longest deploy (s)", longest.seconds)
         for name, seconds in longest.task_seconds().items():
             row.figure(f"of which: {name} (s)", seconds)
-        said = [line.strip().partition(": ")[2] for line in longest.output.splitlines() if line.startswith("  i-")]
+        said = [line.strip().partition(": ")[2] for line in longest.said.splitlines() if line.startswith("  i-")]
         row.figure("its steps", "; ".join(said))
 
 
 def test_scaling_by_playbook(lab: Lab, book: Book) -> None:
-    """Up before a busy hour, down after it."""
+    """People scale up before a busy hour and down after it."""
     with book.row("scale 2 → 5 → 1 → 3 by playbook") as row:
-        assert play("scale", *extra(app=2)).status == 0
+        assert play("scale", *extra(app=2)).ok
         with lab.load() as load:
             for number in (5, 1, 3):
                 run = play("scale", *extra(app=number))
-                row.holds(f"{number} replicas then", run.status == 0 and len(lab.ids()) == number)
+                row.holds(f"{number} replicas then", run.ok and len(lab.ids()) == number)
         row.load(load.report())
 
 
 def test_scaling_by_hand(lab: Lab, book: Book) -> None:
-    """On the machine, with nothing but Compose."""
+    """Somebody on the machine scales with nothing but Compose."""
     with book.row("scale 2 → 5 → 1 → 3 by hand, docker compose up -d --scale") as row:
         scale = f"cd {lab.stack.directory} && docker compose up -d --scale app="
         lab.host.check_output(f"{scale}2")
@@ -82,12 +82,12 @@ def test_rollback(lab: Lab, book: Book, app: Path) -> None:
         with lab.load() as load:
             run = play("rollback")
         row.load(load.report())
-        row.holds("the release before is live", run.status == 0 and lab.live() == before)
+        row.holds("the release before is live", run.ok and lab.live() == before)
         row.figure("duration (s)", run.seconds)
 
 
 def test_stop_of_a_replica(lab: Lab, book: Book) -> None:
-    """A stopped replica announces itself."""
+    """A stopped replica tells nginx beforehand that it will end."""
     with book.row("docker stop of a replica") as row:
         victim = lab.ids()[0]
         with lab.load() as load:
@@ -97,14 +97,14 @@ def test_stop_of_a_replica(lab: Lab, book: Book) -> None:
 
 @pytest.mark.parametrize("how", BROKEN)
 def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
-    """People deploy mistakes. The run fails and says why; nobody else notices."""
+    """People deploy mistakes: the run fails and says why, and nobody else notices."""
     with book.row(f"broken version deployed: {how}") as row:
         before, left = lab.ids(), lab.leftovers()
         BROKEN[how](app)
         with lab.load() as load:
             run = play("deploy", *extra(stack_services=services(app), stack_start_seconds=PATIENCE_S))
         row.load(load.report())
-        row.holds("the run fails", run.status != 0)
+        row.holds("the run fails", not run.ok)
         row.holds("the old replicas serve, all of them", lab.ids() == before and set(lab.stack.ask(30)) == set(before))
         after = lab.leftovers()
         row.holds("nothing is left behind", after == left)
@@ -114,17 +114,17 @@ def test_broken_version(lab: Lab, book: Book, app: Path, how: str) -> None:
 
 
 def test_change_of_nginx(lab: Lab, book: Book) -> None:
-    """A reload closes connections of clients, which are asked before to go on over others."""
+    """A reload closes connections, so nginx asks its clients beforehand to open new ones."""
     with book.row("nginx configuration changed and reloaded") as row:
         with lab.load() as load:
             for seconds in (41, 42, 43):
                 run = play("deploy", *extra(stack_retry_after_seconds=seconds))
-                row.holds("it runs with the new configuration", run.status == 0 and lab.nginx_is_current())
+                row.holds("it runs with the new configuration", run.ok and lab.nginx_is_current())
         row.load(load.report())
 
 
 def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
-    """So it is for another image of nginx, and for whatever else Compose cannot change in a container that runs."""
+    """Another image of nginx, or another setting that Compose cannot change in a running container, loses nothing."""
     with book.row("nginx itself replaced, three in a row") as row:
         runs = []
         with lab.load() as load:
@@ -132,19 +132,19 @@ def test_replacement_of_nginx(lab: Lab, book: Book) -> None:
                 (before,) = lab.stack.containers("nginx")
                 runs.append(play("deploy", *extra(stack_nginx_memory=f"{mib}m")))
                 (after,) = lab.stack.containers("nginx")
-                row.holds("it is another one", runs[-1].status == 0 and after.id != before.id)
+                row.holds("it is another one", runs[-1].ok and after.id != before.id)
         row.load(load.report())
         row.figure("longest deploy (s)", max(run.seconds for run in runs))
 
 
 def test_new_base(lab: Lab, book: Book) -> None:
-    """A security update of what the images are made from: of nginx, of Python, and of every app."""
+    """A security update of the base image replaces nginx, Python and every app."""
     with book.row("all images made anew from today's packages") as row:
         before = {one["Image"] for name in ("nginx", "app") for one in lab.stack.inspect(name)}
         with lab.load() as load:
             run = play("deploy", *extra(image_base_revision=str(time.time())))
         after = {one["Image"] for name in ("nginx", "app") for one in lab.stack.inspect(name)}
-        row.holds("nginx and the app are others", run.status == 0 and not before & after)
+        row.holds("nginx and the app are others", run.ok and not before & after)
         row.load(load.report())
         row.figure("from the command to all replicas and nginx live (s)", run.seconds)
         for name, seconds in run.task_seconds().items():

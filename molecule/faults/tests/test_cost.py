@@ -1,4 +1,4 @@
-"""What security costs: the stack beside one as people write it first, and HTTPS beside HTTP."""
+"""What security costs: the hardened stack compared with one as people first write it, and HTTPS with HTTP."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 
-from tests.faults.lab import SIDE_PORT, Lab
-from tests.faults.rows import Book, Row
-from tests.live_playbook import playbook
+from bench.faults.lab import SIDE_PORT, Lab
+from bench.faults.rows import Book, Row
+from bench.playbook import playbook
 from tests.project import ROOT, load_mapping
 
 ROUNDS = 20
 ROUND_S = 4
-"""Short and many: what else the machine does changes from minute to minute, and both sides must get their share."""
+"""Rounds are short and many, because the machine's other load changes from minute to minute and must hit both sides."""
 CLIENTS = 12
 HANDSHAKES_S = 10
 PLAIN = "/tmp/plain"  # noqa: S108 (on the instance)
@@ -29,23 +29,22 @@ LINES = re.compile(
     r"client_max_body_size|server_tokens|proxy_hide_header|proxy_set_header \S+ \"\").*;\n",
     re.MULTILINE,
 )
-"""Of nginx.conf, what is there for security alone."""
+"""The lines of nginx.conf that are there for security alone."""
 KEYS = ["cap_drop", "memswap_limit", "read_only", "security_opt", "tmpfs", "ulimits"]
-"""Of a service in compose.yml, likewise."""
+"""The keys of a service in compose.yml that are there for security alone."""
 
 
 @dataclass
 class Side:
-    """One of two that are compared.
+    """One of two ways to serve the app whose costs are compared.
 
     Attributes:
-        name: For the table.
         url: Where it answers.
         containers: Full ids of nginx and the replicas, whose CPU time is counted.
-        authorities: File with the certificates to trust.
-        first: A command on the instance before each round.
-        rates: Requests per second, by round.
-        cpu: CPU time of the containers for a request in microseconds, by round.
+        authorities: File with the certificates to trust with https; those of the system when empty.
+        first: A command that is run on the instance before each round.
+        rates: Requests per second, one for each round.
+        cpu: CPU time of the containers for a request in microseconds, one for each round.
     """
 
     name: str
@@ -67,7 +66,7 @@ class Side:
 
 
 def _compare(lab: Lab, row: Row, side: Side, other: Side) -> float:
-    """Measure both in turn, note what came out, and give the median of the throughput of one ÷ that of the other."""
+    """Measure two sides in turn, note the figures, and return the median ratio of their throughputs."""
     for number in range(ROUNDS):
         for one in (side, other) if number % 2 else (other, side):
             one.measure(lab)
@@ -79,7 +78,7 @@ def _compare(lab: Lab, row: Row, side: Side, other: Side) -> float:
 
 @contextmanager
 def _plain_stack(lab: Lab) -> Iterator[list[str]]:
-    """Run the same images beside the stack, without what hardens it; give the full ids of its containers."""
+    """Run the same images beside the stack without the hardening, and return the full ids of the containers."""
     folder = lab.stack.directory
     stack = json.loads(lab.host.check_output(f"cd {folder} && docker compose config --format json"))
     networks = [network["name"] for network in stack["networks"].values()]
@@ -105,7 +104,7 @@ def _plain_stack(lab: Lab) -> Iterator[list[str]]:
 
 
 def test_hardening(lab: Lab, book: Book) -> None:
-    """What is safe by default must not be a reason to switch it off."""
+    """The cost of the safe defaults must not be a reason to switch them off."""
     with book.row("hardened beside plain: nginx.conf, containers, networks, firewall") as row:
         containers = _ids(lab, "nginx", "app")
         with _plain_stack(lab) as plain_containers:
@@ -129,7 +128,7 @@ def _handshakes(address: str, kind: str) -> float:
 
 
 def test_https(lab: Lab, book: Book, tmp_path: Path) -> None:
-    """The same configuration with a certificate and without."""
+    """The same configuration is measured with a certificate and without."""
     with book.row("HTTPS beside HTTP") as row:
         conf = lab.host.check_output(f"cat {lab.stack.directory}/nginx/nginx.conf")
         deployed = playbook("site.yml", "--extra-vars", "certificate_mode=self_signed")

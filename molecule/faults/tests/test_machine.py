@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults.lab import Lab, extra, play
-from tests.faults.rows import Book
-from tests.live_app import edit, services
+from bench.app import edit, services
+from bench.faults.lab import Lab, extra, play
+from bench.faults.rows import Book
 
 BALLAST_MIB = 60
 LEFT_MIB = 20
@@ -30,7 +30,7 @@ ENGINE_ENDS = {
 
 @pytest.mark.parametrize("event", ENGINE_ENDS)
 def test_engine_ends(lab: Lab, book: Book, event: str) -> None:
-    """An update of the engine restarts it, a lack of memory ends it; containers live on, and anybody may come in."""
+    """An update restarts the engine and a lack of memory kills it; the containers must live on and serve."""
     with book.row(event) as row:
         before = lab.ids()
         # systemd gives up after three starts in a minute, those of earlier tests included.
@@ -46,7 +46,7 @@ def test_engine_ends(lab: Lab, book: Book, event: str) -> None:
 
 
 def test_instance_rebooted(lab: Lab, book: Book) -> None:
-    """Nobody is there to type a command."""
+    """After a reboot the stack must come back although nobody types a command."""
     with book.row("instance rebooted") as row:
         began = time.monotonic()
         lab.ec2.reboot_instances(InstanceIds=[lab.stack.instance_id])
@@ -68,7 +68,7 @@ def _serves(lab: Lab) -> bool:
 
 
 def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
-    """A disk is full one day; then nothing must be half written.
+    """A deploy on a full disk leaves nothing half written.
 
     The engine's data and the stack's files are moved to a small disk of their own, because the rehearsal's disk is the
     controller's.
@@ -86,9 +86,9 @@ def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
                     edit(app / "hello/templates/index.html", "from Flask", "from Flask, big")
                     run = play("deploy", *extra(stack_services=services(app)))
                     outcomes.append(run)
-                    row.holds(f"with {leave} MiB left the run fails", run.status != 0)
-                    row.holds(f"with {leave} MiB left it says so", re.search(r"(?i)disk|space|bytes", run.output))
-                    row.figure(f"with {leave} MiB left it says", _message(run.output))
+                    row.holds(f"with {leave} MiB left the run fails", not run.ok)
+                    row.holds(f"with {leave} MiB left it says so", re.search(r"(?i)disk|space|bytes", run.said))
+                    row.figure(f"with {leave} MiB left it says", _message(run.said))
             row.load(load.report())
             row.holds("the old version serves, all of it", lab.ids() == before)
             row.holds("no file is truncated", lab.live() == live)
@@ -96,7 +96,7 @@ def test_full_disk(lab: Lab, book: Book, app: Path) -> None:
             row.figure("left behind", str({name: after[name] for name in after if after[name] != left[name]}))
             lab.inside("unfill")
             again = play("deploy", *extra(stack_services=services(app)))
-            row.holds("with room again the same deploy works", again.status == 0)
+            row.holds("with room again the same deploy works", again.ok)
             row.holds("nothing is left behind then", lab.leftovers() == left)
         finally:
             lab.inside("whole_disk")
@@ -108,7 +108,7 @@ def _message(output: str) -> str:
 
 
 def test_memory_of_a_deploy(lab: Lab, book: Book, app: Path) -> None:
-    """The smallest machine has to hold what a deploy needs for a moment."""
+    """The smallest machine has to hold the additional memory that a deploy needs for a moment."""
     with book.row("memory during a deploy") as row:
         watch = lab.beside("memory", STOP_FILE)
         try:

@@ -1,4 +1,4 @@
-"""Replicas that die, hang, lose their network, or eat what there is."""
+"""Replicas that die, hang, lose their network, or use up resources."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from collections.abc import Sequence
 
 import pytest
 
-from loadgen import Report
-from tests.faults.inside import NEVER_S
-from tests.faults.lab import Lab, play
-from tests.faults.rows import Book
-from tests.live_stack import CLIENTS
+from bench.faults.inside import NEVER_S
+from bench.faults.lab import Lab, play
+from bench.faults.rows import Book
+from bench.load import Report
+from bench.stack import CLIENTS
 
 CALM_S = 3
 """Seconds of load before the fault."""
@@ -24,7 +24,7 @@ SHIMS = {
     f"SIGKILL of a replica's containerd-shim, cleared away {HELD_S} s late": ("app", HELD_S),
     "SIGKILL of nginx's containerd-shim": ("nginx", 0),
 }
-"""Whose it is, and how long the machine is too busy to clear its container away, by event."""
+"""By event: the service whose shim is killed, and the seconds for which the cleanup of its container is held up."""
 BITE = (
     "import os, urllib.request as u; "
     "u.urlopen(u.Request('http://127.0.0.1:' + os.environ['PORT'] + '/fault/{}', method='POST'), timeout=40)"
@@ -34,7 +34,7 @@ BOMB_AT_LEAST = 20
 
 
 def test_killed_process(lab: Lab, book: Book) -> None:
-    """A crash, or the kernel's choice when memory ends."""
+    """A server's process ends in a crash, or because the kernel chooses it when memory is short."""
     with book.row("SIGKILL of a replica's process") as row:
         with lab.load() as load:
             time.sleep(CALM_S)
@@ -47,7 +47,7 @@ def test_killed_process(lab: Lab, book: Book) -> None:
 
 @pytest.mark.parametrize("event", SHIMS)
 def test_killed_shim(lab: Lab, book: Book, event: str) -> None:
-    """The process between containerd and a container; without it nobody would notice that the container ends."""
+    """The shim stands between containerd and a container; without it nobody would notice that the container ends."""
     service, held_s = SHIMS[event]
     with book.row(event) as row:
         before = lab.ids()
@@ -72,7 +72,7 @@ def _failed(report: Report) -> int:
 
 
 def test_frozen_replica(lab: Lab, book: Book) -> None:
-    """It accepts connections and never answers: nothing but asking it tells."""
+    """A frozen replica accepts connections and never answers, so only a request can tell that it is ill."""
     with book.row("replica frozen (SIGSTOP), then thawed") as row:
         with lab.load(seconds=FROZEN_S + 15) as load:
             time.sleep(CALM_S)
@@ -84,7 +84,7 @@ def test_frozen_replica(lab: Lab, book: Book) -> None:
 
 
 def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
-    """Nobody looks at night."""
+    """At night nobody is there to restart a frozen replica, so the machine has to do it."""
     with book.row("replica frozen (SIGSTOP) for good") as row:
         victim = lab.ids()[0]
         with lab.load(seconds=45) as load:
@@ -96,7 +96,7 @@ def test_replica_that_stays_frozen(lab: Lab, book: Book) -> None:
 
 
 def test_all_restarted_at_once(lab: Lab, book: Book) -> None:
-    """There is nobody left to take over; what counts is how soon it is over."""
+    """No replica is left to take over; what counts is how soon the outage is over."""
     with book.row("all replicas restarted at once") as row:
         ids = lab.ids()
         with lab.load(seconds=40) as load:
@@ -115,7 +115,7 @@ def test_all_restarted_at_once(lab: Lab, book: Book) -> None:
 
 
 def test_cut_network(lab: Lab, book: Book) -> None:
-    """Packets are dropped, not refused, so nobody says that the replica is gone."""
+    """Packets are dropped and not refused, so nothing tells nginx that the replica is gone."""
     with book.row("network cut to one replica (docker network disconnect), then back") as row:
         victim = lab.ids()[0]
         (network,) = lab.stack.inspect("app")[0]["NetworkSettings"]["Networks"]
@@ -130,8 +130,8 @@ def test_cut_network(lab: Lab, book: Book) -> None:
 
 
 def _seen(name: str) -> Sequence[str]:
-    """Give a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
-    lines = [line.split() for line in play("status").output.splitlines()]
+    """Return a replica's health, readiness and restarts as status.yml shows them, and whether its memory ran out."""
+    lines = [line.split() for line in play("status").said.splitlines()]
     (found,) = [line for line in lines if line[:1] == [name]]
     return [*found[1:4], *(word for word in found if word == "RAN")]
 

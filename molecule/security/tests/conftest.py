@@ -1,4 +1,4 @@
-"""Fixtures of what attackers try."""
+"""Fixtures of the tests that try what attackers try."""
 
 from __future__ import annotations
 
@@ -12,11 +12,7 @@ from tests.live_outsider import Outsider
 
 @pytest.fixture(scope="module")
 def outsider(host: Host) -> Iterator[Outsider]:
-    """Give a machine outside: sshd makes who fails wait, and that must not be the controller.
-
-    Args:
-        host: The instance.
-    """
+    """Make a machine outside, because sshd delays whoever fails to log in, and that must not be the controller."""
     outsider = Outsider(host)
     yield outsider
     outsider.leave()

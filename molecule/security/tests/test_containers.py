@@ -1,6 +1,6 @@
 """The CIS Docker Benchmark 1.6, sections 4 (images) and 5 (containers), item by item, for all containers of the stack.
 
-What only a person could judge is checked by what it means here: the comment of the check says how.
+Where an item asks for a person's judgement, a comment in its check says what is tested instead.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from testinfra.host import Host
 
-from tests.live_stack import Stack
+from bench.stack import Stack
 
 WAIVED = {
     "5.2": "the rehearsal's kernel has no AppArmor; where there is one, Docker's own profile is asked for",
@@ -43,7 +43,7 @@ SET_ID = "find / -xdev -type f -perm /6000; for one in {}; do command -v $one; d
 
 @dataclass(frozen=True)
 class Process:
-    """A process of a container, as the kernel sees it: user, capabilities, whether it is confined, command."""
+    """A process of a container, as the kernel sees it."""
 
     container: str
     user: int
@@ -55,7 +55,7 @@ class Process:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the engine and the kernel say; images by reference."""
+    """The facts that the engine and the kernel report; images are keyed by reference."""
 
     containers: list[dict[str, Any]]
     images: dict[str, dict[str, Any]]
@@ -74,7 +74,7 @@ class Facts:
         return [f"{name}: {what}" for name, one in self.images.items() if (what := wrong(one))]
 
     def of_layers(self, pattern: str) -> list[str]:
-        """List the steps of the builds that match."""
+        """List the steps of the images' builds that match."""
         steps = [(name, step) for name, every in self.history.items() for step in every]
         return [f"{name}: {step}" for name, step in steps if re.search(pattern, step)]
 
@@ -94,7 +94,7 @@ def _processes(listed: str) -> Iterator[Process]:
 
 @pytest.fixture(scope="module")
 def facts(host: Host, stack: Stack) -> Facts:
-    """Look once: each question to the instance takes a second."""
+    """Collect all facts once, because each question to the instance takes a second."""
     containers = [*stack.inspect("nginx"), *stack.inspect("app")]
     images = {one["Config"]["Image"]: one["Image"] for one in containers}
     listed = json.loads(host.check_output(f"docker image inspect {' '.join(images.values())}"))
@@ -120,7 +120,7 @@ CHECKS: dict[str, tuple[str, Check]] = {}
 
 
 def item(number: str, says: str) -> Callable[[Check], Check]:
-    """Register a check under the benchmark's number; it gives what is wrong."""
+    """Register a check under the benchmark's number; the check returns what is wrong."""
 
     def register(check: Check) -> Check:
         CHECKS[number] = says, check
@@ -141,7 +141,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("4.2", "containers use only trusted base images")
 def _(facts: Facts) -> list[str]:
-    """Trusted is what was made here of Debian's signed packages; what was pulled has a digest of its registry."""
+    """Images made here of Debian's signed packages are trusted; one that was pulled has a digest of its registry."""
     return facts.of_images(lambda one: one["RepoDigests"])
 
 
@@ -152,7 +152,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("4.5", "content trust is enabled")
 def _(facts: Facts) -> list[str]:
-    """There is no registry whose signatures could be checked: an image that is not here is an error."""
+    """No registry has signatures to check, so an image that is missing here has to be an error."""
     return [name for name, one in facts.composed.items() if one.get("pull_policy") != "never"]
 
 
@@ -201,13 +201,13 @@ def _(facts: Facts) -> list[str]:
 
 @item("5.3", "SELinux security options are set, if applicable")
 def _(facts: Facts) -> list[str]:
-    """Debian confines with AppArmor; where SELinux is on, nothing may switch its labels off."""
+    """Debian confines containers with AppArmor; where SELinux is on, nothing may switch its labels off."""
     return facts.of_containers(lambda one: "label=disable" in (one["HostConfig"]["SecurityOpt"] or []) and "unlabelled")
 
 
 @item("5.4", "Linux kernel capabilities are restricted within containers")
 def _(facts: Facts) -> list[str]:
-    """Docker's own set passes the benchmark; here there is none at all, for no process, health checks included."""
+    """Docker's own set passes the benchmark; here no process has any capability, not even a health check."""
     kept = facts.of_containers(lambda one: one["HostConfig"]["CapDrop"] != ["ALL"] and "capabilities are left")
     added = facts.of_containers(lambda one: one["HostConfig"]["CapAdd"])
     return kept + added + [f"{one.command}: {one.capabilities:x}" for one in facts.processes if one.capabilities]
@@ -266,7 +266,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("5.12", "CPU priority is set appropriately on containers")
 def _(facts: Facts) -> list[str]:
-    """Ask for a limit or a weight: a replica has the one, nginx, which must not wait for CPU, the other."""
+    """Ask for a limit or a weight: a replica has a limit, and nginx, which must not wait for CPU, a weight."""
     return facts.of_containers(
         lambda one: not one["HostConfig"]["NanoCpus"] and one["HostConfig"]["CpuShares"] in (0, 1024) and "no priority"
     )
@@ -315,7 +315,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("5.19", "the default ulimit is overwritten at runtime if needed")
 def _(facts: Facts) -> list[str]:
-    """Needed are enough files for the connections, and no image of the memory on the disk after a crash."""
+    """Each container needs enough files for its connections, and must not dump its memory to the disk in a crash."""
 
     def wrong(one: dict[str, Any]) -> object:
         limits = {limit["Name"]: limit["Hard"] for limit in one["HostConfig"]["Ulimits"] or []}
@@ -341,7 +341,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("5.23", "docker exec commands are not used with the privileged option")
 def _(facts: Facts) -> list[str]:
-    """Who is in a container by exec is a process there like any other; it would hold capabilities."""
+    """Look for capabilities, which a privileged command by exec would hold: it is a process like any other."""
     return [one.command for one in facts.processes if one.capabilities]
 
 
@@ -367,7 +367,7 @@ def _(facts: Facts) -> list[str]:
 
 @item("5.28", "Docker commands always make use of the latest version of their image")
 def _(facts: Facts) -> list[str]:
-    """Expect a tag that is made of what the image was built from, and that still means the image that runs."""
+    """Expect a tag that is a hash of what the image was built from, and that still means the image that runs."""
 
     def wrong(one: dict[str, Any]) -> object:
         name = one["Config"]["Image"]
@@ -403,7 +403,7 @@ NAMES = [f"{number} {says}" for number, (says, _) in CHECKS.items()]
 
 @pytest.mark.parametrize("number", CHECKS, ids=NAMES)
 def test_cis(facts: Facts, number: str) -> None:
-    """A waiver stays as long as it is needed, and no longer."""
+    """An item that holds must not have a waiver, and every other one must."""
     wrong = CHECKS[number][1](facts)
     confined = number == "5.2" and "name=apparmor" in facts.engine["SecurityOptions"]
     if number not in WAIVED or confined:
@@ -413,7 +413,7 @@ def test_cis(facts: Facts, number: str) -> None:
 
 
 def test_facts_are_about_all_of_the_stack(facts: Facts, stack: Stack) -> None:
-    """No container and no process means nothing wrong with it."""
+    """Without containers and processes every check would pass."""
     assert len(facts.containers) == stack.replicas + 1
     assert {one.container for one in facts.processes} == {one["Id"] for one in facts.containers}
     assert len(facts.images) == len(facts.history) == len(facts.found) == 2
@@ -422,6 +422,6 @@ def test_facts_are_about_all_of_the_stack(facts: Facts, stack: Stack) -> None:
 
 
 def test_logs_are_rotated(facts: Facts) -> None:
-    """The benchmark does not ask, but a full disk ends everything."""
+    """The benchmark does not ask for it, but a full disk stops everything."""
     limits = [one["HostConfig"]["LogConfig"]["Config"] for one in facts.containers]
     assert {(one.get("max-size"), one.get("max-file")) for one in limits} == {("10m", "3")}

@@ -1,7 +1,7 @@
 """The CIS Docker Benchmark 1.6.0, as far as it is about the engine: sections 1, 2 and 3, each item by its number.
 
-Waived, and why: docs/security.md. Items about Swarm are not here, as there is none; those about files that Debian does
-not have (registry certificates, /etc/sysconfig) would pass without meaning anything.
+docs/security.md lists the items that are waived, with the reasons. Items about Swarm are left out because Swarm is not
+used; those about files that Debian does not have (registry certificates, /etc/sysconfig) would pass without a meaning.
 """
 
 from __future__ import annotations
@@ -16,28 +16,14 @@ from testinfra.host import Host
 
 @pytest.fixture(scope="module")
 def info(host: Host) -> dict[str, Any]:
-    """Ask the engine what it is set to.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        Its answer.
-    """
+    """Ask the engine for its settings (``docker info``)."""
     answer: dict[str, Any] = json.loads(host.check_output("docker info --format json"))
     return answer
 
 
 @pytest.fixture(scope="module")
 def options(host: Host) -> dict[str, Any]:
-    """Read what the engine was told: its file, and that nothing else was said on its command line.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        The content of daemon.json.
-    """
+    """Read the engine's daemon.json, and check that its command line holds no further options."""
     started = host.check_output("ps -o args= -C dockerd").split()
     assert started[1:] in (["-H", "fd://"], ["-H", "fd://", "--containerd=/run/containerd/containerd.sock"])
     content: dict[str, Any] = json.loads(host.file("/etc/docker/daemon.json").content_string)
@@ -45,12 +31,12 @@ def options(host: Host) -> dict[str, Any]:
 
 
 def test_1_1_2_nobody_controls_the_engine_without_sudo(host: Host) -> None:
-    """Who is in the group docker is root, and no log says so."""
+    """Whoever is in the group docker is root, and no log says so."""
     assert host.group("docker").members == []
 
 
 def test_1_2_2_the_version_is_debians_newest(host: Host) -> None:
-    """Of what apt knows; the lists are renewed every day."""
+    """The newest one that apt knows is installed; its lists are renewed every day."""
     installed, newest = host.check_output(
         "apt-cache policy docker.io | sed -n 's/^  \\(Installed\\|Candidate\\): //p'"
     ).splitlines()
@@ -58,29 +44,29 @@ def test_1_2_2_the_version_is_debians_newest(host: Host) -> None:
 
 
 def test_2_2_containers_on_the_default_network_do_not_reach_each_other(host: Host) -> None:
-    """Nobody meant them to: what belongs together has a network of its own."""
+    """Containers that belong together have a network of their own, so nobody needs the default one to connect them."""
     (bridge,) = json.loads(host.check_output("docker network inspect bridge"))
     assert bridge["Options"]["com.docker.network.bridge.enable_icc"] == "false"
 
 
 def test_2_3_and_2_4_logs_and_packet_filter_are_as_shipped(options: dict[str, Any]) -> None:
-    """The level is info, and published ports need Docker's rules."""
+    """The log level is info, and published ports need Docker's rules."""
     assert options.keys().isdisjoint({"log-level", "debug", "iptables", "ip6tables"})
 
 
 def test_2_5_no_registry_is_trusted_blindly(info: dict[str, Any]) -> None:
-    """Only this machine's own address range is, as with every engine."""
+    """Only this machine's own address range is trusted, as with every engine."""
     assert info["RegistryConfig"]["InsecureRegistryCIDRs"] == ["127.0.0.0/8"]
     assert [name for name, one in info["RegistryConfig"]["IndexConfigs"].items() if not one["Secure"]] == []
 
 
 def test_2_6_the_storage_driver_is_a_kept_one(info: dict[str, Any]) -> None:
-    """Aufs is gone from the kernel."""
+    """Aufs, which the benchmark forbids, is gone from the kernel."""
     assert info["Driver"] == "overlay2"
 
 
 def test_2_7_the_engine_does_not_listen_on_the_network(host: Host) -> None:
-    """A TCP socket without client certificates is root for whoever finds it; one that is not there needs none."""
+    """Whoever finds a TCP socket without client certificates is root, so the engine must have no TCP socket."""
     sockets = host.check_output("ss --listening --tcp --numeric --processes --no-header").splitlines()
     held = {line.split()[3].rpartition(":")[2] for line in sockets if "dockerd" in line}
     # Without a proxy it keeps the ports of containers taken itself.
@@ -95,27 +81,27 @@ def test_2_8_open_files_are_bounded(options: dict[str, Any]) -> None:
 
 
 def test_2_10_and_2_11_control_group_and_size_are_as_shipped(options: dict[str, Any]) -> None:
-    """A parent group of its own would escape the limits of the machine."""
+    """With a parent group of their own, containers would escape the limits of the machine."""
     assert options.keys().isdisjoint({"cgroup-parent", "storage-opts"})
 
 
 def test_2_14_no_container_gains_rights(options: dict[str, Any]) -> None:
-    """Through a setuid program, for example; also where compose.yml forgot to say so."""
+    """No container gains them, through a setuid program for example, even where compose.yml does not say so."""
     assert options["no-new-privileges"] is True
 
 
 def test_2_15_containers_outlive_the_engine(info: dict[str, Any]) -> None:
-    """An update of the engine restarts it, at night and unasked."""
+    """An unattended update restarts the engine at night."""
     assert info["LiveRestoreEnabled"] is True
 
 
 def test_2_16_the_kernel_publishes_ports(host: Host) -> None:
-    """A proxy process for each would hide whom a request comes from."""
+    """A userland proxy for each port would hide the client's address."""
     assert host.run("pgrep docker-proxy").rc == 1
 
 
 def test_2_17_and_2_18_system_calls_are_filtered_and_nothing_is_tried_out(info: dict[str, Any]) -> None:
-    """Docker's own profile, no experiments."""
+    """The engine uses Docker's own seccomp profile and no experimental features."""
     assert "name=seccomp,profile=builtin" in info["SecurityOptions"]
     assert info["ExperimentalBuild"] is False
 
@@ -133,7 +119,7 @@ FILES = [
 
 
 def test_3_files_are_roots(host: Host) -> None:
-    """Who can write them is root."""
+    """Whoever can write the engine's files is root."""
     named = " ".join(path for _, path, _, _ in FILES)
     found = [line.split() for line in host.check_output(f"stat --format '%U:%G %a' {named}").splitlines()]
     assert len(found) == len(FILES)
@@ -143,7 +129,7 @@ def test_3_files_are_roots(host: Host) -> None:
 
 
 def test_logs_are_bounded(host: Host) -> None:
-    """Not in the benchmark, but a full disk is the commonest end of a small machine."""
+    """The benchmark does not ask for it, but a full disk is the commonest failure of a small machine."""
     ids = host.check_output("docker ps --quiet").split()
     assert ids
     logs = json.loads(host.check_output(f"docker inspect {' '.join(ids)}"))

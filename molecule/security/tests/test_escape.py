@@ -1,4 +1,4 @@
-"""What somebody can do who runs code in a replica. Whatever is refused there works elsewhere, in the same test."""
+"""What an attacker in a replica can do; each attempt that is refused there works elsewhere in the same test."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ import pytest
 import yaml
 from testinfra.host import Host
 
-from tests.live_stack import Stack
-from tests.project import ROOT, SERVICE, engine
-from tests.templates.render import Renderer
+from bench.render import Renderer, machine
+from bench.stack import Stack
+from tests.project import ROOT, SERVICE
 
 INTRUDER = (ROOT / "tests/intruder.py").read_bytes()
 METADATA = "169.254.169.254:80"
@@ -31,7 +31,7 @@ Try = Callable[..., Any]
 
 
 def _python(host: Host, where: str) -> Try:
-    """Run the intruder's functions behind a command such as docker exec."""
+    """Return a function that runs the intruder's functions behind a command such as docker exec."""
 
     def attempt(function: str, *arguments: str) -> Any:
         # Encoded, because Ansible would take braces in a command for a template.
@@ -42,7 +42,7 @@ def _python(host: Host, where: str) -> Try:
 
 
 def _addresses(container: dict[str, Any]) -> dict[str, str]:
-    """Give a container's addresses by network, in the order of the networks' names."""
+    """Return a container's addresses by network, in the order of the networks' names."""
     networks: dict[str, dict[str, str]] = container["NetworkSettings"]["Networks"]
     return {name: one["IPAddress"] for name, one in sorted(networks.items())}
 
@@ -54,18 +54,17 @@ def _port(container: dict[str, Any]) -> str:
 
 @contextmanager
 def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """Start another service, with a way out, as the template describes one."""
+    """Start another service that has a way out, as the template describes one."""
     render = Renderer(ROOT / "roles")
     service = SERVICE | {"name": NEIGHBOUR, "replicas": 1, "internet": True}
     image = replica["Config"]["Image"]
     text = render(
         "stack",
         "compose.yml.j2",
-        facts={"processor_nproc": 1, "memtotal_mb": 950},
         stack_name=NEIGHBOUR,
         stack_services=[service],
         stack_images={NEIGHBOUR: image, "nginx": image},
-        __stack_engine=engine(),
+        __stack_machine=machine(),
     )
     defined = yaml.safe_load(text)["services"][NEIGHBOUR]
     (server,) = [Path("/run") / volume["source"] for volume in defined["volumes"]]
@@ -87,7 +86,7 @@ def _neighbour(host: Host, replica: dict[str, Any]) -> Iterator[dict[str, Any]]:
 class Scene:
     """The containers, as the engine inspects them, and an intruder in a replica of each service and elsewhere.
 
-    nginx has no Python, so in its network is a process of the machine.
+    The nginx container has no Python, so a process of the machine in the container's network takes its part.
     """
 
     nginx: dict[str, Any]
@@ -100,20 +99,20 @@ class Scene:
 
     @property
     def nginx_addresses(self) -> list[str]:
-        """Where nginx listens, that of the replica's network first."""
+        """The addresses where nginx listens, that of the replica's network first."""
         shared = _addresses(self.replica).keys()
         return [f"{one}:80" for name, one in sorted(_addresses(self.nginx).items(), key=lambda at: at[0] not in shared)]
 
     @property
     def replica_address(self) -> str:
-        """Where the replica's server listens."""
+        """The address where the replica's server listens."""
         (address,) = _addresses(self.replica).values()
         return f"{address}:{_port(self.replica)}"
 
 
 @pytest.fixture(scope="module")
 def scene(host: Host, stack: Stack) -> Iterator[Scene]:
-    """Look once: each question to the instance takes a second."""
+    """Look at the stack once, because each question to the instance takes a second."""
     nginx, replica = stack.inspect("nginx")[0], stack.inspect("app")[0]
     with _neighbour(host, replica) as neighbour:
         yield Scene(
@@ -129,7 +128,7 @@ def scene(host: Host, stack: Stack) -> Iterator[Scene]:
 
 @pytest.fixture
 def world(host: Host) -> Iterator[str]:
-    """Listen on this machine, which is outside of the instance; give the address to ask at."""
+    """Listen on this machine, which is outside of the instance, and return the address that a test connects to."""
     gateway = host.check_output("ip -4 route show default").split()[2]
     with closing(socket.create_server(("0.0.0.0", 0))) as listener:  # noqa: S104 (asked from the instance)
         yield f"{gateway}:{listener.getsockname()[1]}"
@@ -140,7 +139,7 @@ def _reached(tried: dict[str, str]) -> set[str]:
 
 
 def test_files_are_made_in_memory_only(host: Host, scene: Scene) -> None:
-    """Nothing stays, and nothing that runs can be changed."""
+    """No file stays, and no program that runs can be changed."""
     assert scene.in_replica("writable") == ["/dev/mqueue", "/dev/shm", "/tmp"]  # noqa: S108 (in a container)
     image = scene.replica["Config"]["Image"]
     unconfined = _python(host, f"docker run --rm -i --user 0 --network none --entrypoint= {image}")
@@ -148,14 +147,14 @@ def test_files_are_made_in_memory_only(host: Host, scene: Scene) -> None:
 
 
 def test_nothing_is_gained(scene: Scene) -> None:
-    """No capability, no device, no program that was not there before."""
+    """A process in a replica gets no capability, no device, and no program that was not there before."""
     assert _reached(scene.in_replica("gain", "/tmp")) == set()  # noqa: S108 (in a container)
     tried = scene.on_machine("gain", "/root")
     assert _reached(tried) == tried.keys()
 
 
 def test_a_replica_reaches_nobody(host: Host, stack: Stack, scene: Scene, world: str) -> None:
-    """No metadata service, port of the machine, other network or internet; and the engine's socket is not there."""
+    """Metadata service, the machine's ports, other networks, the internet and the engine's socket are out of reach."""
     networks = json.loads(host.check_output(f"docker network inspect {' '.join(_addresses(scene.replica))}"))
     gateways = [f"{one['IPAM']['Config'][0]['Gateway']}:22" for one in networks]
     others = [f"{address}:{_port(scene.neighbour)}" for address in _addresses(scene.neighbour).values()]
@@ -172,7 +171,7 @@ def test_a_replica_reaches_nobody(host: Host, stack: Stack, scene: Scene, world:
 
 
 def test_a_service_with_a_way_out_is_as_far_from_the_others(scene: Scene, world: str) -> None:
-    """The internet is what it asked for, and no more."""
+    """It reaches the internet, which it asked for, and nothing more."""
     assert world in _reached(scene.in_neighbour("reach", world))
     targets = [scene.replica_address, *scene.nginx_addresses]
     # What leaves for the internet may be answered there, whatever the address: only the answer tells who gave it.

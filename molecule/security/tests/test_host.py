@@ -1,4 +1,4 @@
-"""Who gets into the machine and how, what is written down of it, and whether it keeps itself up to date."""
+"""Who can log in to the machine and how, what it logs about that, and whether it keeps itself up to date."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from uuid import uuid4
 import pytest
 from testinfra.host import Host
 
-from tests.live_fleet import inside
+from bench.ec2 import inside
+from bench.playbook import interrupted, playbook
+from bench.stack import Stack
 from tests.live_outsider import KEY, KNOWN, Outsider
-from tests.live_playbook import interrupted, playbook
-from tests.live_stack import Stack
 
 LOGIN = "admin"
-"""Of Debian's machine images."""
+"""The login of Debian's machine images."""
 GUESSER = "guesser"
 PASSWORD = uuid4().hex
 ASK = "/run/outside-ask"
@@ -52,17 +52,12 @@ OLD = (
     "ssh-rsa,",
     "ssh-dss",
 )
-"""What must not be among the algorithms: broken, or not recommended any more."""
+"""Algorithms that must not be used, because they are broken or not recommended any more."""
 
 
 @pytest.fixture(scope="module")
 def key(host: Host, outsider: Outsider) -> Iterator[None]:
-    """Let the outsider's key in, as the login and, if that were possible, as root.
-
-    Args:
-        host: The instance.
-        outsider: Who has the key.
-    """
+    """Authorise the outsider's key for the login and, in case sshd would accept it, for root."""
     files = ["/root/.ssh/authorized_keys", f"/home/{LOGIN}/.ssh/authorized_keys"]
     for file in files:
         host.check_output(f"cp {file} {file}.kept; echo {shlex.quote(outsider.public_key)} > {file}.new")
@@ -74,38 +69,31 @@ def key(host: Host, outsider: Outsider) -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def effect(host: Host) -> dict[str, str]:
-    """Ask sshd for what is in force.
-
-    Args:
-        host: The instance.
-
-    Returns:
-        Values by option.
-    """
+    """Ask sshd for the values in force, by option."""
     lines = host.check_output("sshd -T").splitlines()
     return {name: value for name, _, value in (line.partition(" ") for line in lines)}
 
 
 def test_sshd_does_what_is_wanted(effect: dict[str, str]) -> None:
-    """The first file wins, and cloud-init and packages write files too."""
+    """The first file that sets an option wins, and cloud-init and packages write files too."""
     assert {name: effect[name] for name in WANTED} == WANTED
 
 
 @pytest.mark.parametrize("kind", ["ciphers", "hostkeyalgorithms", "kexalgorithms", "macs", "pubkeyacceptedalgorithms"])
 def test_sshd_speaks_only_what_is_not_known_to_be_weak(effect: dict[str, str], kind: str) -> None:
-    """Somebody who records the traffic has time."""
+    """Somebody who records the traffic has years to decrypt it."""
     allowed = {"nistp"} if "key" in kind and kind != "kexalgorithms" else set()
     assert [old for old in OLD if old not in allowed and old in f"{effect[kind]},"] == []
 
 
 def test_what_is_in_force_is_what_the_file_says(host: Host) -> None:
-    """A file is read once, when sshd starts or is told to."""
+    """The server reads a file only when it starts or is told to reload."""
     assert host.check_output("find /etc/ssh/sshd_config.d -name '*.conf' -newer /run/sshd.pid") == ""
 
 
 @pytest.mark.usefixtures("key")
 def test_a_key_gets_in_and_root_does_not(outsider: Outsider, stack: Stack) -> None:
-    """The same key in both files."""
+    """The same key is in the files of the login and of root."""
     welcome = outsider.ssh(f"{LOGIN}@{stack.address}", "id -un")
     assert welcome.stdout.strip() == LOGIN, welcome.stderr
     refused = outsider.ssh(f"root@{stack.address}", "id -un")
@@ -115,7 +103,7 @@ def test_a_key_gets_in_and_root_does_not(outsider: Outsider, stack: Stack) -> No
 
 @pytest.mark.usefixtures("key")
 def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) -> None:
-    """Several people share the login: the journal has the key that came in and each command as root."""
+    """Several people share the login: the journal names the key that logged in and each command that ran as root."""
     mark = uuid4().hex
     done = outsider.ssh(f"{LOGIN}@{stack.address}", f"sudo -n true {mark}")
     assert done.rc == 0, done.stderr
@@ -141,7 +129,7 @@ def test_sudo_says_who_ran_what(host: Host, outsider: Outsider, stack: Stack) ->
     ids=["sshd refuses it", "nobody could log in", "another port", "from elsewhere", "a group", "not from here"],
 )
 def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[str, object], said: str) -> None:
-    """A mistake in one line must not be the last thing that this machine was ever told."""
+    """A mistake in one line must not lock everybody out of the machine for good."""
     look = "cat /etc/ssh/sshd_config.d/* /etc/firewall.nft; nft --stateless list ruleset; systemctl show ssh -p MainPID"
     before = host.check_output(look)
     refused = playbook("playbooks/configure.yml", "--tags", role, "--extra-vars", json.dumps(variables))
@@ -173,7 +161,7 @@ def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[s
     ids=["journal", "sshd", "engine"],
 )
 def test_a_killed_configure_is_mended_by_the_next(host: Host, file: str, task: str, begun: str) -> None:
-    """Killed between a file and what it is for: the next run finds the file in order, and must not stop there."""
+    """A run that is killed after it wrote a file leaves the reload undone, and the next run must still do it."""
     role = task.partition(" ")[0]
     host.check_output(f"echo >> {file}")
     before = host.check_output(begun)
@@ -187,7 +175,7 @@ def test_a_killed_configure_is_mended_by_the_next(host: Host, file: str, task: s
 
 
 def test_a_right_password_is_refused(host: Host, outsider: Outsider, stack: Stack) -> None:
-    """Passwords get known, and are tried everywhere then."""
+    """Passwords become known, and attackers then try them everywhere."""
     host.check_output(f"useradd --create-home {GUESSER} && echo {GUESSER}:{PASSWORD} | chpasswd")
     try:
         host.check_output(f"printf '#!/bin/sh\\necho {PASSWORD}\\n' > {ASK}; chmod 700 {ASK}")
@@ -201,7 +189,7 @@ def test_a_right_password_is_refused(host: Host, outsider: Outsider, stack: Stac
 
 
 def test_who_goes_on_guessing_is_not_listened_to(outsider: Outsider, stack: Stack) -> None:
-    """Each key that nobody has costs a second, and from fifteen on the address is refused at once; others are not."""
+    """Each unknown key costs a second; from fifteen on the address is refused at once, and other addresses are not."""
     guess = f"ssh -i {KEY} -o BatchMode=yes -o StrictHostKeyChecking=no {GUESSER}@{stack.address} id"
     said = outsider.run(
         f"sh -c 'for i in $(seq {GUESSES}); do {guess}; done 2>&1 | grep -v Warning'"
@@ -212,7 +200,7 @@ def test_who_goes_on_guessing_is_not_listened_to(outsider: Outsider, stack: Stac
 
 
 def test_security_updates_install_themselves(host: Host) -> None:
-    """Debian's security updates, those of the Docker engine included, which comes from Debian too."""
+    """This includes the Docker engine, which comes from Debian too."""
     for timer in ("apt-daily.timer", "apt-daily-upgrade.timer"):
         assert host.service(timer).is_enabled
         assert host.service(timer).is_running
@@ -224,7 +212,7 @@ def test_security_updates_install_themselves(host: Host) -> None:
 
 
 def test_settings_are_in_force(host: Host) -> None:
-    """As far as they are the network's: the others are the whole machine's, which a container cannot set."""
+    """Only the network's settings are checked: a container cannot set those of the whole machine."""
     wanted = {
         "net.ipv4.conf.all.accept_redirects": "0",
         "net.ipv4.conf.all.rp_filter": "1",
@@ -236,7 +224,7 @@ def test_settings_are_in_force(host: Host) -> None:
 
 
 def test_a_reboot_that_is_waited_for_is_said(host: Host, stack: Stack) -> None:
-    """A new kernel guards nobody until it runs."""
+    """A new kernel protects nobody until it runs."""
     said = f"{stack.instance_id}  an update waits for a reboot"
     assert said not in playbook("playbooks/status.yml").said
     host.check_output("touch /run/reboot-required; echo linux-image-amd64 > /run/reboot-required.pkgs")

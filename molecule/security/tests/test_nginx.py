@@ -1,4 +1,4 @@
-"""Requests that nobody sends by mistake, clients that are slow, and clients that ask too much, at nginx."""
+"""Malformed requests, slow clients, and clients that ask too much, as nginx answers them."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from itertools import count
 import pytest
 from testinfra.host import Host
 
-from tests.live_playbook import playbook
-from tests.live_stack import Stack
+from bench.playbook import playbook
+from bench.stack import Stack
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
 
 # Two deploys, and ten seconds of slow clients.
@@ -56,7 +56,7 @@ class Response:
 
 
 def talk(address: str, data: bytes, quiet: float = QUIET_S) -> bytes:
-    """Send bytes and collect what comes back, until the server closes or says nothing more."""
+    """Send bytes and collect the answer, until the server closes or is silent for ``quiet`` seconds."""
     with socket.create_connection((address, 80), timeout=5) as connection:
         connection.settimeout(quiet)
         said = b""
@@ -70,10 +70,10 @@ def talk(address: str, data: bytes, quiet: float = QUIET_S) -> bytes:
 
 
 def responses(said: bytes) -> list[Response]:
-    """Split what a server said into responses.
+    """Split what a server sent into responses.
 
     Raises:
-        AssertionError: It is no sequence of whole responses.
+        AssertionError: It is not a sequence of whole responses.
     """
     found = []
     while said:
@@ -103,7 +103,7 @@ def _chunks(said: bytes) -> tuple[bytes, bytes]:
 
 
 def header(response: Response, name: str) -> list[str]:
-    """Give all values of a header."""
+    """Return all values of a header."""
     return re.findall(rf"(?im)^{re.escape(name)}: *(.*?)\r?$", response.head)
 
 
@@ -207,7 +207,7 @@ CORPUS = {
 
 
 def assert_in_step(name: str, said: bytes) -> None:
-    """Assert that nothing was taken for a request that was none, and that what was asked last got its own answer."""
+    """Assert that no bytes of a body were taken for a request, and that the last request got its own answer."""
     if name == "HTTP/0.9" and not said.startswith(b"HTTP/"):
         return
     # 100 and 101 have no end of their own.
@@ -238,7 +238,7 @@ def unharmed(host: Host, stack: Stack) -> Iterator[None]:
 
 @pytest.mark.usefixtures("unharmed")
 def test_malformed_requests_get_no_foot_in_the_door(stack: Stack) -> None:
-    """Nginx and the app must agree where a request ends; whatever they cannot agree on is refused."""
+    """Nginx and the app must agree where a request ends, so nginx refuses what the two could read differently."""
     with ThreadPoolExecutor(16) as pool:
         said = pool.map(lambda data: talk(stack.address, data + CANARY), CORPUS.values())
     for name, answer in zip(CORPUS, said, strict=True):
@@ -293,7 +293,7 @@ def _mutants(seed: int) -> Iterator[bytes]:
 
 @pytest.mark.usefixtures("unharmed")
 def test_fuzzed_requests_break_nothing(stack: Stack) -> None:
-    """The same requests each time; the number in a failure repeats one of them."""
+    """The random requests are the same each time, and the number in a failure repeats one of them."""
     cases = [data for data, _ in zip(_mutants(SEED), range(FUZZ_CASES), strict=False)]
     with ThreadPoolExecutor(32) as pool:
         said = pool.map(lambda data: talk(stack.address, data), cases)
@@ -311,7 +311,7 @@ def _get(stack: Stack, path: str = "/", *headers: str) -> Response:
 
 
 def test_answers_tell_browsers_what_is_allowed(stack: Stack) -> None:
-    """Those of the app, and nginx's own; each header once, because of two a browser takes whichever it likes."""
+    """The app's and nginx's own answers have each header once; of two, browsers choose differently."""
     own = responses(talk(stack.address, _post("Content-Length: 99999999"), quiet=2))[0]
     assert own.status == 413
     for response in (_get(stack, "/", "Host: a"), _get(stack, "/no-such-page", "Host: a"), own):
@@ -321,7 +321,7 @@ def test_answers_tell_browsers_what_is_allowed(stack: Stack) -> None:
 
 
 def test_a_large_body_is_refused_at_once(stack: Stack) -> None:
-    """And says how large it may be, before it is sent."""
+    """It is refused before it is sent, and the answer says how large it may be."""
     largest = _post(f"Content-Length: {BODY_LIMIT}", body=bytes(BODY_LIMIT))
     (taken,) = responses(talk(stack.address, largest, quiet=5))
     assert taken.status == 200
@@ -331,7 +331,7 @@ def test_a_large_body_is_refused_at_once(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("unharmed")
 def test_slow_clients_are_cut_and_not_felt(stack: Stack) -> None:
-    """Each of them holds a connection of nginx for ten seconds, and never a replica."""
+    """Each slow client holds a connection of nginx for ten seconds, and never a replica."""
     with ThreadPoolExecutor(1) as pool, stack.under_load() as load:
         lasted = pool.submit(slow_crowd, stack.address, "a").result()
     report = load.report()
@@ -344,7 +344,7 @@ def test_slow_clients_are_cut_and_not_felt(stack: Stack) -> None:
 
 @pytest.mark.usefixtures("unharmed")
 def test_headers_that_do_not_end_fill_no_memory(stack: Stack) -> None:
-    """As many buffers as nginx gives, on more connections than it has; a worker that the kernel ends cuts everybody."""
+    """All header buffers of all connections are used; a worker that the kernel killed would cut all its clients."""
     began = b"GET / HTTP/1.1\r\nHost: a\r\n" + (b"X: " + b"a" * 7600 + b"\r\n") * 3 + b"X: " + b"a" * 4000
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
@@ -359,7 +359,7 @@ def test_headers_that_do_not_end_fill_no_memory(stack: Stack) -> None:
 
 @pytest.fixture(scope="module")
 def strict(stack: Stack) -> Iterator[Stack]:
-    """Give the stack a name, narrow limits and a policy of its own; afterwards take them away again."""
+    """Give the stack a name, narrow limits and a policy of its own, and remove them after the tests."""
     given = {
         "stack_host_names": [NAME],
         "stack_requests_per_address": FEW,
@@ -383,13 +383,13 @@ def strict(stack: Stack) -> Iterator[Stack]:
     ],
 )
 def test_only_our_names_are_answered(strict: Stack, host_header: str, status: int) -> None:
-    """Somebody else's domain must not show our pages, nor an app make links of a name that a client chose."""
+    """Another domain must not show our pages, and an app must not make links from a name that a client chose."""
     assert _get(strict, "/whoami", host_header).status == status
     assert _get(strict, "/healthz", host_header).status == 200
 
 
 def test_an_absolute_uri_is_a_name_too(strict: Stack) -> None:
-    """It wins over the header."""
+    """The host in an absolute URI wins over the Host header."""
     assert _get(strict, "http://evil.test/whoami", f"Host: {NAME}").status == 421
     assert _get(strict, f"http://{NAME}/whoami", f"Host: {NAME}").status == 200
     assert _get(strict, "/whoami", f"Host: {strict.address}").status == 421
@@ -397,12 +397,12 @@ def test_an_absolute_uri_is_a_name_too(strict: Stack) -> None:
 
 
 def test_the_policy_is_ours_to_choose(strict: Stack) -> None:
-    """An app that needs another one has it in its variables, or says it itself."""
+    """An app that needs another content security policy sets it in the variables or sends the header itself."""
     assert header(_get(strict, "/", f"Host: {NAME}"), "Content-Security-Policy") == ["default-src 'none'"]
 
 
 def test_a_flood_is_answered_with_429(strict: Stack) -> None:
-    """One address that asks too much is told so at once, whatever it claims to be; a second later it may ask again."""
+    """An address that asks too much gets 429 at once, whatever address it claims; a second later it may ask again."""
     numbers = count()
 
     def asked(_: int) -> list[Response]:
@@ -425,7 +425,7 @@ def test_a_flood_is_answered_with_429(strict: Stack) -> None:
 
 
 def test_who_has_too_much_under_way_is_answered_with_429(strict: Stack) -> None:
-    """Bodies that never end hold connections only up to here."""
+    """Bodies that never end can hold only so many connections of one address."""
     waiting: list[socket.socket] = []
     time.sleep(1.5)
     try:

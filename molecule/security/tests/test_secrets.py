@@ -1,7 +1,7 @@
 """A secret is in its file and nowhere else, and a changed one goes live like any other change.
 
-Two canaries are deployed as loudly as Ansible can: one as a secret and one as a plain environment variable. The search
-that must not find the first finds the second.
+Two canaries are deployed with Ansible's most verbose output: one as a secret and one as a plain environment variable.
+The search that must not find the first has to find the second.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from tests.live_app import services
-from tests.live_playbook import Outcome, playbook
-from tests.live_stack import Stack
+from bench.app import services
+from bench.playbook import Outcome, playbook
+from bench.stack import Stack
 from tests.project import ROOT
 
 # Three deploys, and a search of the whole disk.
 pytestmark = pytest.mark.long
 
 CANARIES = "/root/canaries"
-"""What is looked for, and what was seen of it meanwhile."""
+"""Folder with the texts to search for, and with what was seen of them during the deploy."""
 
 EXCLUDED = f"--exclude-dir=proc --exclude-dir=sys --exclude-dir=merged --exclude-dir={Path(CANARIES).name}"
 
@@ -43,11 +43,11 @@ PRINTED = {
     "processes": "ps axeww; cat /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null",
     "processes during the deploy": f"cat {CANARIES}/seen",
 }
-"""Where a secret could be read on the instance beside its files: what shows it, by a name."""
+"""Commands by place that show where a secret could be read on the instance, beside its files."""
 
 ANSIBLE_TEMPORARY = "/root/.ansible/tmp /home/*/.ansible/tmp /tmp/ansible* /var/tmp/ansible*"
 OWN_COMMAND = "*legacy.command_payload*"
-"""Code of the very command that looks."""
+"""Files of the command that does the search."""
 
 
 @dataclass
@@ -55,11 +55,10 @@ class Deployed:
     """A deploy with -vvv --diff.
 
     Attributes:
-        host: The instance.
-        said: What it printed.
+        said: What the deploy printed.
         secret: The value that nobody may see.
         plain: The value that everybody may see.
-        left: Folder that took all that Ansible left on the controller, its cache of facts included.
+        left: Folder with all that Ansible left on the controller, its cache of facts included.
     """
 
     host: Host
@@ -69,14 +68,7 @@ class Deployed:
     left: Path
 
     def find(self, canary: str) -> dict[str, list[str]]:
-        """Search for a canary everywhere.
-
-        Args:
-            canary: Which of them.
-
-        Returns:
-            What was found, by place.
-        """
+        """Search for a canary everywhere, and return what was found by place; places without a match are left out."""
         places = {
             "output": [line for line in self.said.splitlines() if canary in line],
             "controller": [str(path) for path in self.left.rglob("*") if path.is_file() and contains(path, canary)],
@@ -89,7 +81,7 @@ class Deployed:
 
     @cached_property
     def on_instance(self) -> dict[str, list[str]]:
-        """Search the instance for both canaries at once; a line ends with the one that it has."""
+        """The lines of the instance, by place, that contain either canary; each ends with the one that it has."""
         grep = f"grep --only-matching --text --fixed-strings --file={CANARIES}/secret --file={CANARIES}/plain"
         # Each file of the machine: the engine's own, logs, temporary ones. What is merged is elsewhere in parts.
         disk = f"{grep} --recursive --devices=skip {EXCLUDED} / 2>/dev/null"
@@ -97,51 +89,26 @@ class Deployed:
         return {place: self.lines(command) for place, command in ({"disk": disk} | commands).items()}
 
     def lines(self, command: str) -> list[str]:
-        """Run a command of the search; grep has 1 when it finds nothing.
-
-        Args:
-            command: For the shell.
-
-        Returns:
-            What it printed.
-        """
+        """Run a shell command of the search, whatever its exit status: grep exits with 1 when it finds nothing."""
         printed: str = self.host.run(command).stdout
         return printed.splitlines()
 
 
 def contains(path: Path, text: str) -> bool:
-    """Tell whether a file has a text in it.
-
-    Args:
-        path: The file.
-        text: What is looked for.
-
-    Returns:
-        Whether it is there.
-    """
+    """Tell whether a file has a text in it."""
     return text.encode() in path.read_bytes()
 
 
 def canary() -> str:
-    """Make a value that occurs nowhere.
-
-    Returns:
-        Letters and digits.
-    """
+    """Make a random value of letters and digits that occurs nowhere else."""
     return f"CANARY{secrets.token_hex(16)}"
 
 
 def deploy(folder: Path, secret: str, plain: str, *arguments: str) -> Outcome:
     """Deploy the sample app with a secret from a real vault.
 
-    Args:
-        folder: For the vault and its password.
-        secret: Value of the secret.
-        plain: Value of an environment variable.
-        *arguments: Further arguments of ansible-playbook.
-
-    Returns:
-        What came of it.
+    ``folder`` takes the vault and its password. ``secret`` is the value of the secret and ``plain`` that of an
+    environment variable; ``arguments`` are further ones of ansible-playbook.
     """
     folder.mkdir(exist_ok=True)
     password, vault = folder / "password", folder / "vault.json"
@@ -157,15 +124,7 @@ def deploy(folder: Path, secret: str, plain: str, *arguments: str) -> Outcome:
 
 @pytest.fixture(scope="module")
 def deployed(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployed]:
-    """Deploy two canaries, and watch the instance's processes meanwhile.
-
-    Args:
-        host: The instance.
-        tmp_path_factory: For what Ansible leaves on the controller.
-
-    Yields:
-        The deploy.
-    """
+    """Deploy two canaries, and watch the instance's processes meanwhile."""
     left = tmp_path_factory.mktemp("left")
     (left / "tmp").mkdir()
     secret, plain = canary(), canary()
@@ -195,11 +154,7 @@ def deployed(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Iterator[D
 
 
 def visits(stack: Stack, cookie: str) -> tuple[str, int, str]:
-    """Open the page.
-
-    Args:
-        stack: The stack.
-        cookie: The visitor's; may be empty.
+    """Open the page with a visitor's cookie, which may be empty.
 
     Returns:
         Which container answered, how many visits it counted, and the new cookie.
@@ -215,7 +170,7 @@ def visits(stack: Stack, cookie: str) -> tuple[str, int, str]:
 
 
 def test_secret_is_in_its_file_alone(deployed: Deployed, stack: Stack) -> None:
-    """Not in what Ansible said, kept or left, in no image, container, log, journal, process list or other file."""
+    """It is not in Ansible's output or files, nor in an image, container, log, journal, process list or other file."""
     found = deployed.find(deployed.secret)
     assert found.keys() == {"disk"}, found
     (file,) = found["disk"]
@@ -223,18 +178,18 @@ def test_secret_is_in_its_file_alone(deployed: Deployed, stack: Stack) -> None:
 
 
 def test_search_finds_what_is_not_secret(deployed: Deployed) -> None:
-    """An environment variable shows in all these places: a search that finds nothing there would prove nothing."""
+    """An environment variable appears in all these places, which proves that the search works."""
     found = deployed.find(deployed.plain)
     assert found.keys() >= {"output", "disk", "containers", "processes", "processes during the deploy"}
 
 
 def test_ansible_leaves_nothing_on_the_instance(deployed: Deployed) -> None:
-    """What it had to write there could be compressed, and no search would find it."""
+    """Temporary files of Ansible could be compressed, where no search would find the secret."""
     assert deployed.lines(f"find {ANSIBLE_TEMPORARY} -type f -not -path '{OWN_COMMAND}' 2>/dev/null") == []
 
 
 def test_only_the_service_can_read_it(deployed: Deployed, stack: Stack) -> None:
-    """No other user, not even root in the container, which has no capability to go round permissions."""
+    """No other user can read it, not even root in the container, which has no capability to ignore permissions."""
     replica = stack.containers("app")[0].id
     read = f"docker exec {{}} {replica} sha256sum /run/secrets/secret_key"
     digest = hashlib.sha256(deployed.secret.encode()).hexdigest()
@@ -249,7 +204,7 @@ def test_only_the_service_can_read_it(deployed: Deployed, stack: Stack) -> None:
 
 
 def test_changed_secret_goes_live_and_back(deployed: Deployed, stack: Stack, tmp_path: Path) -> None:
-    """Replica by replica: the old key is refused afterwards, a rollback brings it back, and no request is lost."""
+    """Replicas change one by one: the old key is then refused, a rollback brings it back, and no request is lost."""
     _, _, cookie = visits(stack, "")
     answers = [visits(stack, cookie) for _ in range(10 * stack.replicas)]
     assert len({container for container, _, _ in answers}) == stack.replicas

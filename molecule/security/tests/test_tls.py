@@ -18,11 +18,11 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from loadgen import Load
+from bench.load import Load
+from bench.playbook import Outcome, playbook
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_authority import Authority
 from tests.live_outsider import Outsider
-from tests.live_playbook import Outcome, playbook
-from tests.live_stack import Stack, assert_nothing_lost
 from tests.project import ROOT, load_mapping
 from tests.self_signed import self_signed
 from tests.slow_clients import CROWD, CUT_WITHIN_S, slow_crowd
@@ -34,7 +34,8 @@ NAMES = ["www.fleet.test", "fleet.test"]
 NAME = NAMES[0]
 STRANGER = "evil.test"
 DIRECTORY = load_mapping(ROOT / "roles/certificate/defaults/main.yml")["certificate_directory"]
-KEEPER = f"python3 {DIRECTORY}/keeper.py renew {DIRECTORY}/settings.json"
+RENEW = "flask-fleet certificate renew"
+"""The command of the timer, with the default folders."""
 LIVE = f"{DIRECTORY}/served/live"
 UNIT = "flask-fleet-certificate"
 NGINX = 10002
@@ -52,10 +53,9 @@ class Site:
     """A stack that is known by names.
 
     Attributes:
-        stack: The stack.
-        authority: Who gave it its certificate.
-        hosts: File that says where the names lead, for this machine.
-        variables: With which it was deployed.
+        authority: The ACME authority that issued its certificate.
+        hosts: File that takes the place of /etc/hosts on this machine for whoever needs the names.
+        variables: The extra variables with which it was deployed.
     """
 
     stack: Stack
@@ -72,13 +72,13 @@ class Site:
         return playbook(path, "--extra-vars", json.dumps(self.variables), prefix=self.knowing_names())
 
     def knowing_names(self) -> list[str]:
-        """Give the words before a command that make the names known to it, and to nobody else on this machine."""
+        """Write the words before a command that make the names known to it, and to nobody else on this machine."""
         return ["unshare", "--mount", "sh", "-c", 'mount --bind "$0" /etc/hosts && exec "$@"', str(self.hosts)]
 
     def connect(
         self, sni: str | None = NAME, offers: tuple[str, ...] = ("http/1.1",), trusted: Path | None = None
     ) -> ssl.SSLSocket:
-        """Shake hands, trusting only the authority, or this certificate."""
+        """Shake hands over TLS, and trust only the authority, or else only the certificate that is given."""
         context = ssl.create_default_context(cafile=str(trusted or self.authority.root))
         context.check_hostname = sni is not None
         context.set_alpn_protocols(list(offers))
@@ -86,7 +86,7 @@ class Site:
         return context.wrap_socket(plain, server_hostname=sni)
 
     def serial(self) -> str:
-        """Return the serial number of the certificate that is served; it was checked, chain, name and time."""
+        """Return the serial number of the served certificate, whose chain, name and time were checked."""
         with self.connect() as connection:
             certificate = connection.getpeercert()
         assert certificate
@@ -119,7 +119,7 @@ class Site:
 
 @pytest.fixture(scope="module")
 def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
-    """Deploy with certificates of an authority; leave the stack as the scenario has it."""
+    """Deploy the stack with certificates of an authority, and afterwards as the scenario has it."""
     folder = tmp_path_factory.mktemp("tls")
     with host.sudo():
         # What an earlier run left is of an authority that is no more.
@@ -149,13 +149,13 @@ def site(host: Host, stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_certificate_is_the_authoritys(site: Site, name: str) -> None:
-    """For each name, with its chain: what a browser checks."""
+    """It holds for each name and comes with its chain, as a browser checks it."""
     with site.connect(name) as connection:
         assert connection.version() == "TLSv1.3"
 
 
 def test_mozillas_intermediate_profile_is_kept(site: Site) -> None:
-    """Protocols, ciphers, curves, key and lifetime, and that no known attack works."""
+    """Protocols, ciphers, curves, key and lifetime follow it, and no known attack works."""
     program = ROOT / ".venv/sslyze/bin/sslyze"
     if not program.exists():
         subprocess.run([sys.executable, "-m", "venv", str(ROOT / ".venv/sslyze")], check=True)
@@ -179,12 +179,12 @@ def test_mozillas_intermediate_profile_is_kept(site: Site) -> None:
     ("method", "status"), [("GET", 301), ("HEAD", 301), ("POST", 308), ("PUT", 308), ("DELETE", 308), ("OPTIONS", 308)]
 )
 def test_plain_requests_are_led_to_https(site: Site, method: str, status: int) -> None:
-    """With path and query; at a 301 a browser would make a GET of a POST."""
+    """The redirect keeps path and query, and the method too: at a 301 a browser would turn a POST into a GET."""
     assert site.plainly(method, "/a%20b?c=d") == (status, f"https://{NAME}/a%20b?c=d")
 
 
 def test_health_and_challenges_need_no_https(site: Site) -> None:
-    """A balancer in front asks for health, and an authority cannot be sent to a certificate that is not there yet."""
+    """A load balancer asks for health, and an authority must get its answer before there is a certificate."""
     assert site.plainly("GET", "/healthz") == (200, "")
     assert site.plainly("GET", "/.well-known/acme-challenge/nothing") == (404, "")
     assert site.plainly("GET", "/.well-known/acme-challenge/../../etc/passwd")[0] != 200
@@ -192,13 +192,13 @@ def test_health_and_challenges_need_no_https(site: Site) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/nowhere"])
 def test_browsers_are_told_to_stay(site: Site, path: str) -> None:
-    """For two years, on errors too; plain HTTP says nothing of it."""
+    """The HSTS header lasts two years and is on errors too; plain HTTP does not send it."""
     answer = site.ask(f"GET {path} HTTP/1.1\r\nHost: {NAME}\r\nConnection: close\r\n\r\n")
     assert re.findall(r"(?im)^strict-transport-security: (.*)\r$", answer) == ["max-age=63072000"]
 
 
 def test_http2_is_spoken(site: Site) -> None:
-    """And HTTP/1.1 with who does not."""
+    """Clients without HTTP/2 get HTTP/1.1."""
     chosen = []
     for offers in (("h2", "http/1.1"), ("http/1.1",)):
         with site.connect(offers=offers) as connection:
@@ -208,7 +208,7 @@ def test_http2_is_spoken(site: Site) -> None:
 
 @pytest.mark.parametrize("sni", [STRANGER, f"x.{NAME}", None])
 def test_wrong_name_gets_no_certificate(site: Site, sni: str | None) -> None:
-    """Who scans addresses does not learn whose machine this is."""
+    """Whoever scans addresses does not learn whose machine this is."""
     with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
         site.connect(sni)
 
@@ -217,26 +217,26 @@ def test_wrong_name_gets_no_certificate(site: Site, sni: str | None) -> None:
     "request_line", [f"GET / HTTP/1.1\r\nHost: {STRANGER}", f"GET https://{STRANGER}/ HTTP/1.1\r\nHost: {NAME}"]
 )
 def test_wrong_name_inside_a_right_handshake_is_misdirected(site: Site, request_line: str) -> None:
-    """To refuse the handshake alone would leave the default server to whoever knows one of our names."""
+    """If only the handshake were checked, whoever knows one of our names would reach the default server."""
     answer = site.ask(f"{request_line}\r\nConnection: close\r\n\r\n")
     assert answer.startswith("HTTP/1.1 421 ")
 
 
 def test_nobody_is_led_to_a_strangers_name(site: Site) -> None:
-    """A redirect to whatever a Host header says would lend our name to it."""
+    """A redirect to the name in any Host header would let a stranger misuse our site."""
     status, location = site.plainly("GET", "/", host=STRANGER)
     assert status != 200
     assert location == ""
 
 
 def test_key_is_for_nginx_alone(site: Site) -> None:
-    """Also in the folders above: who breaks into another container or account finds nothing."""
+    """The folders above are closed as well, so an intruder in another container or account finds nothing."""
     stat = f"stat --format %u:%a {LIVE}/privkey.pem {DIRECTORY}"
     assert site.on_machine(stat).stdout.split() == [f"{NGINX}:400", "0:700"]
 
 
 def test_deploy_again_changes_nothing(site: Site) -> None:
-    """Account and certificate are kept: an authority gives five equal certificates a week, and then no more."""
+    """Account and certificate are kept, because an authority issues only five equal certificates a week."""
     before = site.serial()
     again = site.deploy()
     assert again.ok, again.said
@@ -245,7 +245,7 @@ def test_deploy_again_changes_nothing(site: Site) -> None:
 
 
 def test_timer_renews_without_a_controller(site: Site) -> None:
-    """It is on, also after a reboot; and today there is nothing to do."""
+    """The timer is enabled, also after a reboot, and today it finds nothing to renew."""
     before = site.serial()
     on = f"systemctl is-enabled {UNIT}.timer && systemctl is-active {UNIT}.timer"
     done = site.on_machine(f"{on} && systemctl start {UNIT}.service && journalctl --unit {UNIT} --lines 5")
@@ -256,7 +256,7 @@ def test_timer_renews_without_a_controller(site: Site) -> None:
 
 
 def test_slow_clients_are_cut_and_fail_nobody(site: Site) -> None:
-    """A handshake costs nginx much more than it costs them, and they keep what it opened."""
+    """A handshake costs nginx much more than its clients, and they keep the connection open."""
     url, trusted = f"https://{NAME}", str(site.authority.root)
     trust = ssl.create_default_context(cafile=trusted)
     address = site.stack.address
@@ -273,7 +273,7 @@ def test_slow_clients_are_cut_and_fail_nobody(site: Site) -> None:
 
 
 def test_flood_from_one_address_fails_nobody_else(site: Site, outsider: Outsider) -> None:
-    """As fast as it can, with 10 requests under way on each of 50 connections; on the machine's only CPU, too."""
+    """It sends as fast as it can, 10 requests at a time on each of 50 connections, with the machine's only CPU."""
     site.stack.host.check_output("apt-get install --yes --no-install-recommends nghttp2-client")
     url, trusted = f"https://{NAME}", str(site.authority.root)
     flood = f"nice h2load --clients=50 --max-concurrent-streams=10 --duration={FLOOD_S}"
@@ -291,11 +291,11 @@ def test_flood_from_one_address_fails_nobody_else(site: Site, outsider: Outsider
 
 
 def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> None:
-    """The file on the disk is no proof; a handshake is. Its clients notice nothing."""
+    """A handshake proves it, because the file on the disk does not; the clients notice nothing."""
     before = site.serial()
     url, trusted = f"https://{NAME}", str(site.authority.root)
     with Load(url, rate=RATE, clients=CLIENTS, address=site.stack.address, authorities=trusted) as load:
-        done = site.on_machine(f"{KEEPER} --anew")
+        done = site.on_machine(f"{RENEW} --anew")
     assert done.returncode == 0, done.stderr
     assert done.stdout.endswith("nginx serves it")
     assert site.serial() != before
@@ -303,25 +303,25 @@ def test_renewed_certificate_is_served_without_a_lost_request(site: Site) -> Non
 
 
 def test_renewal_that_is_killed_leaves_a_certificate_that_serves(site: Site) -> None:
-    """At whatever moment; nginx could start anew at any time. The next run ends what this one began."""
+    """Nginx can start again at any moment of it, and the next run completes what the killed one began."""
     nginx = f"docker compose --project-directory {site.stack.directory} exec -T nginx"
     for seconds in (0.5, 2, 3, 4):
-        killed = f"timeout --signal KILL {seconds} {KEEPER} --anew"
+        killed = f"timeout --signal KILL {seconds} {RENEW} --anew"
         tested = site.on_machine(f"{killed}; {nginx} nginx -t -c /etc/nginx/stack/nginx.conf")
         assert tested.returncode == 0, tested.stderr
         assert site.serial()
-    mended = site.on_machine(KEEPER)
+    mended = site.on_machine(RENEW)
     assert mended.returncode == 0, mended.stderr
     assert site.live_serial() == site.serial()
 
 
 def test_name_that_leads_elsewhere_is_named_and_nothing_lost(site: Site) -> None:
-    """The authority would count the failure, and after five of them not answer for an hour."""
+    """The authority would count the failure, and after five of them refuse to answer for an hour."""
     before = site.serial()
     right = dict.fromkeys(NAMES, site.stack.address)
     site.authority.point(right | {NAMES[1]: "192.0.2.1"})
     try:
-        failed = site.on_machine(f"{KEEPER} --anew")
+        failed = site.on_machine(f"{RENEW} --anew")
     finally:
         site.authority.point(right)
     assert failed.returncode == 1
@@ -332,11 +332,11 @@ def test_name_that_leads_elsewhere_is_named_and_nothing_lost(site: Site) -> None
 
 
 def test_authority_that_is_away_takes_nothing_away(site: Site) -> None:
-    """The certificate is good for weeks; the next try is in twelve hours."""
+    """The certificate is valid for weeks, and the next try is in twelve hours."""
     before = site.serial()
     site.authority.stop()
     try:
-        failed = site.on_machine(f"{KEEPER} --anew")
+        failed = site.on_machine(f"{RENEW} --anew")
     finally:
         site.authority.start()
     assert failed.returncode == 1
@@ -346,7 +346,7 @@ def test_authority_that_is_away_takes_nothing_away(site: Site) -> None:
 
 
 def test_pem_of_ones_own_is_served(site: Site, tmp_path: Path) -> None:
-    """From an authority that has no ACME, such as a company's; the last test here, because it ends the mode acme."""
+    """Its authority may have no ACME, such as a company's; this test is the last, because it ends the mode acme."""
     pem = self_signed(tmp_path, NAME)
     given = {
         "certificate_mode": "pem",

@@ -1,4 +1,4 @@
-"""What has to be done to the database before a new version takes over."""
+"""Migrates the probe's database before a new version takes over."""
 
 import os
 

@@ -19,11 +19,7 @@ probe = Blueprint("probe", __name__)
 
 
 def create_app() -> Flask:
-    """Make the application.
-
-    Returns:
-        The application; its pages are below the path that PREFIX names.
-    """
+    """Make the application, whose pages are below the path that PREFIX names."""
     app = Flask(__name__)
     app.register_blueprint(probe, url_prefix=os.environ.get("PREFIX"))
     return app
@@ -31,7 +27,7 @@ def create_app() -> Flask:
 
 @probe.route("/whoami", methods=["GET", "POST"])
 def whoami() -> Response:
-    """Tell who answers, and what it knows of who asks."""
+    """Tell which container answers, and what it knows about the client."""
     return jsonify(
         container=socket.gethostname(),
         version=VERSION,
@@ -43,13 +39,13 @@ def whoami() -> Response:
 
 @probe.post("/form")
 def form() -> Response:
-    """Take a file out of a form, as a page with an upload does."""
+    """Receive a file from a form, as a page with an upload does."""
     return jsonify(sha256=_digest(request.files["file"].stream))
 
 
 @probe.post("/body")
 def body() -> Response:
-    """Take a body piece by piece."""
+    """Receive a body piece by piece."""
     return jsonify(sha256=_digest(request.stream))
 
 
@@ -62,7 +58,7 @@ def _digest(content: IO[bytes]) -> str:
 
 @probe.get("/stream/<int:seconds>")
 def stream(seconds: int) -> Response:
-    """Say a line each second."""
+    """Send a line each second."""
 
     def lines() -> Iterator[str]:
         for second in range(seconds):
@@ -92,7 +88,7 @@ def headers(count: int, size: int) -> Response:
 
 @probe.get("/folder/")
 def folder() -> Response:
-    """Have Flask lead here who leaves the last slash out."""
+    """Be the target of Flask's redirect for a path without its last slash."""
     return Response("folder")
 
 

@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 import requests
 
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_services import PROBES, SERVICES, find
-from tests.live_stack import Stack, assert_nothing_lost
 
 UPLOAD = bytes(range(256)) * (20 * 2**12)
 """20 MiB."""
@@ -34,7 +34,7 @@ SLOW_RATE = 40
 
 @pytest.mark.parametrize("name", PROBES)
 def test_upload_of_20_mib_arrives_whole(stack: Stack, name: str) -> None:
-    """And one that is larger than its service takes is refused with the number."""
+    """A body that is larger than its service allows is refused with that limit."""
     door = find(stack, name)
     said = json.loads(door.send("POST", "/body", UPLOAD).text)
     assert said == {"sha256": DIGEST}
@@ -50,7 +50,7 @@ def test_upload_of_20_mib_arrives_whole(stack: Stack, name: str) -> None:
 
 
 def test_file_of_a_form_arrives_whole(stack: Stack) -> None:
-    """As browsers send it; Flask keeps it in /tmp meanwhile."""
+    """It is sent as browsers send it; Flask keeps it in /tmp meanwhile."""
     door = find(stack, "api")
     answer = requests.post(
         f"http://{stack.address}{door.prefix}/form",
@@ -63,7 +63,7 @@ def test_file_of_a_form_arrives_whole(stack: Stack) -> None:
 
 
 def _lines(stack: Stack, name: str) -> list[tuple[float, str]]:
-    """Read a stream; gives each line with the seconds since it was asked for."""
+    """Read a stream, and return each line with the seconds since the request."""
     door, query = find(stack, name), "" if SERVICES[name].get("streaming") else "?unbuffered"
     with door.connect() as connection:
         since = time.monotonic()
@@ -75,7 +75,7 @@ def _lines(stack: Stack, name: str) -> list[tuple[float, str]]:
 
 @pytest.mark.long
 def test_streams_of_30_s_come_line_by_line(stack: Stack) -> None:
-    """From all three servers at once, while others are answered: by `streaming`, or by the answer's own header."""
+    """All three servers stream at once while others are answered: by `streaming`, or by the answer's own header."""
     with ThreadPoolExecutor() as pool, find(stack, "app").under_load(SLOW_RATE) as load:
         streams = {name: pool.submit(_lines, stack, name) for name in PROBES}
         read = {name: stream.result() for name, stream in streams.items()}
@@ -87,7 +87,7 @@ def test_streams_of_30_s_come_line_by_line(stack: Stack) -> None:
 
 
 def _read_slowly(door: Stack, stop: threading.Event) -> int:
-    """Read an answer at 1 KiB/s until told to hurry; gives its bytes."""
+    """Read an answer at 1 KiB/s until told to hurry, and return its bytes."""
     with closing(socket.socket()) as client:
         # Or the kernel would take most of the answer at once.
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -105,7 +105,7 @@ def _read_slowly(door: Stack, stop: threading.Event) -> int:
 
 
 def _send_slowly(door: Stack, stop: threading.Event) -> bytes:
-    """Send a body at 1 KiB/s until told to hurry; gives the answer."""
+    """Send a body at 1 KiB/s until told to hurry, and return the answer."""
     body = UPLOAD[: 64 * 1024]
     head = f"POST {door.prefix}/body HTTP/1.1\r\nHost: {door.name}\r\nConnection: close\r\n"
     with closing(socket.create_connection((door.address, 80), timeout=30)) as client:
@@ -119,7 +119,7 @@ def _send_slowly(door: Stack, stop: threading.Event) -> bytes:
 @pytest.mark.long
 @pytest.mark.parametrize("name", [name for name in PROBES if not SERVICES[name].get("streaming")])
 def test_slow_clients_keep_nobody_waiting(stack: Stack, name: str) -> None:
-    """The answer is taken off the server, which gets the body when it is whole: no thread waits for a client."""
+    """Nginx buffers the answer, and passes on a body only when it is whole, so no thread waits for a client."""
     door, stop = find(stack, name), threading.Event()
     with ThreadPoolExecutor(2 * SLOW_CLIENTS) as pool:
         try:

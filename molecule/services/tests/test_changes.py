@@ -1,4 +1,4 @@
-"""What runs is changed, ends and dies: no request is lost in any of the three servers, and no row of the database."""
+"""Services are changed, end and die, and no request in any of the three servers and no row of the database is lost."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from pathlib import Path
 import pytest
 from testinfra.host import Host
 
-from loadgen import Load
-from tests.live_app import edit
-from tests.live_playbook import playbook
+from bench.app import edit
+from bench.load import Load
+from bench.playbook import playbook
+from bench.stack import CLIENTS, Stack, assert_nothing_lost
 from tests.live_services import PROBE, PROBES, SERVICES, changed, find
-from tests.live_stack import CLIENTS, Stack, assert_nothing_lost
 
 RATE = 40
 """Requests per second to each service."""
 UNDER_WAY_S = 5
 KEPT_OUT_S = 4
 THREADS = 4
-"""In each of these replicas."""
+"""Threads in each of these replicas."""
 BUSY_S = 20
 """The health check asks every 10 s, and ends a server that hangs 6 s later."""
 ENDED_S = 20
@@ -35,7 +35,7 @@ connection, and the balancer strikes a replica off after two looks that are not 
 
 @contextmanager
 def load_on_all(stack: Stack) -> Iterator[dict[str, Load]]:
-    """Keep clients of every service asking."""
+    """Send requests to every service during a block."""
     with ExitStack() as loads:
         yield {name: loads.enter_context(find(stack, name).under_load(RATE)) for name in SERVICES}
 
@@ -46,12 +46,12 @@ def ids(stack: Stack, name: str) -> set[str]:
 
 
 def started(stack: Stack, name: str) -> set[str]:
-    """Tell since when the replicas of a service run."""
+    """Tell since when each replica of a service runs."""
     return {one["State"]["StartedAt"] for one in stack.inspect(name)}
 
 
 def deploy(**variables: object) -> str:
-    """Deploy, and give what it said."""
+    """Deploy, and return the output."""
     deployed = playbook("playbooks/deploy.yml", "--extra-vars", json.dumps(variables))
     assert deployed.ok, deployed.said
     return deployed.said
@@ -59,7 +59,7 @@ def deploy(**variables: object) -> str:
 
 @pytest.fixture
 def version_2(tmp_path: Path) -> dict[str, object]:
-    """Give the services with another version of the probe, and at another port."""
+    """Return the services with another version of the probe, at another port."""
     folder = tmp_path / "probe"
     shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     edit(folder / "probe.py", "VERSION = 1", "VERSION = 2")
@@ -67,7 +67,7 @@ def version_2(tmp_path: Path) -> dict[str, object]:
 
 
 def test_data_and_requests_outlive_deploy_and_rollback(stack: Stack, version_2: dict[str, object]) -> None:
-    """All replicas of three services are replaced twice; the database is not touched, and migrated once a deploy."""
+    """All replicas of three services are replaced twice; the database stays, and is migrated once for each deploy."""
     api = find(stack, "api")
     assert api.send("POST", "/guests/jane").status == 200
     before = json.loads(api.get("/guests").text)
@@ -91,7 +91,7 @@ def test_data_and_requests_outlive_deploy_and_rollback(stack: Stack, version_2: 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_stopped_replica_finishes_what_it_has_begun(host: Host, stack: Stack, name: str) -> None:
-    """By hand, without a playbook: nginx looks away, the requests under way are answered, and then it ends."""
+    """It is stopped by hand: nginx sends nothing new, the requests under way are answered, and then it ends."""
     door = find(stack, name)
     with ThreadPoolExecutor() as pool, door.under_load(RATE) as load:
         # One for each thread of both replicas would block the health check as well.
@@ -109,7 +109,7 @@ def test_stopped_replica_finishes_what_it_has_begun(host: Host, stack: Stack, na
 
 
 def test_busy_replicas_are_left_alone(stack: Stack) -> None:
-    """Streams hold all threads of all replicas for longer than the health check waits; each of them comes whole."""
+    """Streams occupy all threads for longer than the health check waits, and each of them arrives whole."""
     before = {name: started(stack, name) for name in PROBES}
     streams = [name for name in PROBES for _ in range(len(ids(stack, name)) * THREADS)]
     with ThreadPoolExecutor(len(streams)) as pool:
@@ -121,9 +121,9 @@ def test_busy_replicas_are_left_alone(stack: Stack) -> None:
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROBES)
 def test_replica_that_hangs_is_ended(host: Host, stack: Stack, name: str) -> None:
-    """All its processes are stopped, so nothing in it could tell; the engine starts it anew.
+    """The engine restarts a replica whose processes are all stopped, so that none can report it.
 
-    But for a health check that is just running, for which the engine would wait until it times out.
+    A health check that is just running is not stopped: the engine would wait until it times out.
     """
     victim = stack.containers(name)[0].id
     before = started(stack, name)
@@ -137,7 +137,7 @@ def test_replica_that_hangs_is_ended(host: Host, stack: Stack, name: str) -> Non
 @pytest.mark.long
 @pytest.mark.parametrize("name", PROBES)
 def test_killed_and_frozen_replicas_cost_what_is_in_flight(host: Host, stack: Stack, name: str) -> None:
-    """The server's own process dies, then one gives no answer: the other replica takes over, each time."""
+    """A server's process dies, then a replica gives no answer; each time the other replica takes over."""
     door = find(stack, name)
     victim = stack.containers(name)[0].id
     with door.under_load(RATE) as load:
@@ -158,7 +158,7 @@ def test_killed_and_frozen_replicas_cost_what_is_in_flight(host: Host, stack: St
 
 
 def test_service_without_a_replica_fails_alone(host: Host, stack: Stack) -> None:
-    """Its own requests get 503; the others do not notice."""
+    """Its own requests get 503, and the other services do not notice."""
     others = [name for name in SERVICES if name != "tools"]
     door, victims = find(stack, "tools"), " ".join(ids(stack, "tools"))
     with ExitStack() as entered:
@@ -178,7 +178,7 @@ def test_service_without_a_replica_fails_alone(host: Host, stack: Stack) -> None
 
 @pytest.mark.long
 def test_each_service_is_scaled_by_its_own_number(stack: Stack) -> None:
-    """Two at once, and the third stays."""
+    """Two services are scaled at once, and the third keeps its number."""
     tools, live = ids(stack, "tools"), ids(stack, "live")
     with load_on_all(stack) as loads:
         up = playbook("playbooks/scale.yml", "--extra-vars", "api=1 tools=3")

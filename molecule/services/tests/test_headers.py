@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from testinfra.host import Host
 
+from bench.stack import Stack
 from tests.live_services import PROBES, find
-from tests.live_stack import Stack
 
 COOKIES, SIZE = 8, 3980
 """Eight cookies nearly as large as a browser keeps them, 31 KiB in all."""
@@ -17,7 +17,7 @@ each_probe = pytest.mark.parametrize("name", PROBES)
 @each_probe
 @pytest.mark.parametrize("method", ["GET", "POST"])
 def test_cookies_come_and_go_back(stack: Stack, name: str, method: str) -> None:
-    """All in one line, as HTTP/1.1 has it; of a POST the work is done before its answer could be refused."""
+    """HTTP/1.1 sends them all in one line; a POST has done its work before its answer could be refused."""
     door = find(stack, name)
     answer = door.send(method, f"/headers/{COOKIES}/{SIZE}", b"" if method == "POST" else None)
     assert (answer.status, answer.text) == (200, "ab")
@@ -27,7 +27,7 @@ def test_cookies_come_and_go_back(stack: Stack, name: str, method: str) -> None:
 
 @each_probe
 def test_what_is_too_large_is_refused_alike(stack: Stack, name: str) -> None:
-    """Just below a limit it passes, whichever server there is; above it is nginx that answers."""
+    """Just below a limit it passes whichever server there is, and above it nginx itself refuses."""
     door = find(stack, name)
     path = "/whoami?" + "q" * (8192 - len(f"{door.prefix}/whoami?"))
     assert [door.get(path).status, door.get(f"{path}q").status] == [200, 414]

@@ -1,4 +1,4 @@
-"""What is wrong is said in a sentence, and what serves goes on serving."""
+"""Mistakes are explained in a sentence, and the services that run go on serving."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from typing import Any
 
 import pytest
 
-from tests.live_app import edit
-from tests.live_playbook import playbook
+from bench.app import edit
+from bench.playbook import playbook
+from bench.stack import Stack, assert_nothing_lost
 from tests.live_services import PROBE, SERVICES, VARIABLES, changed, find
-from tests.live_stack import Stack, assert_nothing_lost
 
 RATE = 40
 
 BEFORE_ANYTHING: dict[str, tuple[dict[str, Any], str]] = {
     "unknown server": (
         {"stack_services": changed(tools={"server": "waitress"})},
-        "stack_services[2] (tools): server is 'waitress': allowed is gunicorn or uwsgi or granian",
+        "stack_services[2] (tools): server is 'waitress': allowed is granian or gunicorn or uwsgi",
     ),
     "two services on one path": (
         {"stack_services": changed(tools={"path": "/api/"})},
@@ -56,13 +56,15 @@ def test_it_is_refused_before_anything_is_touched(stack: Stack, what: str) -> No
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("name", ["tools", "extra"])
-def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack, tmp_path: Path, name: str) -> None:
-    """The module is there and needs one that is not; the reason is told, of a new service as well."""
+@pytest.mark.parametrize(("name", "replicas"), [("tools", SERVICES["tools"]["replicas"]), ("extra", 1)])
+def test_version_that_does_not_start_leaves_what_was_there_serving(
+    stack: Stack, tmp_path: Path, name: str, replicas: int
+) -> None:
+    """Its module imports one that is missing; the run tells the reason, also for a new service."""
     folder = tmp_path / "probe"
     shutil.copytree(PROBE, folder, ignore=shutil.ignore_patterns("__pycache__"))
     edit(folder / "probe.py", "import socket\n", "import socket\n\nimport nowhere\n")
-    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "context": str(folder), "replicas": 1}
+    wrong = SERVICES["tools"] | {"name": name, "path": f"/{name}", "context": str(folder), "replicas": replicas}
     others = [entry for entry in SERVICES.values() if entry["name"] != name]
     before = {other: {replica.id for replica in stack.containers(other)} for other in SERVICES}
     variables = {"stack_services": [*others, wrong], "stack_start_seconds": 10}
@@ -78,7 +80,7 @@ def test_version_that_does_not_start_leaves_what_was_there_serving(stack: Stack,
 
 @pytest.mark.long
 def test_command_before_the_switch_that_fails_stops_the_deploy(stack: Stack) -> None:
-    """A migration that does not work leaves the version that knows the old tables."""
+    """After a migration that fails, the version that knows the old tables serves on."""
     before = {replica.id for replica in stack.containers("api")}
     wrong = {"pre_deploy": ["python3", "-c", "raise SystemExit('no such column')"], "cpus": "0.4"}
     with find(stack, "api").under_load(RATE) as load:
@@ -93,7 +95,7 @@ def test_command_before_the_switch_that_fails_stops_the_deploy(stack: Stack) -> 
 
 @pytest.mark.long
 def test_another_password_than_the_volume_has_is_told(stack: Stack) -> None:
-    """PostgreSQL keeps the password of its first start; the data stays, and what is served from it."""
+    """PostgreSQL keeps the password of its first start; the data stays, and the services go on serving."""
     door = find(stack, "api")
     guests = json.loads(door.get("/guests").text)
     other = "another-password-by-far"

@@ -1,4 +1,4 @@
-"""Every request finds its service, and no service finds what is another's."""
+"""Every request reaches its service, and no service gets those of another."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ import pytest
 from testinfra.backend.base import CommandResult
 from testinfra.host import Host
 
+from bench.stack import Stack
 from preflight.own_address import own_address
 from tests.live_services import PROBES, SERVICES, find
-from tests.live_stack import Stack
 
 REQUESTS = 60
 MOST_UNEVEN = 1.10
@@ -21,7 +21,7 @@ PROCESSES = {"gunicorn": "gunicorn", "uwsgi": "uwsgi-core", "granian": "granian"
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_requests_reach_all_replicas_of_the_service_and_no_other(stack: Stack, name: str) -> None:
-    """By path and by host; each is scaled by its own number."""
+    """Services are chosen by path or by host, and each is scaled by its own number."""
     answers = find(stack, name).ask(REQUESTS)
     replicas = stack.containers(name)
     assert set(answers) == {replica.id for replica in replicas}
@@ -31,7 +31,7 @@ def test_requests_reach_all_replicas_of_the_service_and_no_other(stack: Stack, n
 
 @pytest.mark.parametrize("name", SERVICES)
 def test_service_runs_in_its_server_and_nginx_speaks_its_protocol(host: Host, stack: Stack, name: str) -> None:
-    """The request's id is one, in the answer, in the app and in nginx's log, which has the replica's port."""
+    """The answer, the app and nginx's log have the same request id, and the log has the replica's port."""
     server = SERVICES[name].get("server", "gunicorn")
     assert PROCESSES[server] in host.check_output(f"docker top {stack.containers(name)[0].id} -o pid,args")
     answer = find(stack, name).get("/whoami")
@@ -45,14 +45,14 @@ def test_service_runs_in_its_server_and_nginx_speaks_its_protocol(host: Host, st
 
 @pytest.mark.parametrize("name", PROBES)
 def test_log_line_of_the_app_names_its_request(host: Host, stack: Stack, name: str) -> None:
-    """So that what nginx saw and what the app says of it are found together."""
+    """The id joins what nginx logged with what the app logged."""
     request = find(stack, name).get("/sleep/0").headers["X-Request-ID"]
     lines = f"cd {stack.directory} && docker compose logs {name}"
     stack.wait_for("the line is in the log", lambda: f"WARNING {request} probe: slept" in host.check_output(lines))
 
 
 def test_paths_are_taken_by_whole_segments_and_hosts_are_apart(stack: Stack) -> None:
-    """`/apix` is not below `/api`; at a host of its own a service has all paths, and a name that is not ours none."""
+    """`/apix` is not below `/api`; a service with a host has all its paths, and an unknown host has no service."""
     www, live = find(stack, "app"), find(stack, "live")
     assert www.get("/apix").status == 404
     assert "Hello" in www.get("/").text
@@ -63,7 +63,7 @@ def test_paths_are_taken_by_whole_segments_and_hosts_are_apart(stack: Stack) -> 
 
 @pytest.mark.parametrize("name", PROBES)
 def test_app_knows_its_client_and_its_address(stack: Stack, name: str) -> None:
-    """As nginx saw them, whatever the client says of itself."""
+    """The app gets both as nginx saw them, whatever the client claims."""
     door = find(stack, name)
     door = stack.at(f"{door.name}:8443", door.prefix)
     claims = {"X_Forwarded_For": "203.0.113.7", "X_Forwarded_Proto": "https", "X_Forwarded_Host": "strange.test"}
@@ -81,7 +81,7 @@ print(json.load(urllib.request.urlopen(sys.argv[1], timeout=5))["container"])
 
 
 def test_services_reach_each_other_by_name_and_nobody_else_does(host: Host, stack: Stack) -> None:
-    """Through nginx, so that all replicas share the work; at a port that is closed outside."""
+    """They go through nginx, so that all replicas share the work, at a port that is closed outside."""
 
     def ask(name: str, url: str) -> CommandResult:
         return host.run(f"docker exec {stack.containers(name)[0].id} python3 -c {shlex.quote(ASK)} {url}")
@@ -113,7 +113,7 @@ with ThreadPoolExecutor() as pool:
 
 
 def test_only_the_service_that_names_the_database_reaches_it(host: Host, stack: Stack) -> None:
-    """And no service reaches the replicas of another, at whatever address."""
+    """No service reaches the replicas of another either, at whatever address."""
 
     def addresses(service: str, port: int) -> list[str]:
         networks = [one["NetworkSettings"]["Networks"] for one in stack.inspect(service)]
@@ -127,7 +127,7 @@ def test_only_the_service_that_names_the_database_reaches_it(host: Host, stack: 
 
 
 def test_secret_is_where_it_is_wanted_and_nowhere_else(host: Host, stack: Stack) -> None:
-    """The address of the database with its password: a file for one service, and in nobody's container settings."""
+    """The database's address with its password is a file for one service, and in no container's settings."""
     for name in SERVICES:
         container = stack.containers(name)[0].id
         files = host.check_output(f"docker exec {container} ls /run/secrets 2>/dev/null || true").split()

@@ -3,77 +3,27 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: backup_file
-short_description: Look at a backup, or keep it
-options:
-  path:
-    description: The file.
-    type: path
-    required: true
-  kind:
-    description: What it shall be a backup of.
-    type: str
-    required: true
-    choices: [postgresql, redis]
-  keep_as:
-    description: The name that it gets, when all of it is on the disk; without it the file is only looked at.
-    type: path
-attributes:
-  check_mode:
-    support: full
-"""
 
-EXAMPLES = """
-- name: Refuse a file of another kind
-  backup_file:
-    path: backups/i-0123456789abcdef0/db-20261122T040000Z.dump
-    kind: postgresql
-"""
-
-RETURN = """
-bytes:
-  description: Size of the file.
-  type: int
-  returned: success
-"""
-
-MAGIC = {"postgresql": b"PGDMP", "redis": b"REDIS"}
-"""What a file of each kind begins with."""
-
-
-def problem(path: Path, kind: str) -> str:
-    """Tell why a file is no backup of a kind.
-
-    Args:
-        path: The file.
-        kind: The kind.
-
-    Returns:
-        A sentence; empty when it is one, as far as its beginning says.
-    """
+def problem(path: Path, kind: str, magic: Mapping[str, str]) -> str:
+    """Say in a sentence why a file is no backup of a kind; empty when it is one, as far as its beginning says."""
     allowed = f"allowed is a file that playbooks/backup.yml made of {kind}"
     if not path.is_file():
         return f"backup is {path}: there is no such file; {allowed}"
     with path.open("rb") as file:
-        begins = file.read(max(map(len, MAGIC.values())))
-    found = [name for name, magic in MAGIC.items() if begins.startswith(magic)]
+        begins = file.read(max(map(len, magic.values())))
+    found = [name for name, of_kind in magic.items() if begins.startswith(of_kind.encode())]
     if found == [kind]:
         return ""
     return f"backup is {path}: that is {f'one of {found[0]}' if found else 'no backup'}; {allowed}"
 
 
 def keep(path: Path, name: Path) -> None:
-    """Give a file its name, when all of it is on the disk and nobody else can read it.
-
-    Args:
-        path: The file.
-        name: The name.
-    """
+    """Give a file its name, when all of it is on the disk and nobody else can read it."""
     path.chmod(0o600)
     with path.open("rb") as file:
         os.fsync(file.fileno())
@@ -85,14 +35,17 @@ def main() -> None:
     module = AnsibleModule(
         argument_spec={
             "path": {"type": "path", "required": True},
-            "kind": {"type": "str", "required": True, "choices": list(MAGIC)},
+            "kind": {"type": "str", "required": True},
+            # How a backup of each kind begins.
+            "magic": {"type": "dict", "required": True},
+            # Without it the file is only looked at.
             "keep_as": {"type": "path"},
         },
         supports_check_mode=True,
     )
     path, name = Path(module.params["path"]), module.params["keep_as"]
     try:
-        wrong = problem(path, module.params["kind"])
+        wrong = problem(path, module.params["kind"], module.params["magic"])
         result = {"failed": True, "msg": wrong} if wrong else {"changed": bool(name), "bytes": path.stat().st_size}
         if name and not wrong and not module.check_mode:
             keep(path, Path(name))

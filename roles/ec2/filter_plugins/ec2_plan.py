@@ -1,4 +1,4 @@
-"""Which subnets an own network has, which instances are launched and removed, and how they burst."""
+"""Ansible filters: plan the subnets of an own network, the launch and removal of instances, and their CPU credits."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Launch(TypedDict):
 
 
 class Plan(TypedDict):
-    """What to do, and the machine image of what is there: that of the oldest instance, or empty."""
+    """What to do, with ids of instances to remove, and the image of the oldest instance that is there, or empty."""
 
     launch: list[Launch]
     remove: list[str]
@@ -45,14 +45,9 @@ class Plan(TypedDict):
 
 
 def ec2_subnets(zones: Iterable[str], cidr: str) -> list[Subnet]:
-    """Cut a network into one subnet per zone.
+    """Cut a network into one subnet per zone; an empty CIDR block gives none, as the default VPC has its own subnets.
 
-    Args:
-        zones: Names of availability zones, such as ``eu-central-1a``.
-        cidr: CIDR block of the network; empty when the default VPC is used, which has its own subnets.
-
-    Returns:
-        One subnet per zone. A zone has the same one whatever the others are, because its letter chooses it.
+    A zone, such as ``eu-central-1a``, has the same subnet whatever the others are, because its letter chooses it.
 
     Raises:
         AnsibleFilterError: The block is none, or has the wrong size.
@@ -71,18 +66,12 @@ def ec2_subnets(zones: Iterable[str], cidr: str) -> list[Subnet]:
 
 
 def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -> Plan:
-    """Decide what to launch and what to remove.
+    """Decide what to launch and what to remove, so that there are ``count`` instances.
 
     New instances go where the fewest are. Those that are removed are the newest, from zones that are no longer wanted
     first, then from where the most are; nothing is replaced only because its zone is no longer wanted.
 
-    Args:
-        instances: Those that are there, as ``amazon.aws.ec2_instance_info`` gives them.
-        zones: Names of the wanted zones.
-        count: How many instances there shall be.
-
-    Returns:
-        What to do.
+    ``instances`` are those that are there, as ``amazon.aws.ec2_instance_info`` gives them.
     """
     kept = sorted(instances, key=_born)
     image = str(kept[0]["image_id"]) if kept else ""
@@ -101,14 +90,11 @@ def ec2_fleet(instances: Iterable[Instance], zones: Sequence[str], count: int) -
 
 
 def ec2_credit_mode(instance_type: str, chosen: str) -> str:
-    """Say what a burstable type does without CPU credits, by its family unless one was chosen.
+    """Say what a burstable type does without CPU credits, by its family unless one was chosen; others know no credits.
 
     A t2 begins with launch credits, 30 minutes of a CPU for each vCPU; t3, t3a and t4g begin with none, so in standard
     mode the first build would be held to the baseline from its first second:
     https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/burstable-performance-instances-standard-mode-concepts.html
-
-    Returns:
-        ``standard`` or ``unlimited``; ``standard`` for a type that knows no credits.
     """
     if not BURSTABLE.match(instance_type):
         return "standard"
@@ -122,17 +108,10 @@ def ec2_unsettled(
     released: Iterable[Mapping[str, Any]],
     subnets: Iterable[Mapping[str, Any]],
 ) -> list[str]:
-    """Name the instances whose public address AWS does not show yet.
+    """Name the ids of instances whose public address AWS does not show yet.
 
-    Args:
-        instances: Those that AWS shows, as ``amazon.aws.ec2_instance_info`` gives them.
-        wanted: Ids of all that there are.
-        own: Elastic IPs by instance id.
-        released: Elastic IPs that no instance has any longer.
-        subnets: Those of the instances.
-
-    Returns:
-        Ids. Without an Elastic IP, an instance has a public address where its subnet gives one.
+    Without an Elastic IP, an instance has a public address where its subnet gives one. ``wanted`` are the ids of all,
+    ``own`` are Elastic IPs by instance id, and ``released`` those that no instance has any longer.
     """
     gone = {one["public_ip"] for one in released}
     public = {one["id"] for one in subnets if one.get("map_public_ip_on_launch")}
@@ -164,11 +143,7 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            Filters by name.
-        """
+        """Name the filters."""
         return {
             "ec2_credit_mode": ec2_credit_mode,
             "ec2_fleet": ec2_fleet,

@@ -9,61 +9,18 @@ from typing import Any
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from botocore.exceptions import BotoCoreError, ClientError
 
-DOCUMENTATION = """
-module: instance_settings
-short_description: CPU credits, monitoring and absence of a profile, of instances that exist
-options:
-  instance_ids:
-    description: Their ids.
-    type: list
-    elements: str
-    required: true
-  credits:
-    description: What a burstable instance does without CPU credits; other instances have none.
-    type: str
-    choices: [standard, unlimited]
-    required: true
-  detailed_monitoring:
-    description: Whether CloudWatch measures every minute.
-    type: bool
-    required: true
-  keep_profile:
-    description: Whether an instance may have an instance profile; when not, it is taken away.
-    type: bool
-    required: true
-extends_documentation_fragment:
-  - amazon.aws.common.modules
-  - amazon.aws.region.modules
-attributes:
-  check_mode:
-    support: full
-  diff_mode:
-    support: full
-"""
-
-RETURN = """
-changes:
-  description: A line for each thing that was changed, or would be.
-  type: list
-  returned: always
-"""
-
 BURSTABLE = re.compile(r"t\d")
 """Families with CPU credits: t2, t3, t3a, t4g."""
 
 Instance = Mapping[str, Any]
+"""An instance as EC2 describes it."""
 
 
 class Settings:
-    """Compares and changes."""
+    """Changes settings that are not as wanted, and notes each change; with ``check`` it notes only."""
 
     def __init__(self, client: Any, check: bool) -> None:
-        """Begin with nothing changed.
-
-        Args:
-            client: A boto3 EC2 client.
-            check: Whether to change nothing.
-        """
+        """Begin with nothing changed; ``client`` is a boto3 EC2 client."""
         self.client = client
         self.check = check
         self.changes: list[tuple[str, str, str]] = []
@@ -74,12 +31,7 @@ class Settings:
         return not self.check
 
     def credits(self, instances: Iterable[Instance], wanted: str) -> None:
-        """Set the credit mode of burstable instances.
-
-        Args:
-            instances: As EC2 describes them.
-            wanted: ``standard`` or ``unlimited``.
-        """
+        """Set the credit mode of burstable instances to ``standard`` or ``unlimited``."""
         burstable = [one["InstanceId"] for one in instances if BURSTABLE.match(one["InstanceType"])]
         if not burstable:
             return
@@ -90,12 +42,7 @@ class Settings:
                 self.client.modify_instance_credit_specification(InstanceCreditSpecifications=[wish])
 
     def monitoring(self, instances: Iterable[Instance], detailed: bool) -> None:
-        """Switch detailed monitoring on or off.
-
-        Args:
-            instances: As EC2 describes them.
-            detailed: Whether it shall be on.
-        """
+        """Switch detailed monitoring on or off."""
         change = self.client.monitor_instances if detailed else self.client.unmonitor_instances
         accepted = {"enabled", "pending"} if detailed else {"disabled", "disabling"}
         for one in instances:
@@ -105,11 +52,7 @@ class Settings:
                 change(InstanceIds=[one["InstanceId"]])
 
     def no_profile(self, instances: Iterable[Instance]) -> None:
-        """Take instance profiles away.
-
-        Args:
-            instances: As EC2 describes them.
-        """
+        """Take instance profiles away."""
         for one in (one for one in instances if one.get("IamInstanceProfile")):
             if self._note(one["InstanceId"], "instance profile", one["IamInstanceProfile"]["Arn"], ""):
                 which = [{"Name": "instance-id", "Values": [one["InstanceId"]]}]
@@ -119,16 +62,7 @@ class Settings:
 
 
 def apply(client: Any, wanted: Mapping[str, Any], check: bool) -> dict[str, Any]:
-    """Bring instances to their settings.
-
-    Args:
-        client: A boto3 EC2 client.
-        wanted: The module's parameters.
-        check: Whether to change nothing.
-
-    Returns:
-        Ansible's result.
-    """
+    """Bring instances to what the module's parameters say, and give Ansible's result."""
     reservations = client.describe_instances(InstanceIds=wanted["instance_ids"])["Reservations"]
     instances = [one for reservation in reservations for one in reservation["Instances"]]
     settings = Settings(client, check)
@@ -147,12 +81,13 @@ def apply(client: Any, wanted: Mapping[str, Any], check: bool) -> dict[str, Any]
 
 
 def main() -> None:
-    """Run as Ansible calls it."""
+    """Run the module."""
     module = AnsibleAWSModule(
         argument_spec={
             "instance_ids": {"type": "list", "elements": "str", "required": True},
             "credits": {"type": "str", "choices": ["standard", "unlimited"], "required": True},
             "detailed_monitoring": {"type": "bool", "required": True},
+            # Whether an instance may keep its instance profile; else it is taken away.
             "keep_profile": {"type": "bool", "required": True},
         },
         supports_check_mode=True,

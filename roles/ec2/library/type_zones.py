@@ -7,40 +7,9 @@ from typing import Any
 from ansible_collections.amazon.aws.plugins.module_utils.modules import AnsibleAWSModule
 from botocore.exceptions import BotoCoreError, ClientError
 
-DOCUMENTATION = """
-module: type_zones
-short_description: The availability zones of a region that offer an instance type
-options:
-  instance_type:
-    description: Such as V(t3.micro).
-    type: str
-    required: true
-extends_documentation_fragment:
-  - amazon.aws.common.modules
-  - amazon.aws.region.modules
-attributes:
-  check_mode:
-    support: full
-    details: It only looks.
-"""
-
-EXAMPLES = """
-- name: Ask where t3.micro is offered
-  type_zones:
-    region: eu-central-1
-    instance_type: t3.micro
-"""
-
-RETURN = """
-zones:
-  description: Names of the zones, sorted.
-  type: list
-  returned: success
-"""
-
 
 def region_zones(client: Any) -> list[str]:
-    """List the zones of the region, sorted; local and wavelength zones are others."""
+    """List the zones of the region, sorted; local and wavelength zones are left out."""
     there = [{"Name": "state", "Values": ["available"]}, {"Name": "zone-type", "Values": ["availability-zone"]}]
     return sorted(one["ZoneName"] for one in client.describe_availability_zones(Filters=there)["AvailabilityZones"])
 
@@ -55,7 +24,7 @@ def offering_zones(client: Any, instance_type: str) -> set[str]:
 
 
 def main() -> None:
-    """Run as Ansible calls it."""
+    """Run the module."""
     module = AnsibleAWSModule(
         argument_spec={"instance_type": {"type": "str", "required": True}}, supports_check_mode=True
     )

@@ -19,17 +19,7 @@ def _block(cidr: str) -> ipaddress.IPv4Network | ipaddress.IPv6Network:
 
 
 def firewall_families(cidrs: Sequence[str]) -> dict[str, list[str]]:
-    """Sort CIDR blocks by their family, because a set of the packet filter holds one only.
-
-    Args:
-        cidrs: Value of ``firewall_ssh_cidrs``.
-
-    Returns:
-        The blocks of ``ipv4`` and of ``ipv6``.
-
-    Raises:
-        AnsibleFilterError: One is no CIDR block.
-    """
+    """Sort CIDR blocks into ``ipv4`` and ``ipv6``, because a set of the packet filter holds one family only."""
     families: dict[str, list[str]] = {"ipv4": [], "ipv6": []}
     for cidr in cidrs:
         families[f"ipv{_block(cidr).version}"].append(cidr)
@@ -37,17 +27,9 @@ def firewall_families(cidrs: Sequence[str]) -> dict[str, list[str]]:
 
 
 def firewall_admits(address: str, cidrs: Sequence[str]) -> bool:
-    """Tell whether who comes from an address would still be let in.
+    """Tell whether somebody who comes from an address would still be let in by the blocks of ``firewall_ssh_cidrs``.
 
-    Args:
-        address: As sshd gives it in ``SSH_CONNECTION``; IPv4 may be written as IPv6, and a zone may follow.
-        cidrs: Value of ``firewall_ssh_cidrs``.
-
-    Returns:
-        Whether one of the blocks has the address.
-
-    Raises:
-        AnsibleFilterError: A block is none.
+    The address is as sshd gives it in ``SSH_CONNECTION``: IPv4 may be written as IPv6, and a zone may follow.
     """
     read = ipaddress.ip_address(address.partition("%")[0])
     if isinstance(read, ipaddress.IPv6Address) and read.ipv4_mapped:
@@ -59,9 +41,5 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            Functions by the name that templates use.
-        """
+        """Name the filters."""
         return {"firewall_admits": firewall_admits, "firewall_families": firewall_families}

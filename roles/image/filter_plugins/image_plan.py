@@ -1,9 +1,9 @@
-"""Which images there have to be, under which content-hashed names, and in which order they are built."""
+"""Ansible filters: plan which images there have to be, their content-hashed names, and the order of their builds."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from ansible.errors import AnsibleFilterError
@@ -29,6 +29,7 @@ class PlannedImage(TypedDict):
     ignore: str
     parent_reference: str
     server: str
+    others: dict[str, str]
 
 
 def _tag(*parts: str) -> str:
@@ -38,17 +39,11 @@ def _tag(*parts: str) -> str:
 def image_plan(
     builds: list[HashedBuild], repository: str, base: dict[str, str], owned: dict[str, str]
 ) -> list[PlannedImage]:
-    """Name every image by its content and put parents before children.
+    """Name every image by its content and put parents before children; the base is first, unless it is pulled.
 
-    Args:
-        builds: The images wanted and those they are built from. ``parent`` is the name of another entry or ``base``.
-        repository: What the images' names begin with, such as ``flask-fleet``.
-        base: What the base image is made of. With the key ``pulled`` it is that image; otherwise all values are
-            hashed into the name of an image that is bootstrapped.
-        owned: What other images' names begin with, by the names of the builds.
-
-    Returns:
-        The base, unless it is pulled, then every build after its parent.
+    A ``parent`` is the name of another build or ``base``. With the key ``pulled`` the base is that image; otherwise all
+    its values are hashed into the name of one that is bootstrapped. ``owned`` is what images' names begin with, by the
+    names of their builds, where it is not ``repository``.
 
     Raises:
         AnsibleFilterError: A parent is unknown, or two entries are each other's parent.
@@ -81,41 +76,33 @@ def _planned(name: str, reference: str, parent: str, build: HashedBuild | None =
         "dockerfile": build["dockerfile"] if build else "",
         "ignore": build["ignore"] if build else "",
         "server": build["server"] if build else "",
+        "others": build["others"] if build else {},
     }
 
 
 def application_builds(
-    applications: list[dict[str, str]], servers: dict[str, str], parents: dict[str, str], recipe: str
+    applications: list[dict[str, str]], chosen: dict[str, str], servers: Mapping[str, Any], recipe: str
 ) -> list[Build]:
     """Say how the images of applications are built.
 
-    Args:
-        applications: Each with its name and its folder as ``context``.
-        servers: The application server of those that do not have gunicorn, by name.
-        parents: What an image is built FROM, by its server.
-        recipe: Folder with the Dockerfile for folders that have none.
-
-    Returns:
-        A build for each.
+    ``chosen`` is the server of those that do not have gunicorn, by name, and ``recipe`` has a Dockerfile for folders
+    that have none.
     """
-    chosen = [(one, servers.get(one["name"], "gunicorn")) for one in applications]
+    named = [(one, chosen.get(one["name"], "gunicorn")) for one in applications]
     return [
-        {"name": one["name"], "context": one["context"], "parent": parents[server], "recipe": recipe, "server": server}
-        for one, server in chosen
+        {
+            "name": one["name"],
+            "context": one["context"],
+            "parent": servers[server]["image"],
+            "recipe": recipe,
+            "server": server,
+        }
+        for one, server in named
     ]
 
 
 def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[str]) -> list[PlannedImage]:
-    """Pick what has to be built so that the wanted images are there.
-
-    Args:
-        plan: As ``image_plan`` gives it.
-        wanted: Names of the images that will be run.
-        present: References that the builder already has.
-
-    Returns:
-        The absent wanted images and their absent ancestors, parents first.
-    """
+    """Pick the wanted images and their ancestors that the builder does not have, parents first."""
     needed: set[str] = set()
     for image in reversed(plan):
         is_needed = image["name"] in wanted or image["reference"] in needed
@@ -125,16 +112,10 @@ def images_to_build(plan: list[PlannedImage], wanted: list[str], present: list[s
 
 
 def bytes_to_come(plan: list[PlannedImage], absent: list[str], listed: list[dict[str, Any]]) -> int:
-    """Estimate how much images will take that are not there yet.
+    """Estimate how many bytes images will take that are not there yet.
 
-    Args:
-        plan: As ``image_plan`` gives it.
-        absent: References of the images that will come.
-        listed: All images of the engine, with their ``RepoTags`` and ``Size``.
-
-    Returns:
-        Bytes: each image is reckoned like the largest earlier one of its name, less what it shares with its parent, and
-        one without an earlier one as ``UNKNOWN_BYTES``.
+    Each is reckoned like the largest earlier image of its name, less what it shares with its parent, and one without an
+    earlier one as ``UNKNOWN_BYTES``. ``listed`` are all images of the engine.
     """
     sizes: dict[str, int] = {}
     for image in listed:
@@ -153,11 +134,7 @@ class FilterModule:
     """Ansible's entry point."""
 
     def filters(self) -> dict[str, Callable[..., Any]]:
-        """Name the filters.
-
-        Returns:
-            Filter names and functions.
-        """
+        """Name the filters."""
         return {
             "application_builds": application_builds,
             "bytes_to_come": bytes_to_come,

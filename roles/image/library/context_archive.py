@@ -1,55 +1,22 @@
-"""Ansible module: packs the files of a build context into one file."""
+"""Ansible module: packs the files of a build context, those that its tag was made with, into one temporary file."""
 
 from __future__ import annotations
 
 import tarfile
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: context_archive
-short_description: Pack a folder into an archive
-description:
-  - Packs what the image's tag was made with, and nothing else.
-options:
-  path:
-    description: The folder.
-    type: path
-    required: true
-  files:
-    description: Names in it, as the filter C(context_files) lists them.
-    type: list
-    elements: str
-    required: true
-attributes:
-  check_mode:
-    support: none
-"""
 
-EXAMPLES = """
-- name: Pack the application
-  context_archive:
-    path: app
-    files: [wsgi.py, requirements.txt]
-"""
-
-RETURN = """
-archive:
-  description: The archive, in a temporary file that the caller removes.
-  type: str
-  returned: success
-"""
-
-
-def pack(path: Path, files: Iterable[str]) -> Path:
-    """Pack files of a folder into a new temporary tar file."""
+def pack(path: Path, files: Iterable[str], others: Mapping[str, str]) -> Path:
+    """Pack files of a folder, and others by the names that they get, into a new temporary tar file."""
+    sources = {name: path / name for name in files} | {name: Path(other) for name, other in others.items()}
     with tempfile.NamedTemporaryFile(prefix="context-", suffix=".tar", delete=False) as target:
         with tarfile.open(fileobj=target, mode="w") as archive:
-            for name in files:
-                archive.add(path / name, arcname=name, recursive=False)
+            for name, source in sources.items():
+                archive.add(source, arcname=name, recursive=False)
         return Path(target.name)
 
 
@@ -58,9 +25,12 @@ def main() -> None:
     arguments = {
         "path": {"type": "path", "required": True},
         "files": {"type": "list", "elements": "str", "required": True},
+        # Paths of files outside of it, by their names in the archive.
+        "others": {"type": "dict", "default": {}},
     }
     module = AnsibleModule(argument_spec=arguments)
-    module.exit_json(changed=False, archive=str(pack(Path(module.params["path"]), module.params["files"])))
+    given = module.params
+    module.exit_json(changed=False, archive=str(pack(Path(given["path"]), given["files"], given["others"])))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Ansible module: lists the packages that are in an image, without running anything of it."""
+"""Ansible module: lists the packages of Debian and of Python in an image, without running anything of it."""
 
 from __future__ import annotations
 
@@ -11,41 +11,8 @@ from typing import IO
 
 from ansible.module_utils.basic import AnsibleModule
 
-DOCUMENTATION = """
-module: image_packages
-short_description: List the packages of Debian and of Python that are in an image
-options:
-  reference:
-    description: Name and tag of the image.
-    type: str
-    required: true
-attributes:
-  check_mode:
-    support: full
-"""
-
-EXAMPLES = """
-- name: List what is in it
-  image_packages:
-    reference: flask-fleet/app:0123456789ab
-"""
-
-RETURN = """
-packages:
-  description: Kind (deb or pypi), name, version and, for Debian's, architecture of each.
-  type: list
-  returned: success
-id:
-  description: Id of the image.
-  type: str
-  returned: success
-created:
-  description: When it was made, in ISO 8601.
-  type: str
-  returned: success
-"""
-
 Package = dict[str, str]
+"""Kind (deb or pypi), name, version and, for Debian's, architecture."""
 
 DPKG_STATUS = "var/lib/dpkg/status"
 DEBIANS_PYTHON = "usr/lib/python3"
@@ -58,17 +25,7 @@ class ImageError(Exception):
 
 
 def run(*command: str) -> str:
-    """Run a command.
-
-    Args:
-        command: Program and arguments.
-
-    Returns:
-        What it printed.
-
-    Raises:
-        ImageError: It failed.
-    """
+    """Run a command, and give what it printed."""
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=COMMAND_TIMEOUT_S)
     if done.returncode:
         raise ImageError(f"{' '.join(command[:3])} …: {done.stderr.strip()}")
@@ -76,14 +33,7 @@ def run(*command: str) -> str:
 
 
 def debian_packages(status: str) -> Iterator[Package]:
-    """Read dpkg's own list.
-
-    Args:
-        status: Content of /var/lib/dpkg/status.
-
-    Yields:
-        Each package that is installed.
-    """
+    """Read the packages that are installed from the content of /var/lib/dpkg/status."""
     for paragraph in status.split("\n\n"):
         fields = HeaderParser().parsestr(paragraph)
         if fields["Status"] and fields["Status"].endswith(" installed"):
@@ -92,14 +42,7 @@ def debian_packages(status: str) -> Iterator[Package]:
 
 
 def packages_in(archive: IO[bytes]) -> Iterator[Package]:
-    """Read the packages out of a file system.
-
-    Args:
-        archive: The file system as a tar stream.
-
-    Yields:
-        Each package of Debian, and each of Python that pip installed.
-    """
+    """Read the packages of Debian, and those of Python that pip installed, from the tar stream of a file system."""
     with tarfile.open(fileobj=archive, mode="r|") as files:
         for entry in files:
             path = PurePosixPath(entry.name)
@@ -116,17 +59,7 @@ def packages_in(archive: IO[bytes]) -> Iterator[Package]:
 
 
 def read(reference: str) -> list[Package]:
-    """List the packages of an image.
-
-    Args:
-        reference: Its name and tag.
-
-    Returns:
-        The packages, sorted.
-
-    Raises:
-        ImageError: There is no such image, or no package in it.
-    """
+    """List the packages of an image, sorted."""
     container = run("docker", "create", "--network", "none", "--pull", "never", reference, "none")
     try:
         with subprocess.Popen(["docker", "export", container], stdout=subprocess.PIPE) as export:

@@ -35,11 +35,8 @@ def _names(entry: str, user: str, address: str) -> bool:
 def sshd_admits(settings: Iterable[str], user: str, groups: Iterable[str], address: str) -> bool:
     """Tell whether a login is let in by AllowUsers, DenyUsers, AllowGroups and DenyGroups.
 
-    Args:
-        settings: Lines of ``sshd -T``, which has one entry of these lists a line.
-        user: Name of the login.
-        groups: All of its groups.
-        address: Where it comes from; of hosts that are given by name sshd knows none, because it has ``UseDNS no``.
+    ``settings`` are lines of ``sshd -T``, which has one entry of these lists a line. Of hosts that are given by name
+    sshd knows none, because it has ``UseDNS no``.
     """
     lists: dict[str, list[str]] = {}
     for line in settings:

@@ -1,4 +1,7 @@
-"""Ansible lookup: the words of a command that was given as `-e command='python -c "..."'`."""
+"""Ansible lookup: the words of a command that was given as `-e command='python -c "..."'`.
+
+Ansible reads `-e command=python -V` as the command `python` and forgets the rest. This takes it as it was typed.
+"""
 
 from __future__ import annotations
 
@@ -10,55 +13,20 @@ from ansible import context
 from ansible.errors import AnsibleLookupError
 from ansible.plugins.lookup import LookupBase
 
-DOCUMENTATION = """
-name: command_words
-short_description: The words of a command given on the command line
-description:
-  - Ansible reads C(-e command=python -V) as the command C(python) and forgets the rest. This takes it as it was typed.
-options:
-  _terms:
-    description: Value of the variable C(command), used where it did not come as C(-e command=...).
-    required: true
-"""
-
 
 def command_words(value: str, extra_vars: Iterable[str]) -> list[str]:
-    """Find the command that somebody meant.
-
-    Args:
-        value: What Ansible made of it.
-        extra_vars: The arguments of all ``-e``, as typed.
-
-    Returns:
-        Program and arguments.
-
-    Raises:
-        ValueError: A quotation mark is not closed.
-    """
+    """Find what somebody meant by what Ansible made of it, and by the arguments of all ``-e`` as they were typed."""
     typed = [text.partition("=")[2] for text in extra_vars if text.startswith("command=")]
     words = shlex.split(typed[-1] if typed else value)
-    # Quoted once more, as Ansible itself would have it.
+    # A single word is a command that was quoted once more, as Ansible itself needs it.
     return shlex.split(words[0]) if len(words) == 1 else words
 
 
 class LookupModule(LookupBase):  # type: ignore[misc]
     """Ansible's entry point."""
 
-    def run(self, terms: list[str], variables: dict[str, Any] | None = None, **kwargs: Any) -> list[list[str]]:
-        """Look the command up.
-
-        Args:
-            terms: Value of the variable.
-            variables: Ansible's variables.
-            kwargs: There are no options.
-
-        Returns:
-            One list of words.
-
-        Raises:
-            AnsibleLookupError: A quotation mark is not closed.
-        """
-        self.set_options(var_options=variables, direct=kwargs)
+    def run(self, terms: list[str], *_: Any, **__: Any) -> list[list[str]]:
+        """Look the command up; the result is one list of words."""
         try:
             return [command_words(str(terms[0]), context.CLIARGS.get("extra_vars") or ())]
         except ValueError as error:

@@ -37,7 +37,7 @@ class Lab:
     launched: list[str] = field(default_factory=list)
 
     def command(self, *arguments: str, check: bool = True) -> str:
-        """Run ``python -m rehearsal`` and give what it prints."""
+        """Run ``python -m rehearsal`` and return its output."""
         done = subprocess.run(
             [sys.executable, "-m", "rehearsal", "--name", NAME, *arguments],
             capture_output=True,
@@ -71,7 +71,7 @@ class Lab:
         return str(max(images, key=lambda one: one["CreationDate"])["ImageId"])
 
     def run(self, wait: bool = True, **changes: Any) -> str:
-        """Launch a t2.micro and give its id."""
+        """Launch a t2.micro and return its id."""
         request = {"ImageId": self.image(), "InstanceType": "t2.micro", "KeyName": "live", "MinCount": 1, "MaxCount": 1}
         launched = str(self.ec2.run_instances(**(request | changes))["Instances"][0]["InstanceId"])
         self.launched.append(launched)
@@ -81,12 +81,12 @@ class Lab:
         return launched
 
     def describe(self, instance: str) -> dict[str, Any]:
-        """Ask for an instance; held until nothing happens to it any more."""
+        """Describe an instance, after it has come to its next stable state."""
         found: dict[str, Any] = self.ec2.describe_instances(InstanceIds=[instance])["Reservations"][0]["Instances"][0]
         return found
 
     def address(self, instance: str) -> str:
-        """Give an instance's private address."""
+        """Return an instance's private address."""
         return str(self.describe(instance)["PrivateIpAddress"])
 
     def inside(self, instance: str, script: str, check: bool = True) -> str:
@@ -128,7 +128,7 @@ def rule(port: int, cidr: str | None = None, group: str | None = None, protocol:
 
 
 def until(done: Callable[[], Any], limit: float = 20.0) -> Any:
-    """Wait until something is true."""
+    """Wait until a condition holds."""
     deadline = time.monotonic() + limit
     while not (found := done()) and time.monotonic() < deadline:
         time.sleep(0.1)
@@ -137,7 +137,7 @@ def until(done: Callable[[], Any], limit: float = 20.0) -> Any:
 
 @pytest.fixture(scope="session")
 def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """Give a rehearsal with a key pair, and remove all of it at the end."""
+    """Start a rehearsal with a key pair for all tests, and remove it at the end."""
     directory = tmp_path_factory.mktemp("live")
     key = directory / "key"
     subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(key)], check=True)
@@ -155,7 +155,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 @pytest.fixture(autouse=True)
 def _terminate(lab: Lab) -> Iterator[None]:
-    """Leave no instance to the next test."""
+    """Terminate the instances that a test leaves."""
     yield
     if lab.launched:
         lab.ec2.terminate_instances(InstanceIds=lab.launched)

@@ -95,13 +95,13 @@ compose:
 
 
 def resolvers(lab: Lab, instance: str) -> set[str]:
-    """Tell what /etc/resolv.conf is, and which name servers an instance has: its own, and those that this one asks."""
+    """Read an instance's link /etc/resolv.conf and its name servers: its own one, and those that this one asks."""
     read = "awk '/^nameserver/ {print $2}' /etc/resolv.conf /run/systemd/resolve/resolv.conf"
     return set(lab.inside(instance, f"readlink /etc/resolv.conf; {read}").split())
 
 
 def test_boto3_lives_an_instances_whole_life(lab: Lab) -> None:
-    """With its waiters, which know AWS's states."""
+    """Its waiters, which know AWS's states, work as well."""
     stub = {"../run/systemd/resolve/stub-resolv.conf", "127.0.0.53", *network.name_servers()}
     group = lab.group("boto3", rule(22, "10.0.0.0/8"))
     instance = lab.run(SecurityGroupIds=[group])
@@ -149,7 +149,7 @@ def test_aws_command_line(lab: Lab) -> None:
 
 
 def test_amazon_aws(lab: Lab, tmp_path: Path) -> None:
-    """Twice the same playbook changes nothing, and the dynamic inventory finds what it made."""
+    """The same playbook changes nothing the second time, and the dynamic inventory finds what it made."""
     binaries = Path(sys.executable).parent
     config = {
         "ANSIBLE_CONFIG": str(tmp_path / "ansible.cfg"),
@@ -184,7 +184,7 @@ def test_amazon_aws(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_machine_of_ones_own_is_asked_over_ssh(lab: Lab, tmp_path: Path) -> None:
-    """With the inventory that docs/machines.md explains: its memory and its ports count, not those of this machine."""
+    """With the inventory of docs/machines.md its memory and its ports count, not those of this machine."""
     instance = lab.run(SecurityGroupIds=[lab.group("own", rule(22, "10.0.0.0/8"))])
     lab.inside(instance, "systemd-run --unit taken python3 -m http.server 8080")
     folder = tmp_path / "own"

@@ -1,4 +1,4 @@
-"""Faults as clients meet them."""
+"""Faults as clients see them."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ pytestmark = pytest.mark.docker
 
 
 def code(caught: pytest.ExceptionInfo[ClientError]) -> str:
-    """Give AWS's error code."""
+    """Return AWS's error code."""
     return str(caught.value.response["Error"]["Code"])
 
 
 def test_capacity_and_throttling_are_errors_of_the_api(lab: Lab) -> None:
-    """As boto3 sees them; each as often as asked for."""
+    """Boto3 sees each of them as often as it was asked for."""
     lab.command("fault", "add", "capacity", "--type", "t2.micro")
     with pytest.raises(ClientError) as caught:
         lab.run()
@@ -35,7 +35,7 @@ def test_capacity_and_throttling_are_errors_of_the_api(lab: Lab) -> None:
 
 
 def test_boot_that_fails(lab: Lab) -> None:
-    """boto3's waiter gives up at once, the reason is there, and no disk is left."""
+    """Boto3's waiter gives up at once, the reason is there, and no disk is left."""
     lab.command("fault", "add", "boot")
     instance = lab.run(wait=False)
     with pytest.raises(WaiterError, match="terminal failure"):
@@ -46,7 +46,7 @@ def test_boot_that_fails(lab: Lab) -> None:
 
 
 def test_instance_is_taken_away_like_a_spot_instance(lab: Lab) -> None:
-    """With a notice in its metadata, and a reason afterwards."""
+    """A notice is in its metadata before, and the reason is there afterwards."""
     instance = lab.run()
     lab.command("fault", "add", "terminate", "--instance", instance, "--after", "4")
     notice = lab.inside(instance, "curl -sf http://169.254.169.254/latest/meta-data/spot/instance-action")
@@ -57,7 +57,7 @@ def test_instance_is_taken_away_like_a_spot_instance(lab: Lab) -> None:
 
 
 def test_states_between_are_visible(lab: Lab) -> None:
-    """Code that forgets to wait is found out."""
+    """Code that forgets to wait fails here."""
     seen = []
     for name in ("pending", "stopping", "shutting-down"):
         lab.command("fault", "add", "slow", "--state", name, "--seconds", "3")
@@ -73,7 +73,7 @@ def test_states_between_are_visible(lab: Lab) -> None:
 
 
 def test_calls_are_on_record(lab: Lab) -> None:
-    """What a policy has to allow."""
+    """A policy has to allow them."""
     lab.ec2.describe_vpcs()
     lab.client("sts").get_caller_identity()
     lines = (state(lab) / "calls.jsonl").read_text(encoding="utf-8").splitlines()

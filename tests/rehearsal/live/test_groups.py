@@ -31,14 +31,14 @@ LISTEN = "systemd-run --quiet --unit=web{port} python3 -m http.server {port}"
 
 
 def serve(lab: Lab, instance: str, *ports: int) -> None:
-    """Let an instance listen."""
+    """Let an instance listen on a port."""
     for port in ports:
         lab.inside(instance, LISTEN.format(port=port))
         assert until(partial(lab.open, "127.0.0.1", port, source=instance))
 
 
 def test_only_what_a_group_opens_answers(lab: Lab) -> None:
-    """Nothing at first; then one port, from one place, at once; and closed again at once."""
+    """Nothing answers at first; one port then opens at once for one source, and closes at once."""
     web = lab.group("web")
     instance = lab.run(SecurityGroupIds=[web])
     other = lab.run(SecurityGroupIds=[web])
@@ -62,7 +62,7 @@ def test_only_what_a_group_opens_answers(lab: Lab) -> None:
 
 
 def test_connection_outlives_its_rule(lab: Lab) -> None:
-    """AWS tracks connections: an SSH session is not cut by the rule's end."""
+    """AWS tracks connections, so the end of a rule does not cut an SSH session."""
     group = lab.group("ssh", rule(22, "10.0.0.0/8"))
     instance = lab.run(SecurityGroupIds=[group])
     with socket.create_connection((lab.address(instance), 22), timeout=5) as connection:
@@ -74,7 +74,7 @@ def test_connection_outlives_its_rule(lab: Lab) -> None:
 
 
 def test_controller_behind_a_nat_changes_its_address(lab: Lab) -> None:
-    """An instance sees the outer address, a rule has to name it, and an open connection does not outlive its change."""
+    """Instances see and rules name the outer address, and an open connection does not survive its change."""
     group = lab.group("home", rule(22, "203.0.113.7/32"))
     instance = lab.run(SecurityGroupIds=[group])
     address = lab.address(instance)
@@ -100,7 +100,7 @@ def test_controller_behind_a_nat_changes_its_address(lab: Lab) -> None:
 
 
 def test_groups_of_an_instance_can_be_exchanged(lab: Lab) -> None:
-    """ModifyInstanceAttribute acts at once, too; so does what instances may send."""
+    """ModifyInstanceAttribute acts at once, also on what instances may send."""
     shut, door = lab.group("shut"), lab.group("door", rule(22, "0.0.0.0/0"))
     instance, other = lab.run(SecurityGroupIds=[shut]), lab.run(SecurityGroupIds=[door])
     assert not lab.open(lab.address(instance), 22)
@@ -123,7 +123,7 @@ def test_root_inside_cannot_open_a_port(lab: Lab) -> None:
 
 
 def test_elastic_ip_is_filtered_and_ping_is_a_rule(lab: Lab) -> None:
-    """An Elastic IP is the same machine; ICMP has types instead of ports."""
+    """An Elastic IP leads to the same machine, and rules for ICMP have types instead of ports."""
     group = lab.group("ping", rule(22, "0.0.0.0/0"))
     instance = lab.run(SecurityGroupIds=[group])
     allocated = lab.ec2.allocate_address(Domain="vpc")
@@ -140,7 +140,7 @@ def test_elastic_ip_is_filtered_and_ping_is_a_rule(lab: Lab) -> None:
 
 
 def test_default_group_opens_only_to_itself(lab: Lab) -> None:
-    """As AWS makes it; nothing was named at launch."""
+    """AWS makes it so; an instance that names no group at launch is in it."""
     one, two = lab.run(), lab.run()
     assert not lab.open(lab.address(one), 22)
     assert lab.open(lab.address(one), 22, source=two)
@@ -149,7 +149,7 @@ def test_default_group_opens_only_to_itself(lab: Lab) -> None:
 
 
 def test_published_port_of_a_container_inside_is_covered(lab: Lab) -> None:
-    """The inner Docker's DNAT comes after the filter; this is its network without the engine."""
+    """The inner Docker's DNAT comes after the filter; the test makes its network without the engine."""
     group = lab.group("published", rule(22, "10.0.0.0/8"))
     instance = lab.run(SecurityGroupIds=[group])
     lab.inside(instance, NESTED)

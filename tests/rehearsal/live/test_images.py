@@ -1,4 +1,4 @@
-"""CreateImage: bake once, boot fast."""
+"""CreateImage makes an image once, from which instances boot fast."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ mknod whiteout c 0 0
 echo content > dir/file
 ln dir/file dir/link
 """
-"""What a layer of the inner Docker engine is made of."""
+"""Files like those of a layer of the inner Docker engine."""
 
 CHECK = """set -e
 cd /var/lib/docker/overlay2/layer/diff
@@ -34,7 +34,7 @@ cat dir/link /opt/baked
 
 
 def test_image_of_an_instance_boots_with_all_that_was_in_it(lab: Lab) -> None:
-    """System, the inner engine's layers, but keys and identity of its own."""
+    """It has the system and the inner engine's layers, but keys and an identity of its own."""
     source = lab.run()
     lab.inside(source, LAYER + "echo baked > /opt/baked")
     made = lab.ec2.create_image(
@@ -70,7 +70,7 @@ def test_image_of_an_instance_boots_with_all_that_was_in_it(lab: Lab) -> None:
 
 
 def test_image_without_a_reboot_and_of_a_stopped_instance(lab: Lab) -> None:
-    """NoReboot leaves the instance alone."""
+    """With NoReboot the instance goes on running."""
     source = lab.run()
     boot = lab.inside(source, "cat /proc/sys/kernel/random/boot_id")
     made = [lab.ec2.create_image(InstanceId=source, Name="live", NoReboot=True)["ImageId"]]

@@ -22,7 +22,7 @@ def read(lab: Lab, instance: str, path: str, token: bool = True) -> str:
 
 
 def test_instance_knows_itself(lab: Lab) -> None:
-    """What ansible's ec2_metadata_facts, cloud tools and people ask for."""
+    """Ansible's ec2_metadata_facts, cloud tools and people ask for these values."""
     instance = lab.run(
         UserData="#!/bin/sh\ntrue\n",
         MetadataOptions={"HttpTokens": "required", "InstanceMetadataTags": "enabled"},
@@ -49,7 +49,7 @@ def test_instance_knows_itself(lab: Lab) -> None:
 
 
 def test_container_cannot_read_it_with_hop_limit_1(lab: Lab) -> None:
-    """The token's answer dies at the instance; one hop more, and it arrives."""
+    """The answer with the token ends at the instance, and with one hop more it arrives."""
     instance = lab.run(MetadataOptions={"HttpTokens": "required", "HttpPutResponseHopLimit": 1})
     lab.inside(instance, NESTED)
     in_container = f"ip netns exec box {TOKEN}"

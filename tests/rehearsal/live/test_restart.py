@@ -1,4 +1,4 @@
-"""The API process is killed; what it knew lives on."""
+"""The API process is killed, and its knowledge survives."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ pytestmark = pytest.mark.docker
 
 
 def state(lab: Lab) -> Path:
-    """Give the state directory."""
+    """Return the state directory."""
     return Path(lab.environment["XDG_STATE_HOME"]) / "flask-fleet" / NAME
 
 
@@ -27,7 +27,7 @@ def kill(lab: Lab) -> None:
 
 
 def everything(lab: Lab, instance: str) -> list[Any]:
-    """Ask for all that must stay."""
+    """Describe all that must stay."""
     ec2 = lab.ec2
     told: list[Any] = [lab.describe(instance)]
     told.append(ec2.describe_key_pairs()["KeyPairs"])
@@ -39,7 +39,7 @@ def everything(lab: Lab, instance: str) -> list[Any]:
 
 
 def test_everything_is_there_after_kill_9(lab: Lab) -> None:
-    """Instances, keys, groups, tags, addresses: unchanged, and still under control."""
+    """Instances, keys, groups, tags and addresses are unchanged and still under control."""
     group = lab.group("kept", rule(22, "10.0.0.0/8"))
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "kept"}]}]
     instance = lab.run(SecurityGroupIds=[group], TagSpecifications=tags, ClientToken="once")
@@ -68,7 +68,7 @@ def test_everything_is_there_after_kill_9(lab: Lab) -> None:
 
 
 def test_what_was_begun_is_finished(lab: Lab) -> None:
-    """Killed while one instance boots, one stops, one goes away, one is replaced and one reboots."""
+    """It is killed while one instance boots, one stops, one terminates, one is replaced and one reboots."""
     booting_soon = [lab.run() for _ in range(3)]
     stopping, going, rebooting = booting_soon
     booting = lab.run(wait=False)
@@ -84,7 +84,7 @@ def test_what_was_begun_is_finished(lab: Lab) -> None:
 
 
 def test_container_that_vanished_meanwhile_is_terminated(lab: Lab) -> None:
-    """Nobody may be told that it runs."""
+    """The API must not call it running."""
     instance = lab.run()
     kill(lab)
     lab.host("docker", "rm", "--force", "--volumes", f"{NAME}-{instance}")
@@ -95,7 +95,7 @@ def test_container_that_vanished_meanwhile_is_terminated(lab: Lab) -> None:
 
 
 def test_unreadable_state_is_said_and_cleaned_up(lab: Lab) -> None:
-    """The last test of this file: it leaves a rehearsal without a memory."""
+    """This is the last test of the file, because it leaves a rehearsal without its state."""
     lab.run()
     kill(lab)
     (state(lab) / "memory").write_bytes(b"nonsense")

@@ -10,12 +10,7 @@ PROJECT_FILES = (".env", ".flaskenv")
 
 
 def into_environment(environment: MutableMapping[str, str], folder: Path) -> None:
-    """Set ``FLASK_APP``, unless the project does.
-
-    Args:
-        environment: Names the application as ``APP``; gets the other.
-        folder: The project's.
-    """
+    """Set ``FLASK_APP`` to the application that ``APP`` names, unless the environment or the project does."""
     if "APP" in environment and not any(_names_one(folder / name) for name in PROJECT_FILES):
         environment.setdefault("FLASK_APP", environment["APP"])
 

@@ -1,4 +1,4 @@
-"""Installs what an app folder asks for, and the application server that it does not bring: for a Dockerfile."""
+"""Installs what an app folder asks for, and the application server that it does not bring, in a Dockerfile."""
 
 from __future__ import annotations
 
@@ -33,17 +33,13 @@ class InstallError(Exception):
 
 
 def wanted(folder: Path) -> list[str]:
-    """Read what a folder asks for.
+    """Return pip's arguments for what a folder asks for.
 
-    Args:
-        folder: With a requirements.txt or a pyproject.toml; the first one counts where there are both.
-
-    Returns:
-        Arguments for pip. A pyproject.toml with a build system is a package and installed as one; of another only the
-        dependencies are, as uv does it.
+    A requirements.txt counts before a pyproject.toml. A pyproject.toml with a build system is a package and installed
+    as one; of another only the dependencies are, as uv does it.
 
     Raises:
-        InstallError: There is neither, or it is no TOML.
+        InstallError: The folder has neither file, or the pyproject.toml is no TOML.
     """
     if (folder / "requirements.txt").is_file():
         return ["--requirement", str(folder / "requirements.txt")]
@@ -67,13 +63,9 @@ def _read(file: Path) -> tuple[str, str]:
 
 
 def stands_alone(folder: Path) -> bool:
-    """Tell whether these two files are all that pip needs, so that another change of the app installs nothing again.
+    """Tell whether a requirements.txt or pyproject.toml is all that pip needs; other changes install nothing again.
 
-    Args:
-        folder: As for ``wanted``; it may have neither.
-
-    Returns:
-        Whether they are there and lead to no other file.
+    A folder that has neither of the two does not stand alone.
     """
     requirements = folder / "requirements.txt"
     if requirements.is_file():
@@ -93,12 +85,8 @@ def install_copies(folder: Path) -> None:
 def lacking(lock: str, is_installed: Callable[[str], bool]) -> str:
     """Pick what is not there yet: an app's own version of a package is the one that it was tested with.
 
-    Args:
-        lock: A list of requirements, each with its hashes in the lines that follow.
-        is_installed: Tells whether there is a package of a name.
-
-    Returns:
-        The list without those that are installed.
+    ``lock`` is a list of requirements, each with its hashes in the lines that follow; ``is_installed`` gets their
+    names. The result is the list without those that are installed.
     """
     blocks = re.findall(r"^[^\s#].*\n(?:[ \t]+.*\n)*", lock, re.MULTILINE)
     return "".join(block for block in blocks if not is_installed(block.partition("==")[0]))
@@ -110,14 +98,10 @@ def _is_installed(name: str) -> bool:
 
 
 def steps(folder: Path, server: str) -> Iterator[list[str]]:
-    """Say what pip has to do.
+    """Yield the arguments of each ``pip install`` that is still to run.
 
-    Args:
-        folder: The app's, or one with only its requirements.txt and pyproject.toml.
-        server: Name of the application server; empty in the first of two calls.
-
-    Yields:
-        Arguments of ``pip install``.
+    ``folder`` may have only the app's requirements.txt and pyproject.toml; ``server`` is empty in the first of two
+    calls.
     """
     done = VENV / "installed"
     if not done.exists() and (server or stands_alone(folder)):
@@ -140,10 +124,9 @@ def make_environments() -> None:
 
 
 def finish(folder: Path) -> None:
-    """Remove pip, and make what came readable and compiled: in a container that cannot write every start would do it.
+    """Remove pip, and make what came readable and compiled.
 
-    Args:
-        folder: The app's.
+    A container that cannot write would compile it again at every start.
     """
     shutil.rmtree(PIP_VENV)
     # Whoever checked it out with a strict umask has files that the user `app` could not read.
@@ -154,13 +137,9 @@ def finish(folder: Path) -> None:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run pip.
+    """Run pip, and return its exit status; 1 when the folder cannot be installed.
 
-    Args:
-        arguments: The folder and, in the only call or in the second of two, the server.
-
-    Returns:
-        pip's exit status.
+    The arguments are the folder and, in the only call or in the second of two, the server.
     """
     folder, server = Path(arguments[0]).resolve(), arguments[1] if len(arguments) > 1 else ""
     trust = {"PIP_CERT": str(CA), "SSL_CERT_FILE": str(CA)} if CA.is_file() and CA.stat().st_size else {}

@@ -23,16 +23,10 @@ class AppError(Exception):
 
 
 def load(target: str) -> Application:
-    """Import the application.
-
-    Args:
-        target: ``module:object``, or ``module:function()`` of one that makes it.
-
-    Returns:
-        The application.
+    """Import the application that ``module:object`` names, or call the function of ``module:function()``.
 
     Raises:
-        AppError: There is none of that name, or its module ended the import.
+        AppError: The name is malformed, nothing that can be called has it, or its module ended the import.
     """
     named = NAMED.fullmatch(target)
     if not named:
@@ -50,16 +44,10 @@ def load(target: str) -> Application:
 
 
 def load_or_explain(target: str) -> Application:
-    """Import the application; where there is none, that is the only line of the server's traceback.
-
-    Args:
-        target: As for ``load``.
-
-    Returns:
-        The application.
+    """Import the application as ``load`` does, but show an error of it as one line, without a traceback.
 
     Raises:
-        AppError: There is none. Every server ends at an exception; only gunicorn does at every SystemExit.
+        AppError: As for ``load``. Every server ends at an exception; only gunicorn does at every SystemExit.
     """
     try:
         return load(target)

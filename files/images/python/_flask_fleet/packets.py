@@ -21,11 +21,7 @@ class Response(wsgi.Response):  # type: ignore[misc]
     """
 
     def write(self, data: bytes) -> None:
-        """Send a part of the body.
-
-        Args:
-            data: The part.
-        """
+        """Send a part of the body, the first one with the header."""
         if self.headers_sent:
             super().write(data)
             return
@@ -39,5 +35,5 @@ class Response(wsgi.Response):  # type: ignore[misc]
 
 
 def install() -> None:
-    """Have gunicorn make every response so."""
+    """Have gunicorn send every response in this way."""
     wsgi.Response = Response

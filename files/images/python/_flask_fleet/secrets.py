@@ -13,10 +13,7 @@ def into_environment(environment: MutableMapping[str, str]) -> None:
     """Read the files of the secrets whose names are those of environment variables.
 
     Only this process and its children get them: the container's own environment, which everybody may see who may ask
-    the engine, holds none.
-
-    Args:
-        environment: Where they go; it may name another folder as ``SECRETS_FOLDER``.
+    the engine, holds none. ``SECRETS_FOLDER`` may name another folder than ``/run/secrets``.
     """
     folder = Path(environment.get("SECRETS_FOLDER", "/run/secrets"))
     for file in sorted(folder.glob("*")):

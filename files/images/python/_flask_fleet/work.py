@@ -15,7 +15,7 @@ class Work:
     """The requests under way, each with the time at which it is late."""
 
     def __init__(self, request_seconds: float, pause_seconds: float, file: Path) -> None:
-        """Begin without any.
+        """Start with no requests.
 
         Args:
             request_seconds: After how long without a word from the application a request is late.
@@ -31,7 +31,7 @@ class Work:
         self.answering = 0
 
     def enter(self, request: object, seconds: float) -> None:
-        """Note that the application has begun with a request, or goes on with it, and how long it may take."""
+        """Note that the application has begun with a request, or goes on with it, and how many seconds it may take."""
         self.late_at[request] = time.monotonic() + seconds
 
     def leave(self, request: object) -> None:

@@ -1,4 +1,4 @@
-"""What every service gets in front of its application."""
+"""What every service has in front of its application."""
 
 from __future__ import annotations
 
@@ -22,16 +22,15 @@ REST_BYTES = 65536
 
 
 class Body:
-    """An answer's body whose parts are made, and which is closed, in the context of its request."""
+    """The body of an answer; its parts are made, and it is closed, in the context of its request."""
 
     def __init__(self, context: Context, environ: Environ, work: Work, seconds: float) -> None:
-        """Prepare it.
+        """Prepare the body; ``begin`` calls the application.
 
         Args:
             context: Where the application is called.
-            environ: The request.
-            work: Where it is noted.
-            seconds: After how long without a part it is late.
+            work: Where the request is noted.
+            seconds: After how long without a part the request is late.
         """
         self.context, self.environ, self.work, self.seconds = context, environ, work, seconds
         self.body: Iterable[bytes] = ()
@@ -81,9 +80,6 @@ def read_rest(environ: Environ) -> None:
 
     The servers close the connection with the rest unread: a reset overtakes the answer, and nginx loses it. There is no
     more of it than nginx lets through.
-
-    Args:
-        environ: The request.
     """
     if int(environ.get("CONTENT_LENGTH") or 0):
         while environ["wsgi.input"].read(REST_BYTES):
@@ -91,7 +87,7 @@ def read_rest(environ: Environ) -> None:
 
 
 def only_for(service: str, application: Application) -> Application:
-    """Refuse what nginx sends to another service, whose address this replica has got."""
+    """Refuse a request that nginx sends to another service, whose address this replica has got."""
 
     def answer(environ: Environ, start_response: Any) -> Iterable[bytes]:
         if environ.get("HTTP_X_FLASK_FLEET_SERVICE", service) == service:
@@ -108,14 +104,13 @@ class Wrapper:
     def __init__(
         self, application: Application, *, health_path: str, ready_path: str, drain_file: Path, work: Work
     ) -> None:
-        """Wrap an application.
+        """Wrap any WSGI application.
 
         Args:
-            application: Any WSGI application.
             health_path: Where it is asked whether it is alive.
             ready_path: Where it is asked whether it may get requests.
-            drain_file: Exists from when the container is told to stop.
-            work: What is under way is noted there.
+            drain_file: File that exists from when the container is told to stop.
+            work: Where requests under way are noted.
         """
         # nginx, and nobody before it, says who the client is: with a higher count a client could forge its address.
         self.application: Application = ProxyFix(application, x_for=1, x_proto=1, x_host=1)
@@ -125,15 +120,7 @@ class Wrapper:
         self.work = work
 
     def __call__(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
-        """Answer a request, as WSGI has it.
-
-        Args:
-            environ: The request.
-            start_response: Takes the status and the headers.
-
-        Returns:
-            The answer's body.
-        """
+        """Answer a request, as WSGI has it."""
         # A file would be sent past `Body`, outside of the request's context and with its headers alone in a packet.
         environ = {name: value for name, value in environ.items() if name != "wsgi.file_wrapper"}
         # The client's, which the host replaces if it names another; not the one that this server listens on.
@@ -153,12 +140,8 @@ class Wrapper:
     def probe(self, environ: Environ, start_response: Any) -> Iterable[bytes]:
         """Say whether the application is alive or ready, also where it has no such page.
 
-        Args:
-            environ: The request.
-            start_response: Takes the status and the headers.
-
-        Returns:
-            The application's own answer when that is a success or its own failure. Else it serves: 200.
+        The answer is the application's own when that is a success or its own failure; else the application serves, and
+        the answer is 200. It is 503 at ``ready_path`` while the drain file exists.
         """
         if environ["PATH_INFO"] == self.ready_path and self.drain_file.exists():
             answer = Response("draining\n", 503, {"Cache-Control": "no-store"}, mimetype="text/plain")

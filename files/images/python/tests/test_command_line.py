@@ -18,7 +18,7 @@ def make_app(): return Flask("second")
 
 @pytest.mark.parametrize(("app", "found"), [("shop:app", "first"), ("shop:make_app()", "second")])
 def test_flask_finds_the_application(tmp_path: Path, app: str, found: str) -> None:
-    """As a migration does, without FLASK_APP."""
+    """Flask finds it without ``FLASK_APP``, as it has to for a migration."""
     (tmp_path / "shop.py").write_text(SHOP, encoding="utf-8")
     image = Path(__file__).parents[1]
     given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(image), "APP": app}
@@ -29,7 +29,7 @@ def test_flask_finds_the_application(tmp_path: Path, app: str, found: str) -> No
 
 @pytest.mark.parametrize("name", [".env", ".flaskenv"])
 def test_project_may_say_another(tmp_path: Path, name: str) -> None:
-    """Such as one with commands of its own; Flask would not read the file's if there were one already."""
+    """A project may have commands of its own; Flask would not read the name in its file if one were set already."""
     (tmp_path / name).write_text("FLASK_APP=manage\n", encoding="utf-8")
     environment = {"APP": "shop:app"}
     into_environment(environment, tmp_path)
@@ -37,7 +37,7 @@ def test_project_may_say_another(tmp_path: Path, name: str) -> None:
 
 
 def test_what_is_set_stays(tmp_path: Path) -> None:
-    """By the service's environment, a secret or a Dockerfile; and without a service nothing is."""
+    """The service's environment, a secret or a Dockerfile may have set it; without a service nothing is set."""
     (tmp_path / ".env").write_text("DEBUG=0\n", encoding="utf-8")
     for environment, expected in (
         ({"APP": "shop:app", "FLASK_APP": "manage"}, "manage"),

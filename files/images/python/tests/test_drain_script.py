@@ -135,7 +135,7 @@ with socket.create_server(("127.0.0.1", int(sys.argv[1]))) as listener:
 
 
 def test_connection_that_waits_is_served_before_the_stop(start: StartDrain, port: int) -> None:
-    """The balancer looked away long ago; what it sent before that is not to be lost."""
+    """What the balancer sent before it noticed the drain is not lost."""
     process = start(sys.executable, "-c", SLOW_SERVER, str(port), seconds="0.2")
     waiting: list[socket.socket] = []
 
@@ -170,7 +170,7 @@ def test_more_signals_neither_shorten_nor_break_the_drain(start: StartDrain, dra
 
 @pytest.mark.parametrize("status", [0, 3])
 def test_server_that_ends_by_itself_ends_the_container(start: StartDrain, drain_file: Path, status: int) -> None:
-    """Only then does a restart policy act; draining would just lengthen the outage."""
+    """A restart policy acts only when the container ends; draining would just lengthen the outage."""
     process = start(sys.executable, "-c", f"raise SystemExit({status})", seconds="60")
     assert process.wait(PATIENCE_SECONDS) == status
     assert not drain_file.exists()
@@ -198,7 +198,7 @@ def test_stale_file_of_an_earlier_run_is_removed(start: StartDrain, drain_file: 
 
 
 def test_health_check_is_told_which_process_is_the_server(start: StartDrain, drain_file: Path, port: int) -> None:
-    """That it was healthy is told anew by each run: what an earlier one left is no reason to end it."""
+    """Each run says anew that it was healthy: what an earlier one left is no reason to end this one."""
     known = drain_file.with_name("server.healthy")
     known.touch()
     process = start_server(start, port)
@@ -210,7 +210,7 @@ def test_health_check_is_told_which_process_is_the_server(start: StartDrain, dra
 
 
 def test_server_that_does_not_exist_is_reported(start: StartDrain) -> None:
-    """The shell's own status for it; the container's log has the reason."""
+    """The status is the shell's own for a missing command, and the container's log has the reason."""
     process = start("no-such-server")
     assert process.wait(PATIENCE_SECONDS) == 127
     assert process.stderr is not None
@@ -219,7 +219,7 @@ def test_server_that_does_not_exist_is_reported(start: StartDrain) -> None:
 
 @pytest.mark.parametrize("seconds", ["", "soon", "-1", "1.2.3", "."])
 def test_wrong_drain_time_is_refused(start: StartDrain, seconds: str) -> None:
-    """Found at the start, not at the first stop."""
+    """A wrong value is found at the start, not at the first stop."""
     process = start("true", seconds=seconds)
     assert process.stderr is not None
     # An empty value means the default, as an unset one does.

@@ -1,4 +1,4 @@
-"""`healthy`: 0 for an answer 2xx in time, else 1 and one line that says what came back."""
+"""`healthy`: it ends with 0 after an answer 2xx in time, else with 1 and one line that says what came back."""
 
 import contextlib
 import os
@@ -164,7 +164,7 @@ def ended(server: "subprocess.Popen[str]") -> bool:
 def test_server_that_hangs_is_ended(
     watch: Callable[[bytes | None], int], server: "subprocess.Popen[str]", stopped: bool
 ) -> None:
-    """The engine starts again what ends, and leaves alone what hangs."""
+    """The engine restarts a container that ends, but leaves one alone that hangs."""
     assert watch(GOOD) == 0
     if stopped:
         server.send_signal(signal.SIGSTOP)
@@ -175,7 +175,7 @@ def test_server_that_hangs_is_ended(
 def test_server_that_answers_badly_is_ended_at_the_second_time(
     watch: Callable[[bytes | None], int], server: "subprocess.Popen[str]"
 ) -> None:
-    """One bad answer may be an accident; a good one in between begins the count anew."""
+    """One bad answer may be an accident; a good one in between restarts the count."""
     assert [watch(answer) for answer in (GOOD, BAD, GOOD, BAD)] == [0, 1, 0, 1]
     assert not ended(server)
     assert watch(BAD) == 1
@@ -185,7 +185,7 @@ def test_server_that_answers_badly_is_ended_at_the_second_time(
 def test_server_that_still_starts_is_left_alone(
     watch: Callable[[bytes | None], int], server: "subprocess.Popen[str]"
 ) -> None:
-    """An app that loads for a minute would never get up."""
+    """An app that takes a minute to load would otherwise never get up."""
     assert [watch(answer) for answer in (BAD, None, BAD)] == [1, 1, 1]
     assert not ended(server)
 

@@ -29,7 +29,7 @@ def write(folder: Path, **files: str) -> Path:
 
 
 def test_requirements_count_before_a_project(tmp_path: Path) -> None:
-    """They name versions, a pyproject.toml ranges."""
+    """A requirements.txt names versions, a pyproject.toml only ranges."""
     write(tmp_path, requirements="flask\n", pyproject=PACKAGE)
     assert wanted(tmp_path) == ["--requirement", str(tmp_path / "requirements.txt")]
 
@@ -38,7 +38,7 @@ def test_requirements_count_before_a_project(tmp_path: Path) -> None:
     ("pyproject", "expected"), [(PACKAGE, ["{folder}"]), (LIST, ["flask>=3", "redis"]), ("[tool.ruff]\n", [])]
 )
 def test_project_is_installed_when_it_can_be_built(tmp_path: Path, pyproject: str, expected: list[str]) -> None:
-    """Many only list what they need: nobody could build a package of them."""
+    """Many projects only list what they need; nobody could build a package of them."""
     write(tmp_path, pyproject=pyproject)
     assert wanted(tmp_path) == [word.format(folder=tmp_path) for word in expected]
 
@@ -75,7 +75,7 @@ def test_requirements_in_utf_16_are_read(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("files", "said"), [({}, "has neither"), ({"pyproject": "[project"}, "is no TOML")])
 def test_nothing_to_read_is_one_sentence(tmp_path: Path, files: dict[str, str], said: str) -> None:
-    """It is shown by a build, far away from the folder."""
+    """A build shows the message, far away from the folder."""
     with pytest.raises(InstallError, match=said):
         wanted(write(tmp_path, **files))
 
@@ -97,7 +97,7 @@ def test_nothing_to_read_is_one_sentence(tmp_path: Path, files: dict[str, str], 
     ],
 )
 def test_what_leads_to_other_files_is_installed_with_them(tmp_path: Path, files: dict[str, str], alone: bool) -> None:
-    """What does not is installed before the rest of the app is there, and so only when it changes."""
+    """Other requirements are installed before the rest of the app is there, and so only when they change."""
     assert stands_alone(write(tmp_path, **files)) is alone
 
 
@@ -114,7 +114,7 @@ def test_only_what_is_lacking_is_added(installed: set[str], expected: list[str])
 
 @pytest.fixture
 def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Have the paths of a build in a folder."""
+    """Move the paths of a build into a folder."""
     (tmp_path / "servers").mkdir()
     (tmp_path / "servers/granian.txt").write_text(LOCK)
     monkeypatch.setattr(install, "LOCKS", tmp_path / "servers")
@@ -124,7 +124,7 @@ def image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_build_has_two_steps(image: Path) -> None:
-    """The packages with the first, if they can be; the server with the second, when it is known what came."""
+    """The first installs the packages, if it can; the second installs what the server needs besides."""
     folder = write(image, requirements="flask\n")
     listed = ["--requirement", str(folder / "requirements.txt")]
     server = ["--no-deps", "--require-hashes", "--requirement", str(image / "rest.txt")]
@@ -134,7 +134,7 @@ def test_build_has_two_steps(image: Path) -> None:
 
 
 def test_first_step_leaves_to_the_second_what_it_cannot_do(image: Path) -> None:
-    """A requirement that is in another file of the folder."""
+    """A requirement in another file of the folder cannot be read before that file is there."""
     folder = write(image, requirements="-r base.txt\n")
     assert list(steps(folder, "")) == []
     assert next(steps(folder, "granian")) == ["--requirement", str(folder / "requirements.txt")]

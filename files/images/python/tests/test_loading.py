@@ -52,7 +52,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     ],
 )
 def test_application_is_found(target: str, says: bytes) -> None:
-    """An object, what a function makes, an attribute of an object, a module in a package, a package in src."""
+    """It may be an object, a function's result or an attribute, in a module, a package or a package in src."""
     assert load(target)({}, print) == [says]
 
 
@@ -72,7 +72,7 @@ def test_application_is_found(target: str, says: bytes) -> None:
     ],
 )
 def test_what_is_wrong_is_one_sentence(folder: Path, target: str, said: str) -> None:
-    """It names the variable, its value, and what was looked for where."""
+    """The sentence names the variable, its value, and what was looked for where."""
     with pytest.raises(AppError) as error:
         load(target)
     assert str(error.value).startswith(f"app is {target!r}: {said.format(folder=folder)}")
@@ -92,7 +92,7 @@ def test_apps_own_mistakes_keep_their_traceback(
 
 
 def test_sentence_comes_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whichever server it is: all of them print the exception."""
+    """All servers print the exception."""
     monkeypatch.setattr(sys, "tracebacklimit", 1000, raising=False)
     with pytest.raises(AppError):
         load_or_explain("shpo:app")
@@ -100,5 +100,5 @@ def test_sentence_comes_without_a_traceback(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_preflight_reads_names_in_the_same_way() -> None:
-    """What one of the two allows and the other refuses would be found out in the middle of a deploy."""
+    """A name that one of the two allows and the other refuses would be found out in the middle of a deploy."""
     assert NAMED.pattern == APP.pattern

@@ -1,4 +1,4 @@
-"""`_flask_fleet.secrets`: those named in capitals are environment variables, in every Python of a container."""
+"""`_flask_fleet.secrets`: those named in capitals become environment variables, in every Python of a container."""
 
 import os
 import subprocess
@@ -29,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_names_in_capitals_are_read(folder: Path) -> None:
-    """Others are read from their files by apps that know of them."""
+    """Apps that know of the others read them from their files."""
     environment = {"SECRETS_FOLDER": str(folder), "KEY_2": "replaced"}
     into_environment(environment)
     assert environment == {"SECRETS_FOLDER": str(folder)} | EXPECTED

@@ -20,7 +20,7 @@ class Clock:
     """Time that passes when a test says so."""
 
     def __init__(self) -> None:
-        """Begin."""
+        """Start at some time."""
         self.now = 1000.0
 
     def monotonic(self) -> float:
@@ -30,7 +30,7 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Put a clock in the place of the machine's."""
+    """Replace the machine's clock."""
     clock = Clock()
     monkeypatch.setattr("_flask_fleet.work.time", clock)
     return clock
@@ -38,7 +38,7 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def work(tmp_path: Path, clock: Clock) -> Work:  # noqa: ARG001 (it is read as soon as there is one)
-    """Begin without any."""
+    """Start without any request."""
     return Work(REQUEST_SECONDS, PAUSE_SECONDS, tmp_path / "work")
 
 
@@ -50,7 +50,7 @@ def parts(_environ: dict[str, Any], start: Any) -> Iterator[bytes]:
 
 
 def body(work: Work, path: str = "/", **headers: str) -> Any:
-    """Begin with a request."""
+    """Start a request."""
     wrapper = Wrapper(
         parts, health_path="/healthz", ready_path="/readyz", drain_file=work.file.with_name("draining"), work=work
     )
@@ -67,12 +67,12 @@ def still(work: Work, clock: Clock, *after: float) -> list[bool]:
 
 
 def test_nothing_to_do_is_no_excuse_for_silence(work: Work, clock: Clock) -> None:
-    """The health check asks only when the server itself is silent for longer than the pause."""
+    """The health check asks only when the server itself does not answer; after the pause that is a standstill."""
     assert still(work, clock, 9, 2) == [False, True]
 
 
 def test_each_part_of_an_answer_starts_the_time_anew(work: Work, clock: Clock) -> None:
-    """What is late is a request of which the application gives no word; the client may take its time."""
+    """A request is late when the application gives no word of it; the client may take its time."""
     work.enter("request", REQUEST_SECONDS)
     assert still(work, clock, 90) == [False]
     work.leave("request")
@@ -92,7 +92,7 @@ def test_one_request_in_time_is_enough(work: Work, clock: Clock) -> None:
 
 
 def test_request_that_is_over_is_forgotten(work: Work, clock: Clock) -> None:
-    """Also one whose client left in the middle, or whose application raised."""
+    """This includes one whose client left in the middle, and one whose application raised."""
     answer = body(work)
     assert next(answer) == b"one"
     assert len(work.late_at) == 1
@@ -110,21 +110,21 @@ def test_request_that_is_over_is_forgotten(work: Work, clock: Clock) -> None:
 
 
 def test_probe_keeps_nobody_busy(work: Work, clock: Clock) -> None:
-    """The balancer asks twice a second: one that waits for ever must not look like work."""
+    """The balancer asks twice a second: a probe that waits for ever must not look like work."""
     probe = body(work, "/readyz")
     work.enter(probe, probe.seconds)
     assert still(work, clock, 11) == [True]
 
 
 def test_websocket_may_be_silent(work: Work, clock: Clock) -> None:
-    """The application holds it for hours, and what is said passes us by."""
+    """The application holds it for hours, and its messages are not seen here."""
     socket_body = body(work, "/", Upgrade="websocket")
     work.enter(socket_body, socket_body.seconds)
     assert still(work, clock, 100_000) == [False]
 
 
 def test_health_check_is_answered_by_a_thread_of_its_own(tmp_path: Path) -> None:
-    """From the first request on, once in each process."""
+    """The thread starts with the first request, once in each process."""
     work = Work(REQUEST_SECONDS, 0.2, tmp_path / "work")
     for _ in range(2):
         body(work).close()

@@ -1,4 +1,4 @@
-"""`_flask_fleet.wrapper`: what every app gets in front of it."""
+"""`_flask_fleet.wrapper`: what every app has in front of it."""
 
 import logging
 import logging.handlers
@@ -58,7 +58,7 @@ def wrapped(drain_file: Path) -> Callable[..., Wrapper]:
 def test_app_without_such_a_page_serves_too(
     wrapped: Callable[..., Wrapper], path: str, status: int, expected: tuple[int, str]
 ) -> None:
-    """Only what the app itself calls its failure is one; what it says of its success is passed on."""
+    """Only the app itself can report a failure of it; its own success is passed on."""
     answer = Client(wrapped(answering(status))).get(path)
     assert (answer.status_code, answer.text) == expected
 
@@ -73,20 +73,20 @@ def test_other_answers_stay_as_they_are(wrapped: Callable[..., Wrapper], method:
 
 
 def test_health_page_names_the_replica(wrapped: Callable[..., Wrapper]) -> None:
-    """The deploy asks there who answers, whatever app it is; no other answer says so."""
+    """The deploy asks on the health page which replica answers, whatever app it is; no other answer says so."""
     client = Client(wrapped(answering(404)))
     named = [client.get(path).headers.get("X-Replica") for path in ("/healthz", "/readyz", "/")]
     assert named == [socket.gethostname(), None, None]
 
 
 def test_head_is_a_probe_without_a_body(wrapped: Callable[..., Wrapper]) -> None:
-    """Some monitors ask so."""
+    """Some monitors send HEAD requests."""
     answer = Client(wrapped(answering(404))).head("/healthz")
     assert (answer.status_code, answer.data) == (200, b"")
 
 
 def test_readiness_follows_the_drain_file(wrapped: Callable[..., Wrapper], drain_file: Path) -> None:
-    """Ready, not ready while the file exists, ready again; alive, and at work, all the time."""
+    """The app is ready, not ready while the file exists, then ready again; it is alive and at work all the time."""
     client = Client(wrapped(answering(200)))
     assert client.get("/readyz").status_code == 200
     drain_file.touch()
@@ -98,7 +98,7 @@ def test_readiness_follows_the_drain_file(wrapped: Callable[..., Wrapper], drain
 
 
 def test_one_proxy_is_believed(wrapped: Callable[..., Wrapper]) -> None:
-    """What stands further left may be forged."""
+    """Entries further left in the headers may be forged."""
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         request = Request(environ)
@@ -110,7 +110,7 @@ def test_one_proxy_is_believed(wrapped: Callable[..., Wrapper]) -> None:
 
 @pytest.mark.parametrize("path", ["/", "/readyz"])
 def test_request_for_another_service_is_refused(wrapped: Callable[..., Wrapper], path: str) -> None:
-    """The address was that service's before. Who names none asks from inside, and an nginx of before names none."""
+    """The address was that service's before; a request that names none comes from inside, or from an older nginx."""
     client = Client(wrapped(only_for("app", answering(200))))
     statuses = [
         client.get(path, headers={"X-Flask-Fleet-Service": name} if name else {}).status_code
@@ -123,12 +123,12 @@ class Recorded(logging.Handler):
     """Remembers the request that every record belongs to."""
 
     def __init__(self) -> None:
-        """Begin with none."""
+        """Start without any."""
         super().__init__()
         self.ids: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Remember one."""
+        """Remember one record."""
         self.ids.append(record.fleet_request_id)  # type: ignore[attr-defined]
 
 
@@ -152,14 +152,14 @@ class Chatty:
     """A body that logs when it is begun, with every part, and when it is closed."""
 
     def __iter__(self) -> Iterator[bytes]:
-        """Begin."""
+        """Log each step of the body."""
         LOGGER.info("begun")
         for _ in range(2):
             LOGGER.info("part")
             yield b"x"
 
     def close(self) -> None:
-        """End."""
+        """Log the end."""
         LOGGER.info("closed")
 
 
@@ -173,7 +173,7 @@ def chatty(_environ: dict[str, Any], start: Start) -> Chatty:
 def test_every_record_of_a_request_has_its_id_and_none_after_it(
     wrapped: Callable[..., Wrapper], recorded: Recorded
 ) -> None:
-    """While the answer is made, streamed and closed; the thread then takes another request."""
+    """The id is there while the answer is made, streamed and closed; the thread then takes another request."""
     environ = EnvironBuilder(headers=[("X-Request-ID", "one")]).get_environ()
     body = wrapped(chatty)(environ, lambda *_: None)
     LOGGER.info("between")
@@ -232,7 +232,7 @@ def over_a_queue() -> None:
 def test_record_made_elsewhere_is_written_all_the_same(
     recorded: Recorded, capfd: pytest.CaptureFixture[str], log: Callable[[], None]
 ) -> None:
-    """In a format of ours or of the app's; logging would say "Logging error" and drop the line."""
+    """The format is ours or the app's; without an id logging would say "Logging error" and drop the line."""
     own = logging.StreamHandler()
     own.setFormatter(logging.Formatter("%(fleet_request_id)s %(message)s"))
     logging.getLogger().addHandler(own)
@@ -250,7 +250,7 @@ def test_without_an_id_there_is_a_dash(wrapped: Callable[..., Wrapper], recorded
 
 @pytest.mark.parametrize("read", [0, 3])
 def test_rest_of_a_body_is_read(wrapped: Callable[..., Wrapper], read: int) -> None:
-    """Else the connection is reset before the answer arrives."""
+    """Without that the connection is reset before the answer arrives."""
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:
         environ["wsgi.input"].read(read)
@@ -263,7 +263,7 @@ def test_rest_of_a_body_is_read(wrapped: Callable[..., Wrapper], read: int) -> N
 
 
 def test_file_is_sent_as_any_other_body(wrapped: Callable[..., Wrapper]) -> None:
-    """Gunicorn would send the header alone; it looks for the wrapper itself, so it keeps its own."""
+    """Gunicorn would send the header alone; it looks in its own environ for the file wrapper, so that one keeps it."""
     seen: dict[str, Any] = {}
 
     def app(environ: dict[str, Any], start: Start) -> Iterable[bytes]:

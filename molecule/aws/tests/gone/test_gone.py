@@ -1,10 +1,10 @@
-"""After destroy.yml nothing is left that could cost, and nobody was asked for more than the policy allows."""
+"""After destroy.yml nothing is left that could cost, and the policy allowed exactly what was needed."""
 
 from __future__ import annotations
 
+from bench.ec2 import PROJECT, client, instances, names, tagged
 from rehearsal.state import State
 from tests import iam
-from tests.live_fleet import PROJECT, client, instances, names, tagged
 from tests.live_page import cloudshell, laptop
 
 UNUSED = {
@@ -28,11 +28,11 @@ UNUSED = {
     "ec2:AuthorizeSecurityGroupEgress",
     "ec2:RevokeSecurityGroupEgress",
 }
-"""What this life has no use for."""
+"""Actions of the policy that this life does not need."""
 
 
 def test_the_page_leads_back_to_nothing() -> None:
-    """By the project's tag, and by asking for what costs without one."""
+    """Nothing has the project's tag, and of what costs without a tag nothing is left either."""
     laptop("7. Back to nothing")
     ec2 = client("ec2")
     assert tagged() == []
@@ -44,7 +44,7 @@ def test_the_page_leads_back_to_nothing() -> None:
 
 
 def test_the_user_goes_as_well() -> None:
-    """A key that is left behind is one that may be found."""
+    """Somebody could find and use a key that is left behind."""
     cloudshell("7. Back to nothing")
     iam_client = client("iam")
     assert iam_client.list_users()["Users"] == []

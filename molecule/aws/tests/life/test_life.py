@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from tests.live_fleet import PROJECT, addresses, client, inside, instances, names, serves
-from tests.live_playbook import interrupted, playbook, scenario_variables
+from bench.ec2 import PROJECT, addresses, client, inside, instances, names, serves
+from bench.playbook import interrupted, playbook, scenario_variables
 
 MEDIUM = ("--extra-vars", "ec2_instance_type=t2.medium")
 SSH_PORT = 22
 NEW_ADDRESS = "203.0.113.8"
-"""Of the controller, from the middle of these tests on."""
+"""The controller's address from the middle of these tests on."""
 FILE = "/var/lib/kept"
 SIZES = {"t2.micro": (1, 1024), "t2.medium": (2, 4096)}
 """vCPUs and MiB of the types, as EC2's DescribeInstanceTypes has them."""
@@ -37,7 +37,7 @@ def group() -> dict[str, Any]:
 
 
 def test_they_are_made_as_the_variables_say() -> None:
-    """One in each zone, each with an address that stays, none readable by a stranger's metadata request."""
+    """Each zone gets one, with an address that stays and metadata that a request without a token cannot read."""
     found = instances()
     assert [one["Placement"]["AvailabilityZone"] for one in found] == ["eu-central-1a", "eu-central-1b"]
     assert {one["InstanceType"] for one in found} == {"t2.micro"}
@@ -77,7 +77,7 @@ def test_resize_changes_cpus_and_memory_and_keeps_address_and_data() -> None:
 
 
 def test_an_address_that_changes_during_a_run_is_named() -> None:
-    """At home it does so at night: the connection hangs, and then nobody is let in any more."""
+    """A home connection gets a new address at night: the run hangs, and afterwards SSH lets nobody in."""
     change = f"{sys.executable} -m rehearsal --name molecule up --controller-address {NEW_ADDRESS}"
     cut = playbook(
         "playbooks/status.yml", prefix=interrupted("host : status | Ask whether an update waits for a reboot", change)
@@ -87,7 +87,7 @@ def test_an_address_that_changes_during_a_run_is_named() -> None:
 
 
 def test_site_puts_back_what_was_deleted_by_hand() -> None:
-    """There is no state file: what is there is compared with the variables, whoever changed it."""
+    """There is no state file: the run compares what is there with the variables, whoever changed it."""
     ec2, before, rules = client("ec2"), addresses(), group()
     http_rule = next(rule for rule in rules["IpPermissions"] if rule["FromPort"] == 80)
     ec2.revoke_security_group_ingress(GroupId=rules["GroupId"], IpPermissions=[http_rule])
@@ -111,7 +111,7 @@ def test_site_puts_back_what_was_deleted_by_hand() -> None:
 
 
 def test_check_mode_says_that_nothing_is_left_to_do() -> None:
-    """What it says is then true: the run before was complete."""
+    """The run before was complete, so check mode must find no change."""
     checked = playbook("site.yml", "--check", "--diff", *MEDIUM)
     assert checked.ok, checked.said
     assert set(checked.changed.values()) == {0}, checked.said

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import re
 
-from tests.live_fleet import addresses, client, serves, tagged
+from bench.ec2 import addresses, client, serves, tagged
 from tests.live_page import cloudshell, laptop
 
 USER = "flask-fleet"
 
 
 def test_a_user_is_made_with_the_policy() -> None:
-    """By somebody with all rights, who then has the user's key to write down."""
+    """An administrator makes it, and is shown the user's access key."""
     assert '"SecretAccessKey"' in cloudshell("With an access key")
     (attached,) = client("iam").list_attached_user_policies(UserName=USER)["AttachedPolicies"]
     assert attached["PolicyName"] == USER
 
 
 def test_check_mode_plans_on_an_empty_account_and_touches_nothing() -> None:
-    """This is read before money is spent."""
+    """People read the plan before they spend money."""
     assert tagged() == []
     (planned,) = laptop("4. What it would do")
     assert planned.changed["localhost"] > 0
@@ -29,7 +29,7 @@ def test_check_mode_plans_on_an_empty_account_and_touches_nothing() -> None:
 
 
 def test_it_serves() -> None:
-    """The command that is all there is to it."""
+    """One command of the page brings the instances up and deploys the app."""
     (made,) = laptop("5. Run it")
     found = addresses().values()
     assert len(found) == 2
@@ -38,7 +38,7 @@ def test_it_serves() -> None:
 
 
 def test_again_nothing_changes() -> None:
-    """The same command with nothing changed, and what the page says shows what runs."""
+    """The same command changes nothing, and the page's next one shows that every replica is healthy."""
     again, status = laptop("6. Change it")
     assert set(again.changed.values()) == {0}, again.said
     assert len(re.findall(r"\bhealthy\b", status.said)) >= 2 * len(addresses())

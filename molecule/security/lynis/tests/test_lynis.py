@@ -1,4 +1,4 @@
-"""Lynis, Debian's auditor of hosts, in a finished instance: takes minutes, so it is run by hand (docs/security.md)."""
+"""Lynis, Debian's auditor of hosts, in a finished instance; it takes minutes and is run by hand (docs/security.md)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ REPORT = "/var/log/lynis-report.dat"
 
 
 def test_lynis_warns_of_nothing(host: Host) -> None:
-    """What it merely suggests, and why some of that stays, is in docs/security.md."""
+    """What it merely suggests is in docs/security.md, with the reasons why some of it stays."""
     host.check_output("DEBIAN_FRONTEND=noninteractive apt-get install --yes --no-install-recommends lynis")
     try:
         host.check_output("lynis audit system --quick --quiet --no-colors > /dev/null 2>&1 || true")

@@ -1,0 +1,7 @@
+"""Entry point of the program and of ``python -m fleet``."""
+
+import sys
+
+from fleet.cli import main
+
+sys.exit(main())

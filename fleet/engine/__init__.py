@@ -1,0 +1,1 @@
+"""The engines that a stack can run on."""

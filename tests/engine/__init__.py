@@ -1,0 +1,1 @@
+"""The machine's program with a real engine."""

@@ -1,0 +1,1 @@
+"""Tests of the program flask-fleet without Ansible and without an engine."""
