@@ -81,7 +81,7 @@ def test_programs_read_what_is_to_come(stack: Stack, docker: Docker) -> None:
         f"{folder}/.compose.yml.new",
     ]
     assert {"--rm", "--read-only", "fleet-nginx:1"} < set(check)
-    assert " --network none " in " ".join(check)
+    assert " --pull never --network none " in " ".join(check)
     assert f"{folder}/.nginx.conf.new:/etc/nginx/stack/nginx.conf:ro" in check
     assert "/certificate/served:/etc/nginx/certificate:ro" in check
     assert not any("/stack/nginx:" in word for word in check)
