@@ -32,7 +32,7 @@ RATE = 50
 """Requests per second."""
 CLIENTS = 4
 PATIENCE_S = 600
-OFTEN = "HEALTHCHECK --interval=1s --timeout=60s CMD"
+OFTEN = "HEALTHCHECK --interval=2s --timeout=60s CMD"
 """The engine's first check comes after one interval, which would only make the tests slower."""
 
 
@@ -124,9 +124,11 @@ class Testbed:
             "__stack_machine": self._machine,
             **settings,
         }
-        text = self._render.value("stack", "{{ __stack_compose_yml ~ __stack_nginx_conf }}", **variables)
+        files = self._render.value("stack", "{{ __stack_files }}", __stack_release="ID", **variables)
+        said = {one["path"]: one["content"] for one in files}
+        text = said["releases/ID/compose.yml"] + said["releases/ID/nginx.conf"]
         release = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:12]
-        return release, self._render.value("stack", "{{ __stack_files }}", __stack_release=release, **variables)
+        return release, [one | {"path": one["path"].replace("/ID/", f"/{release}/")} for one in files]
 
     def bring(self, app: str, nginx: str = "", **settings: Any) -> str:
         """Bring a release of these images to the machine, and return its id."""
