@@ -32,7 +32,7 @@ RATE = 50
 """Requests per second."""
 CLIENTS = 4
 PATIENCE_S = 600
-OFTEN = "HEALTHCHECK --interval=2s --timeout=60s CMD"
+OFTEN = "HEALTHCHECK --interval=1s --timeout=60s CMD"
 """The engine's first check comes after one interval, which would only make the tests slower."""
 
 
@@ -118,7 +118,7 @@ class Testbed:
             "stack_name": NAME,
             "stack_port": self._port,
             "stack_services": [service | {"static": {"path": "/static/", "folder": "hello/static"}}],
-            "stack_drain_seconds": 2,
+            "stack_drain_seconds": 1,
             "stack_start_seconds": 20,
             "stack_surge": REPLICAS,
             "__stack_machine": self._machine,

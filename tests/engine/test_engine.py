@@ -46,7 +46,7 @@ def test_new_code_takes_over_and_is_taken_back(bed: Testbed) -> None:
     """Nobody notices, and a second deploy of the same finds nothing to do; a misspelt release is refused."""
     old, new, audit = bed.image_that_runs(), bed.version(), bed.audit()
     with bed.under_load() as load:
-        release = bed.deploy(new, stack_surge=1)
+        release = bed.deploy(new)
         assert_only(bed, new)
         assert not bed.succeed("deploy", release)["changed"]
         assert bed.get("/static/css/site.css").ok
@@ -105,11 +105,15 @@ def test_files_that_the_programs_refuse_are_not_written(bed: Testbed, file: str,
 
 
 def test_numbers_change_and_nobody_notices(bed: Testbed) -> None:
-    """By the program or typed by hand, and the next deploy has the number of the release again."""
-    app = bed.image_that_runs()
+    """Of two who begin at once one is refused; typed by hand they hold until the next deploy as well."""
+    app, audit = bed.image_that_runs(), bed.audit()
     with bed.under_load() as load:
-        bed.succeed("scale", "app=1")
+        both = [subprocess.Popen(bed.command("scale", "app=1"), stdout=subprocess.PIPE, text=True) for _ in range(2)]
+        answers = [json.loads(one.communicate(timeout=PATIENCE_S)[0]) for one in both]
+        assert sorted(one["failed"] for one in answers) == [False, True], answers
+        assert [one["busy"] for one in answers if one["failed"]] == [True]
         assert len(bed.replicas()) == 1
+        assert len(bed.audit()) == len(audit) + 1
         docker("compose", f"--project-directory={bed.directory}", "up", "--detach", f"--scale=app={REPLICAS + 2}")
         wait_for("all of them answer", lambda: who_answers(bed) == set(bed.replicas()))
         assert len(bed.replicas()) == REPLICAS + 2
@@ -167,19 +171,6 @@ def test_cancelled_roll_out_goes_back(bed: Testbed) -> None:
     (line,) = bed.audit()[len(audit) :]
     assert f" {release} failed by " in line
     assert bed.run("cancel")["msg"] == "Nothing is under way here."
-
-
-def test_of_two_at_once_one_is_refused(bed: Testbed) -> None:
-    """They may start at the same moment."""
-    audit = bed.audit()
-    command = bed.command("scale", f"app={REPLICAS + 1}")
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = [json.loads(one.communicate(timeout=PATIENCE_S)[0]) for one in both]
-    assert sorted(one["failed"] for one in answers) == [False, True], answers
-    assert [one["busy"] for one in answers if one["failed"]] == [True]
-    assert len(bed.replicas()) == REPLICAS + 1
-    assert len(bed.audit()) == len(audit) + 1
-    bed.succeed("deploy")
 
 
 def test_prune_removes_what_no_kept_release_needs(bed: Testbed) -> None:
