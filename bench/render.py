@@ -48,9 +48,9 @@ class Renderer:
         rendered = self._template(role, text, source.parent, variables | {"ansible_facts": facts or {}}, overrides)
         return "" if rendered is None else str(rendered)
 
-    def value(self, role: str, name: str, **variables: Any) -> Any:
-        """Return the value that a variable of a role has in a play; given variables win, as above."""
-        return self._template(role, f"{{{{ {name} }}}}", self.roles / role, {"ansible_facts": {}} | variables, {})
+    def value(self, role: str, text: str, **variables: Any) -> Any:
+        """Return what a text with variables of a role means in a play; given variables win, as above."""
+        return self._template(role, text, self.roles / role, {"ansible_facts": {}} | variables, {})
 
     def _template(
         self, role: str, text: str, beside: Path, variables: dict[str, Any], overrides: dict[str, Any]

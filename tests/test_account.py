@@ -329,7 +329,7 @@ def list_inventory(tmp_path: Path, **environment: str) -> "subprocess.CompletedP
     }
     command = [str(Path(sys.executable).with_name("ansible-inventory")), "-i", "inventories/aws", "--list"]
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT, env=clean | environment
+        command, check=False, capture_output=True, text=True, timeout=600, cwd=ROOT, env=clean | environment
     )
 
 

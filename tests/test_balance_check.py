@@ -216,7 +216,7 @@ def test_ansible_runs_it(stack: Stack, tmp_path: Path) -> None:
     url = f"http://127.0.0.1:{stack.server_port}/healthz"
     command = [str(Path(sys.executable).with_name("ansible")), "localhost", "--module-name=balance_check", "--check"]
     command += [f"--module-path={ROOT / 'roles/stack/library'}", f"--args=url={url}"]
-    subprocess.run([*command, f"--tree={tmp_path}"], check=True, capture_output=True, timeout=60, cwd=tmp_path)
+    subprocess.run([*command, f"--tree={tmp_path}"], check=True, capture_output=True, timeout=600, cwd=tmp_path)
     assert json.loads((tmp_path / "localhost").read_text(encoding="utf-8"))["spread"] == {"a": 10, "b": 10, "c": 10}
 
 

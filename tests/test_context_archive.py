@@ -106,7 +106,7 @@ def test_ansible_runs_it(tmp_path: Path, context: Path) -> None:
         f"--args={arguments}",
         f"--tree={tmp_path / 'out'}",
     ]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=tmp_path)
+    subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=tmp_path)
     said = json.loads((tmp_path / "out/localhost").read_text(encoding="utf-8"))
     archive = Path(said["archive"])
     try:

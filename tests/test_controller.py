@@ -61,14 +61,10 @@ def test_make_uses_the_configuration_also_where_everybody_may_write(tmp_path: Pa
     assert "= 17" in ran.stdout
 
 
-@pytest.mark.parametrize("playbook", ["site.yml", "playbooks/status.yml", "playbooks/rehearsal.yml"])
-def test_run_from_another_folder_says_how(tmp_path: Path, playbook: str) -> None:
+def test_run_from_another_folder_says_how(tmp_path: Path) -> None:
     """Ansible reads its settings where it is started, and elsewhere it found neither roles nor plugins."""
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        str(ROOT / playbook),
-        f"--inventory={ROOT}/inventories/local",
-    ]
+    command = [str(Path(sys.executable).with_name("ansible-playbook")), str(ROOT / "site.yml")]
+    command += [f"--inventory={ROOT}/inventories/local", "--extra-vars=stack_servces=[]"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(tmp_path / "ansible"), "HOME": str(tmp_path)}
     run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
@@ -76,19 +72,8 @@ def test_run_from_another_folder_says_how(tmp_path: Path, playbook: str) -> None
     assert run.stdout.strip() == "", run.stdout
     errors = [line for line in run.stderr.splitlines() if line.startswith("[ERROR]")]
     assert len(errors) == 1, run.stderr
-    assert errors[0].endswith(
-        f"run `export ANSIBLE_CONFIG={shlex.quote(str(ROOT / 'ansible.cfg'))}`, then the same command again"
-    )
-
-
-def test_run_from_another_folder_works_when_the_settings_are_named(tmp_path: Path) -> None:
-    """The command is the one that the message gives."""
-    command = [
-        str(Path(sys.executable).with_name("ansible-playbook")),
-        str(ROOT / "playbooks/preflight.yml"),
-        f"--inventory={ROOT}/inventories/local",
-        "--extra-vars=stack_servces=[]",
-    ]
-    environment = os.environ | {"ANSIBLE_HOME": str(tmp_path), "ANSIBLE_CONFIG": str(ROOT / "ansible.cfg")}
-    run = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
-    assert "stack_servces is no variable of this project; did you mean stack_services?" in run.stdout + run.stderr
+    settings = str(ROOT / "ansible.cfg")
+    assert errors[0].endswith(f"run `export ANSIBLE_CONFIG={shlex.quote(settings)}`, then the same command again")
+    environment["ANSIBLE_CONFIG"] = settings
+    again = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert "stack_servces is no variable of this project; did you mean stack_services?" in again.stdout + again.stderr

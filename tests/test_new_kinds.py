@@ -104,7 +104,7 @@ def rendered(project: Path, folder: Path, **changes: Any) -> "subprocess.Complet
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(folder / "ansible")}
     return subprocess.run(
-        command, check=False, capture_output=True, text=True, timeout=120, cwd=project, env=environment
+        command, check=False, capture_output=True, text=True, timeout=600, cwd=project, env=environment
     )
 
 

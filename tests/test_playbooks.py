@@ -145,6 +145,15 @@ def test_modules_have_full_names(path: Path) -> None:
         )
 
 
+def test_tasks_that_scenarios_interrupt_exist() -> None:
+    """A scenario names the task at which a run is killed, and nothing would be killed at one that was renamed."""
+    texts = [path.read_text(encoding="utf-8") for path in files("molecule/*/tests/**/*.py")]
+    named = {name for text in texts for name in re.findall(r'"(\w+ : \w+ \| [^"]+)"', text)}
+    known = {f"{path.parts[-3]} : {task['name']}" for path in TASK_FILES for task in tasks_of(path)}
+    assert named
+    assert named <= known
+
+
 @each_task_file
 def test_loop_variables_are_prefixed(path: Path) -> None:
     """`item` of one loop overwrites `item` of another as soon as a looped file has a loop of its own."""

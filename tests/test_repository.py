@@ -55,7 +55,7 @@ def tool(name: str, *arguments: str) -> "subprocess.CompletedProcess[str]":
     """Run a program of this environment, or one of the system, in the project's root."""
     own = Path(sys.executable).with_name(name)
     command = [str(own) if own.exists() else name, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=60, cwd=ROOT)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=600, cwd=ROOT)
 
 
 def tracked(*patterns: str) -> list[Path]:

@@ -48,6 +48,19 @@ def test_only_the_owner_can_read_them(folder: Path) -> None:
     assert not hand_over([wanted(folder)], really=True)["changed"]
 
 
+def test_nobody_else_can_read_a_value_while_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_text, modes = Path.write_text, []
+
+    def watched(path: Path, *words: Any, **options: Any) -> int:
+        written = write_text(path, *words, **options)
+        modes.append(mode(path))
+        return written
+
+    monkeypatch.setattr(Path, "write_text", watched)
+    hand_over([wanted(tmp_path / "secrets/app-1")], really=True)
+    assert modes == [0o600, 0o600]
+
+
 def test_what_was_changed_by_hand_is_put_right(folder: Path) -> None:
     """It may be a value, a mode, a file too many, one too few, or another owner."""
     damage: dict[str, Callable[[], object]] = {

@@ -33,6 +33,8 @@ STATIC_LABEL = "flask-fleet.static"
 COPY_LABEL = "flask-fleet.static-copy"
 """Of a container that only lends its files; its value is the folder of the stack that they are for."""
 CHECK_TIMEOUT_S = 60
+RUN_ONCE = ("docker", "run", "--rm", "--pull", "never", "--network", "none")
+"""A registry that has an image of the same name is not asked."""
 NGINX_FOLDER = "/etc/nginx/stack"
 """Where nginx finds its configuration."""
 TLS = "/etc/nginx/certificate"
@@ -76,9 +78,9 @@ class Compose:
         volumes = [
             word for one in (f"{nginx_conf}:{NGINX_FOLDER}/nginx.conf:ro", *mounts) for word in ("--volume", one)
         ]
-        confined = ["--network", "none", "--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 (in it)
+        confined = ["--read-only", "--tmpfs", "/tmp", "--cap-drop", "ALL"]  # noqa: S108 (in it)
         check = ["nginx", "-t", "-q", "-c", f"{NGINX_FOLDER}/nginx.conf"]
-        done = attempt(["docker", "run", "--rm", *confined, *volumes, nginx["image"], *check])
+        done = attempt([*RUN_ONCE, *confined, *volumes, nginx["image"], *check])
         if done.returncode:
             raise FleetError(f"nginx refuses nginx.conf: {done.stderr.strip()}")
 
@@ -225,7 +227,7 @@ class Compose:
 
     def openssl(self, image: str) -> str:
         """Give the version of OpenSSL that the nginx of an image was built with."""
-        asked = ["docker", "run", "--rm", "--network", "none", image, "nginx", "-V"]
+        asked = [*RUN_ONCE, image, "nginx", "-V"]
         found = re.search(r"OpenSSL ([0-9.]+)", attempt(asked, stderr=subprocess.STDOUT).stdout)
         if found is None:
             raise FleetError(f"nginx of {image} does not say which OpenSSL it was built with")

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import subprocess
 import sys
+import tempfile
 import uuid
 from collections.abc import Iterator, Mapping
 from itertools import count
@@ -84,7 +86,7 @@ class Testbed:
         return tag
 
     def version(self, *lines: str) -> str:
-        """Build a new version of the app, whose last lines may break it, and return the name of its image."""
+        """Build a new version of the app, which these lines may break, and return the name of its image."""
         return self.image("app", f"LABEL version={uuid.uuid4()}", f'{OFTEN} ["healthy", "/healthz"]', *lines)
 
     def command(self, verb: str, *words: str) -> list[str]:
@@ -102,12 +104,8 @@ class Testbed:
     def succeed(self, verb: str, *words: str, stdin: str = "") -> dict[str, Any]:
         """Run the program, which must not fail, and return its answer."""
         answer = self.run(verb, *words, stdin=stdin)
-        assert not answer["failed"], f"{answer}\n{self.said()}"
+        assert not answer["failed"], f"{answer['msg']}\n{self.jobs.progress().lines}"
         return answer
-
-    def said(self) -> str:
-        """Return the lines of the last job."""
-        return "\n".join(self.jobs.progress().lines)
 
     def bundle(self, app: str, nginx: str = "", **settings: Any) -> tuple[str, list[dict[str, str]]]:
         """Render the files of a release of these images, and return its id and the files."""
@@ -120,16 +118,17 @@ class Testbed:
             "stack_name": NAME,
             "stack_port": self._port,
             "stack_services": [service | {"static": {"path": "/static/", "folder": "hello/static"}}],
-            "stack_drain_seconds": 2,
+            "stack_drain_seconds": 1,
             "stack_start_seconds": 20,
             "stack_surge": REPLICAS,
             "__stack_machine": self._machine,
             **settings,
         }
-        files = ("__stack_compose_yml", "__stack_nginx_conf")
-        text = "".join(self._render.value("stack", name, **variables) for name in files)
+        files = self._render.value("stack", "{{ __stack_files }}", __stack_release="ID", **variables)
+        said = {one["path"]: one["content"] for one in files}
+        text = said["releases/ID/compose.yml"] + said["releases/ID/nginx.conf"]
         release = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()[:12]
-        return release, self._render.value("stack", "__stack_files", __stack_release=release, **variables)
+        return release, [one | {"path": one["path"].replace("/ID/", f"/{release}/")} for one in files]
 
     def bring(self, app: str, nginx: str = "", **settings: Any) -> str:
         """Bring a release of these images to the machine, and return its id."""
@@ -154,7 +153,7 @@ class Testbed:
             found = self.jobs.follow(known, PATIENCE_S, job)
             if any(words in line for line in found.lines):
                 return found.pid
-            assert not found.ended, f"it never said {words!r}:\n{self.said()}"
+            assert not found.ended, f"it never said {words!r}: {self.jobs.progress()}"
             known += len(found.lines)
 
     def replicas(self) -> dict[str, str]:
@@ -168,10 +167,6 @@ class Testbed:
         """Name the image that all replicas have."""
         (image,) = set(self.replicas().values())
         return image
-
-    def compose(self, *words: str) -> None:
-        """Type a command of Compose in the folder of the stack."""
-        docker("compose", "--project-directory", str(self.directory), *words)
 
     def get(self, path: str) -> requests.Response:
         """Ask nginx for a page."""
@@ -196,12 +191,15 @@ class Testbed:
 @pytest.fixture(scope="session")
 def bed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Testbed]:
     """Deploy a first release for all tests, and remove everything at the end."""
-    remove_all()
-    try:
-        made = Testbed(tmp_path_factory.mktemp("engine"), Renderer(ROOT / "roles"))
-        made.deploy(made.version())
-        yield made
-        made.succeed("down")
-        assert containers_and_networks() == ([], [])
-    finally:
+    with Path(tempfile.gettempdir(), f"flask-fleet-{NAME}.lock").open("w") as lock:
+        # Another run on this machine has a stack of the same name.
+        fcntl.flock(lock, fcntl.LOCK_EX)
         remove_all()
+        try:
+            made = Testbed(tmp_path_factory.mktemp("engine"), Renderer(ROOT / "roles"))
+            made.deploy(made.version())
+            yield made
+            made.succeed("down")
+            assert containers_and_networks() == ([], [])
+        finally:
+            remove_all()

@@ -34,17 +34,6 @@ VERBS = {
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """Return the folder of a stack whose only release is live, and has worked."""
-    stack, release = tmp_path / "stack", tmp_path / "stack/releases/da39a3ee5e6b"
-    for file in (stack / "compose.yml", stack / "nginx/nginx.conf", release / "compose.yml", release / "nginx.conf"):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.touch()
-    (release / "activated").write_text("jane\n")
-    return stack
-
-
-@pytest.fixture
 def docker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Docker:
     """Return an engine that runs the whole release."""
     monkeypatch.setattr("os.geteuid", lambda: 1000)
@@ -262,7 +251,6 @@ def test_maintenance_is_a_page_that_nginx_can_read(ask: Any, folder: Path) -> No
 
 
 def test_down_removes_the_files_too(ask: Any, docker: Docker, folder: Path) -> None:
-    """It also removes the container that a killed deploy left, but refuses while another job is under way."""
     docker.answer("ps --all --quiet --filter label=flask-fleet.static-copy", says="left-behind")
     Jobs(folder).work("", "1", "deploy x", "jane", lambda _: {"msg": ask("down")})
     refused = Jobs(folder).progress().result["msg"]

@@ -70,7 +70,6 @@ def container(name: str, service: str, config_hash: str = "bbbb", **state: Any) 
 
 
 def test_plan_is_what_compose_makes_of_the_file(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """Compose is asked only once while the file stays the same."""
     plan, inside = compose.plan("r1"), frozenset({"fleet_inside"})
     assert plan["app"] == Plan(3, "fleet-app:2", inside, port="8080", protocol="uwsgi", static="hello/static")
     mounted = {"/etc/nginx/stack": "/stack/nginx"}
@@ -239,7 +238,6 @@ def test_command_runs_in_the_oldest_replica_of_a_service_or_in_a_container(docke
 
 
 def test_command_before_a_deploy_runs_in_the_new_release(docker: Docker, compose: Compose, tmp_path: Path) -> None:
-    """It has all that Compose gives a replica: environment, secrets, networks, limits and user."""
     docker.answer("run --rm", says="one\ntwo\n", complains="no such table\n", status=3)
     answer = compose.run_once("r1", "app", COMMAND, 5)
     assert (answer.status, sorted(answer.text.splitlines())) == (3, ["no such table", "one", "two"])

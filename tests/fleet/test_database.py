@@ -93,7 +93,6 @@ def test_changed_settings_need_a_start(docker: Docker, tmp_path: Path) -> None:
 def test_start_that_has_nothing_to_do_is_no_job(
     docker: Docker, tmp_path: Path, capsys: pytest.CaptureFixture[str], check: list[str]
 ) -> None:
-    """It waits for no other job, and a check only says that another call would change something."""
     described(tmp_path)
     command = ["databases", "start", "--json", *check, "--directory", str(tmp_path / "stack")]
     main(command)
@@ -114,7 +113,6 @@ def test_start_says_where_there_is_nothing_to_start(tmp_path: Path, capsys: pyte
 
 
 def test_other_password_of_the_volume_is_told_in_full(docker: Docker, tmp_path: Path) -> None:
-    """The message names the variable, the volume, and what can be done."""
     docker.answer("login", status=2, complains='FATAL:  password authentication failed for user "app"\n')
     with pytest.raises(FleetError) as told:
         described(tmp_path).log_in()
@@ -153,7 +151,6 @@ def test_database_that_ends_again_and_again_is_not_waited_for(
 
 
 def test_backup_is_whole_checked_and_nobody_elses(docker: Docker, tmp_path: Path) -> None:
-    """The whole file is read again before it counts, and only the owner of the folder may read it."""
     docker.answer("db dump", says="PGDMP and all the rest")
     (tmp_path / "mine").mkdir()
     if os.geteuid() == 0:
@@ -231,7 +228,6 @@ def test_cancelled_restore_goes_back(docker: Docker, tmp_path: Path, monkeypatch
 
 
 def test_only_what_is_not_wanted_any_more_is_removed(docker: Docker, tmp_path: Path) -> None:
-    """Container, old passwords and old images of a removed database go; its volume stays, and the message names it."""
     runs(docker, container("db"), container("cache"))
     docker.answer("images --format", says="fleet/db:old\nfleet/db:new\nfleet/app:old\n")
     docker.answer("volume ls", says="fleet-data_db\nfleet-data_cache\n")

@@ -91,6 +91,13 @@ def test_a_release_that_worked_can_be_gone_back_to(on: Bench) -> None:
     assert earlier_release(on.stack, on.render(NEW)) == on.render(NEW)
 
 
+def test_the_release_before_is_gone_back_to_and_no_older_one(on: Bench) -> None:
+    on.deploy(NEW)
+    on.deploy(release("3"))
+    assert earlier_release(on.stack, "") == on.render(NEW)
+    assert earlier_release(on.stack, on.render(OLD)) == on.render(OLD)
+
+
 def test_only_so_many_releases_are_kept(on: Bench) -> None:
     (on.stack.directory / SETTINGS).write_text(json.dumps(on.settings | {"keep_releases": 1}))
     on.deploy(NEW)

@@ -77,7 +77,6 @@ def test_nginx_is_told_the_ports_of_what_runs_and_of_what_is_to_come(ours: Proxy
 
 
 def test_only_a_roll_out_keeps_containers_from_nginx(engine: Engine, ours: Proxy, tmp_path: Path) -> None:
-    """Those on trial are kept out, even one without an address because it crashes; otherwise nobody is."""
     engine.running = {
         "old": replica("old", "172.18.0.2"),
         "new": replica("new", "172.18.0.3", "172.19.0.3"),

@@ -26,7 +26,6 @@ def releases(tmp_path: Path) -> Releases:
 
 
 def test_activating_puts_both_files_in_place(releases: Releases) -> None:
-    """The role and nginx compute the same hashes: the live release's of both files, and that of nginx.conf."""
     releases.activate("two")
     assert (releases.directory / "compose.yml").read_text() == "name: two\n"
     assert (releases.directory / "nginx" / "nginx.conf").read_text() == "# two\n"

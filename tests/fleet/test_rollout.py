@@ -217,7 +217,6 @@ def test_a_first_release_that_does_not_work_says_why(fault: str) -> None:
 @pytest.mark.parametrize("change", ["code", "code and fewer", *ALL])
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_release_that_does_not_work_goes_and_nobody_notices(change: str, fault: str) -> None:
-    """The release before serves on, and nothing of the new one is left."""
     before, new = CHANGES[change]
     new = {**new, "app": {**new["app"], "fault": fault}}
     with bench() as on:
@@ -343,7 +342,6 @@ def test_a_kill_at_any_step_is_mended_by_the_next_deploy(change: str) -> None:
 
 @pytest.mark.parametrize("error", [KilledError, lambda: FleetError("no answer")], ids=["kill", "failure"])
 def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException]) -> None:
-    """It is repaired at once, or after a kill by the next deploy, even if that is of a third release."""
     before, new = CHANGES["network and port"]
     broken = {**new, "app": {**new["app"], "fault": "silent"}}
     then = {**new, "app": {**new["app"], "image": "fleet/app:3"}}

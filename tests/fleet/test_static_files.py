@@ -172,7 +172,6 @@ def test_only_what_no_kept_image_has_is_forgotten(tmp_path: Path) -> None:
 
 
 def test_folders_that_are_empty_go_too(tmp_path: Path) -> None:
-    """This includes a folder in another one, and one that was never recorded."""
     brought(tmp_path, "app:1", ("static/x/y/a.js", b"1", {}))
     brought(tmp_path, "app:2", ("static/b.js", b"2", {}))
     (tmp_path / "app/stray").write_text("of a run that was killed")

@@ -50,5 +50,5 @@ def ansible(home: Path, name: str, *arguments: str) -> "subprocess.CompletedProc
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("ANSIBLE_", "AWS_"))}
     environment |= {"ANSIBLE_HOME": str(home), "ANSIBLE_NOCOLOR": "1"}
     command = [str(Path(sys.executable).with_name(name)), *arguments]
-    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 60}
+    how: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "timeout": 600}
     return subprocess.run(command, check=False, cwd=ROOT, env=environment, **how)

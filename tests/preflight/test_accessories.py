@@ -62,7 +62,6 @@ def test_two_of_one_name_and_a_misspelt_key_are_refused() -> None:
     "value", [None, "", "changeme", "x9Q-3fk", 1234567890, "two words of it", "line\nbreak-here", "é" * 9]
 )
 def test_password_that_is_none_is_refused_and_not_shown(value: object) -> None:
-    """It is missing, a placeholder, too short, no text, or read in two ways by two programs."""
     (problem,) = problems(accessory(password=value))
     assert problem.startswith("accessory_services[0] (db): the secret password ")
     assert not value or str(value) not in problem
@@ -105,12 +104,10 @@ def test_name_of_a_service_is_taken() -> None:
 
 @pytest.mark.parametrize("services", [None, "app", [None], [{"accessories": 3}]])
 def test_services_that_are_wrong_are_for_others_to_refuse(services: object) -> None:
-    """This check must not fail because of them."""
     assert problems(accessory(), services=services) == []
 
 
 def test_password_that_stands_in_the_inventory_is_refused() -> None:
-    """The value itself is not shown again; written as a variable it is hidden."""
     written = [accessory(password=FROM_VAULT), accessory(name="cache", password=STRONG)]
     (problem,) = readable_secrets(as_secrets(written), lambda value: "{{" in str(value), "accessory_services")
     assert problem == (

@@ -39,7 +39,6 @@ def said(answer: dict[str, Any] | str, **changes: Any) -> tuple[list[str], list[
 
 
 def test_free_plan_refuses_the_default_type_and_names_those_that_it_has() -> None:
-    """It used to pass, and RunInstances failed after group and key pair were made."""
     problem = (
         f"ec2_instance_type is 't2.micro', which the account's Free plan does not launch; allowed are {ELIGIBLE}, or "
         f"the paid plan: {PLANS}"

@@ -87,7 +87,6 @@ def test_what_is_in_order_is_accepted(given: dict[str, Any]) -> None:
 
 
 def test_good_pair_is_accepted(pair: Pair) -> None:
-    """It matches by name, by the wildcard that covers the name, or by address."""
     given = pair()
     assert problems(**given) == []
     assert problems(**given | {"stack_host_names": ["www.example.com", "any.example.org", "192.0.2.7"]}) == []
@@ -126,7 +125,6 @@ def test_directory_is_asked_over_https(url: str) -> None:
 
 
 def test_authorities_of_a_directory_are_read(pair: Pair, tmp_path: Path) -> None:
-    """A missing file would stop the role when the instances exist already."""
     file = pair()["certificate_pem"]
     assert problems(**ACME | {"certificate_acme_authorities": file}) == []
     said = f"certificate_acme_authorities is '{tmp_path}/none': it cannot be read (No such file or directory)"
@@ -172,6 +170,7 @@ def refused(given: dict[str, Any]) -> str:
         # Nginx would wait for somebody to type the password.
         ({"password": b"secret"}, "it is encrypted"),
     ],
+    ids=["other key", "expired", "not valid yet", "no names", "short key", "strange curve", "encrypted"],
 )
 def test_pair_that_nginx_or_a_browser_would_refuse_is_refused(pair: Pair, how: dict[str, Any], said: str) -> None:
     assert said in refused(pair(**how))
@@ -190,7 +189,6 @@ def strange(found: set[str], ours: list[str], **changes: Any) -> list[str]:
 
 
 def test_name_has_to_lead_here() -> None:
-    """The authority connects to where the name leads, and counts a failure."""
     said = "stack_host_names has www.example.com, which does not resolve: allowed is a name that leads to this stack"
     assert strange(set(), []) == [said]
     (problem,) = strange({"192.0.2.1"}, ["192.0.2.7"])

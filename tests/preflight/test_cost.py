@@ -48,7 +48,6 @@ def test_sum_is_right(changes: dict[str, Any], total: float) -> None:
 
 
 def test_parts_and_dates_are_shown() -> None:
-    """A sum without its parts cannot be checked, and one without a date is believed for too long."""
     assert cost.estimate(machines(), PRICES) == (
         "Cost: about 14.38 USD a month (1 x t2.micro 9.78, 1 x 10 GB gp3 0.95, 1 public IPv4 3.65)\n"
         "  on top: 0.09 per GB sent to the internet beyond 100 GB a month; "
@@ -104,7 +103,6 @@ def test_price_that_is_not_kept_is_not_guessed(changes: dict[str, Any]) -> None:
 
 
 def test_price_of_the_instances_is_said_where_that_of_disks_is_not_kept() -> None:
-    """It is the largest part, and the message claims no sum."""
     assert cost.estimate(machines(ec2_region="eu-north-1", ec2_instance_type="t3.micro"), PRICES) == (
         "Cost: 1 x t3.micro (7.88 USD a month) and more: files/prices.yml keeps no price of disks in eu-north-1; see "
         "aws.amazon.com/ebs/pricing"

@@ -46,7 +46,6 @@ def key(tmp_path: Path) -> Path:
 
 @pytest.mark.usefixtures("aws")
 def test_key_that_opens_the_instances_is_allowed(key: Path) -> None:
-    """Before there are instances no key is needed, because the role makes it."""
     assert problems(ec2_private_key_file=str(key.parent / "none")) == []
     launch(key="pair", Project="flask-fleet", Role="app")
     assert problems(ec2_private_key_file=str(key)) == []
@@ -74,7 +73,6 @@ def test_key_whose_private_half_is_missing_is_refused(key: Path, why: str) -> No
 
 @pytest.mark.usefixtures("aws")
 def test_instances_of_others_may_have_other_keys(key: Path) -> None:
-    """The key has to open only what the project counts as its own."""
     launch(key="pair", Project="another", Role="app")
     launch(key="pair")
     key.unlink()
@@ -113,7 +111,6 @@ def test_missing_permission_is_named_once() -> None:
 
 
 def test_silent_aws_is_one_sentence_not_a_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The rehearsal may have been stopped between the inventory and the play."""
     endpoint = f"http://127.0.0.1:{free_port()}"
     monkeypatch.setenv("AWS_ENDPOINT_URL", endpoint)
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")

@@ -54,7 +54,6 @@ def test_public_address_costs_whether_elastic_or_not() -> None:
 
 @pytest.mark.parametrize("state", ["stopping", "stopped", "shutting-down"])
 def test_instance_that_does_not_run_is_free(state: str) -> None:
-    """Its disk and its address cost, and have lines of their own."""
     assert next(described({"instance": [instance(state)]}, REGION, PRICES)).endswith(": free")
 
 

@@ -109,14 +109,12 @@ def test_chosen_zones_have_to_exist_and_to_offer_the_type() -> None:
 
 
 def test_default_zones_are_those_that_offer_the_type() -> None:
-    """They used to be the first zones of the region, whether they offered the type or not."""
     assert zones("bc", ec2_count=2) == []
     said = "no zone of eu-central-1 with a default subnet offers it; allowed is another ec2_instance_type"
     assert zones("") == [f"ec2_instance_type is 't2.micro': {said}"]
 
 
 def test_zone_needs_a_subnet_of_the_default_network() -> None:
-    """Some people delete one; a network of the project's own gets one in each."""
     said = "where the default VPC has no subnet; allowed are eu-central-1a, eu-central-1b, or an ec2_vpc_cidr"
     assert zones("abc", subnets="ab", ec2_zones=["eu-central-1c"]) == [f"ec2_zones has 'eu-central-1c', {said}"]
     assert zones("abc", ec2_zones=["eu-central-1c"], ec2_vpc_cidr="10.20.0.0/16") == []

@@ -36,7 +36,6 @@ def test_image_of_another_architecture_is_refused() -> None:
 
 
 def test_instances_that_are_there_need_no_image() -> None:
-    """Only a further instance needs one, and boots what the oldest one boots."""
     launch(Project="flask-fleet", Role="app")
     assert problems(ec2_ami_name="debian-99-*") == []
     assert problems(ec2_ami_name="debian-99-*", ec2_count=2) == []

@@ -28,7 +28,6 @@ def ssh(cidrs: object, **more: Any) -> list[str]:
     ],
 )
 def test_malformed_block_is_refused(cidr: str, why: str) -> None:
-    """AWS would refuse it after the key pair exists, or open more than was meant."""
     said = f"ec2_ssh_cidrs[1] is {cidr!r}: {why}; a single address ends in /32"
     assert ssh(["10.0.0.0/8", cidr], ec2_ssh_from_anywhere=True) == [said]
 

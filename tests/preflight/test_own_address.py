@@ -58,7 +58,6 @@ def test_new_address_is_seen_by_the_next_run(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_nobody_is_asked_without_me(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A network that admits only AWS's API is then enough."""
     monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{free_port()}")
     assert ssh_blocks(["203.0.113.7/32"]) == ["203.0.113.7/32"]
 

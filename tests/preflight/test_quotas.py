@@ -71,7 +71,6 @@ def allocate(count: int, **values: str) -> None:
 
 
 def test_elastic_ips_beyond_the_quota_are_refused() -> None:
-    """Six instances used to run, and cost, before AWS refused the sixth address."""
     assert address_problems(5, ec2_count=5) == []
     (problem,) = address_problems(5, ec2_count=6)
     assert problem.startswith("ec2_count is 6 and ec2_elastic_ip is true: that is 6 Elastic IPs beside 0 others, but")
@@ -89,7 +88,6 @@ def test_addresses_of_others_leave_less_room_and_own_ones_are_used_again() -> No
 
 
 def test_full_account_can_do_without_elastic_ips() -> None:
-    """With no address left a smaller count would not help, but instances without Elastic IPs do."""
     allocate(5)
     (problem,) = address_problems(5)
     assert "allowed is ec2_elastic_ip: false, or a higher quota" in problem
@@ -112,7 +110,6 @@ def test_network_of_its_own_needs_room_for_a_vpc() -> None:
 
 
 def test_network_that_exists_is_not_asked_for_again() -> None:
-    """With the VPC and the group there, a run makes neither."""
     client = boto3.client("ec2", region_name=REGION)
     block, ours = "10.20.0.0/16", {"Project": "flask-fleet"}
     vpc = client.create_vpc(CidrBlock=block, TagSpecifications=[tags("vpc", **ours)])["Vpc"]["VpcId"]
@@ -124,7 +121,6 @@ def test_network_that_exists_is_not_asked_for_again() -> None:
 
 
 def test_security_group_needs_room() -> None:
-    """A new network brings a group of its own beside the project's."""
     assert network_problems((GROUPS, 2)) == []
     (problem,) = network_problems((GROUPS, 1))
     assert problem.startswith("ec2_project is 'flask-fleet': that is 1 security group beside 1 others, but the account")

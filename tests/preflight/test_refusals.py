@@ -72,7 +72,6 @@ def test_every_variable_that_is_named_exists() -> None:
     ],
 )
 def test_missing_action_is_named(operation: str, words: str, action: str) -> None:
-    """It is the action that the policy needs."""
     assert f"does not allow {action}: docs/iam.md" in Refusal("AccessDenied", operation, words).advice()
 
 
@@ -90,5 +89,4 @@ def test_unknown_code_is_not_guessed_at() -> None:
     ],
 )
 def test_only_what_failed_speaks(result: dict[str, Any], said: list[str]) -> None:
-    """The message names the item of a loop that failed, and leaves out AWS's encoded text."""
     assert list(messages(result)) == said

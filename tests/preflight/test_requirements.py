@@ -30,7 +30,6 @@ def problems(folder: Path, **files: bytes | str) -> list[str]:
     ],
 )
 def test_usual_form_is_allowed(tmp_path: Path, files: dict[str, bytes | str]) -> None:
-    """A requirements.txt counts before a lock file, because somebody wrote it for pip."""
     assert problems(tmp_path, **files) == []
 
 

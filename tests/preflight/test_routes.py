@@ -49,7 +49,6 @@ def test_path_has_to_begin_with_a_slash(path: str | None) -> None:
 )
 @pytest.mark.parametrize(("host", "named"), [("", ""), (HOSTS[1], f" of {HOSTS[1]}")])
 def test_two_services_on_one_path_are_refused(first: str, second: str, host: str, named: str) -> None:
-    """Two equal locations are an error that only nginx would find, and that names neither."""
     root = {"name": "root", "context": "app", "host": host}
     given = [service(host=host, path=first), api(host=host, path=second), service(name="any"), root]
     expected = f"stack_services: app and api both have the path {first.rstrip('/') or '/'}{named}"
@@ -72,7 +71,6 @@ def test_somebody_has_to_have_the_root() -> None:
 
 
 def test_host_has_to_be_one_of_ours() -> None:
-    """Any other host is answered with 421 before nginx looks for a service."""
     expected = "stack_services[1] (api): host is 'a.example': allowed is one of stack_host_names, which "
     assert problems(service(), api(host="a.example")) == [f"{expected}are {', '.join(HOSTS)}"]
     assert list(bad_routes([service(), api(host="a.example")], [])) == [f"{expected}is empty"]

@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import yaml
+from ansible.parsing.vault import VaultLib, VaultSecret
 
 from preflight.secrets import AS_TEXT, changed_secrets, readable_secrets, readable_vaults, weak_passwords
 from preflight.services import STACK_ENVIRONMENT, bad_services
 from preflight.variables import known_variables
 from tests.preflight.input import ansible, free_port, service
-from tests.project import ROOT, load_mapping
+from tests.project import ACCESSORY, ROOT, load_mapping
 
 SERVICES_OPTION = known_variables(ROOT / "roles")["stack"]["stack_services"]
 KEPT_IN = "a file that ansible-vault encrypted keeps it: see docs/security.md"
@@ -142,7 +143,6 @@ def test_secret_that_stands_in_the_inventory_is_refused() -> None:
 
 @pytest.mark.parametrize("services", [None, "{{ others }}", [None], [{"secrets": []}]])
 def test_services_that_are_no_services_are_for_others_to_refuse(services: object) -> None:
-    """The check that explains them comes after this one."""
     assert list(readable_secrets(services, lambda _: False)) == []
 
 
@@ -192,7 +192,6 @@ def test_example_is_one_that_preflight_refuses() -> None:
     ],
 )
 def test_template_that_is_meant_is_no_accident(value: str, is_refused: bool) -> None:
-    """A variable may come from a lookup, or be composed of others."""
     entries = [service(secrets={"key": "{{ my_key }}"})]
     variables = {"my_key": value, "other": "abc"}
     found = changed_secrets(entries, variables, lambda one: "{" in str(one), "stack_services")
@@ -214,9 +213,7 @@ class Inventory:
         """Encrypt the vault with this text in it, and return the file with its password."""
         key = self.vault.parents[2] / "password"
         key.write_text(password, encoding="utf-8")
-        self.vault.write_text(content, encoding="utf-8")
-        done = ansible(self.home, "ansible-vault", "encrypt", "--vault-password-file", str(key), str(self.vault))
-        assert done.returncode == 0, done.stdout
+        self.vault.write_bytes(VaultLib().encrypt(content, VaultSecret(password.encode())))
         return key
 
     def check(self, key: Path | None) -> tuple[int, str]:
@@ -235,8 +232,15 @@ ACCIDENT = "{{7}}{#x#}{%Z"
 
 
 def test_playbook_takes_a_secret_of_any_text_that_is_marked(inventory: Inventory) -> None:
-    status, said = inventory.check(inventory.write_text(STRONG, f'vault_app_secret_key: !unsafe "{STRONG}{ACCIDENT}"'))
+    """And a database whose password is in the vault."""
+    services = [service(accessories=["db"], pre_deploy=["true"], secrets={"secret_key": "{{ vault_app_secret_key }}"})]
+    database = ACCESSORY | {"password": "{{ vault_db_password }}"}
+    content = json.dumps({"accessory_services": [database], "stack_services": services})
+    (inventory.vault.parent / "with_database.yml").write_text(content, encoding="utf-8")
+    text = f'vault_app_secret_key: !unsafe "{STRONG}{ACCIDENT}"\nvault_db_password: {STRONG}\n'
+    status, said = inventory.check(inventory.write_text(STRONG, text))
     assert status == 0, said
+    assert STRONG not in said
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,6 @@ def test_playbook_refuses_a_vault_that_is_open(inventory: Inventory) -> None:
 def test_vault_without_its_password_ends_the_run_in_plain_words(
     inventory: Inventory, tmp_path: Path, password: str | None, message: str
 ) -> None:
-    """The message comes before any task and names the file and the option, which Ansible's own does not."""
     inventory.write_text(STRONG, json.dumps({"vault_app_secret_key": STRONG}))
     wrong = tmp_path / "wrong"
     wrong.write_text(str(password), encoding="utf-8")

@@ -57,7 +57,6 @@ def service_problems(project: Path, *services: dict[str, Any]) -> list[str]:
     ],
 )
 def test_bad_value_of_a_service_is_refused(project: Path, key: str, value: object, allowed: str) -> None:
-    """The only sentence says which service, which key, what the value is and what it may be."""
     said = f"stack_services[0] (app): {key} is {value!r}: allowed is {allowed}"
     assert service_problems(project, service(**{key: value})) == [said]
 
@@ -127,7 +126,6 @@ def test_missing_key_of_a_service_is_refused(project: Path, key: str) -> None:
 
 
 def test_context_that_is_no_folder_is_refused(project: Path) -> None:
-    """The message names the folder that was looked for, because few know where a relative path starts."""
     expected = f"stack_services[0] (app): context is 'src': there is no folder {project / 'src'}"
     assert service_problems(project, service(context="src")) == [expected]
 
@@ -225,7 +223,6 @@ def test_dockerfile_adds_to_the_paths_of_the_image(project: Path, line: str, nam
 
 
 def test_several_services_are_allowed(project: Path, tmp_path: Path) -> None:
-    """An app may live beside this project."""
     assert service_problems(project, service(), service(name="api", context=str(tmp_path / "api"), path="/api")) == []
 
 
@@ -273,7 +270,6 @@ def test_limits_of_all_services_count() -> None:
 
 
 def test_what_a_service_leaves_to_the_machine_is_in_order(project: Path) -> None:
-    """The shipped services.yml uses the shortest form that works."""
     short = service()
     for key in ("replicas", "memory", "cpus", "path", "server"):
         del short[key]

@@ -108,7 +108,6 @@ def test_every_variable_of_a_role_is_known() -> None:
     ],
 )
 def test_wrong_type_is_refused(name: str, value: object, allowed: str) -> None:
-    """The last role's specification would be validated when the instances already exist and cost money."""
     assert list(variables.wrong_types({name: value}, OPTIONS)) == [f"{name} is {value!r}: allowed is {allowed}"]
 
 

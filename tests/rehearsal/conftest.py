@@ -7,6 +7,7 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.ec2.models.instance_types import InstanceTypeBackend
 
 from rehearsal import docker, firewall
 from rehearsal.instance import Machine
@@ -40,6 +41,8 @@ def fleet(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> Iterator[Paper
         monkeypatch.setattr(owner, name, vars(owner)[name])  # restores the original at the end
     for method in ("add_address", "drop_address"):
         monkeypatch.setattr(Machine, method, lambda *_: None)
+    for one in InstanceTypeBackend.instance_types:
+        monkeypatch.setitem(one, "FreeTierEligible", one["FreeTierEligible"])
     monkeypatch.setattr("platform.machine", lambda: "x86_64")
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "rehearsal")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "rehearsal")

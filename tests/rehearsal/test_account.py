@@ -24,7 +24,6 @@ def settings(settings: Settings) -> Settings:
 
 
 def test_free_plan_launches_and_becomes_only_what_is_eligible(ec2: Any) -> None:
-    """A t2.micro, which was free for ten years, is refused in AWS's words."""
     filters = [{"Name": "free-tier-eligible", "Values": ["true"]}]
     eligible = ec2.describe_instance_types(Filters=filters)["InstanceTypes"]
     assert {one["InstanceType"] for one in eligible} == FREE_TIER
@@ -67,7 +66,6 @@ def test_stopped_instances_need_no_vcpus_until_they_start(ec2: Any) -> None:
 
 @pytest.mark.parametrize(("account", "plan"), [("new", "FREE"), ("paid", "PAID")])
 def test_plan_is_told_although_moto_does_not_know_it(tmp_path: Path, account: str, plan: str) -> None:
-    """Preflight asks for it, and a policy has to allow that."""
     recorder = Recorder(tmp_path / "calls.jsonl")
     asked = Front(with_plan(lambda *_: [b"moto"], account), lambda _: None, Faults(), recorder)
     told = asked(request("freetier", "{}", HTTP_X_AMZ_TARGET="AWSFreeTierService.GetAccountPlanState"), lambda *_: None)

@@ -40,7 +40,6 @@ def test_only_what_would_orphan_containers_is_kept_from_moto(settings: Settings,
 
 
 def test_controller_is_told_its_address_as_instances_see_it(settings: Settings) -> None:
-    """`ec2_ssh_cidrs: [me]` asks for it, and it may change while the rehearsal runs."""
     synced: list[bool] = []
     fleet = Fleet(settings, synced.append)
     assert ask(settings, fleet, CHECKIP) == ("200 OK", b"10.99.0.1\n")

@@ -17,7 +17,6 @@ from rehearsal.images import Disk
 from rehearsal.instance import Machine
 from rehearsal.metadata import Options, find
 from rehearsal.pins import check_pins
-from rehearsal.state import Settings
 from rehearsal.subjects import subject_at
 from roles.ec2.library.instance_settings import apply
 from tests.project import ROOT
@@ -36,10 +35,10 @@ def test_moved_name_in_moto_fails_loudly() -> None:
         check_pins(((Instance, "began", ()), (Instance, "stop", ("force",)), (Instance, "start", ())))
 
 
-def test_every_change_of_moto_is_listed_with_a_test(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_change_of_moto_is_listed_with_a_test(fleet: PaperFleet, monkeypatch: pytest.MonkeyPatch) -> None:
     replaced: set[str] = set()
     monkeypatch.setattr(patches, "_replace", lambda owner, name, _: replaced.add(f"{owner.__name__}.{name}"))
-    patches.install(PaperFleet(settings))
+    patches.install(fleet)
     page = (ROOT / "docs/rehearsal.md").read_text(encoding="utf-8").partition("## What is corrected in moto")[2]
     rows = re.findall(r"^\| (`.*?) \| (.*?) \| (.*?) \|$", page, re.MULTILINE)
     listed = {name for names, _, _ in rows for name in re.findall(r"`([\w.]+)`", names)}
@@ -82,7 +81,6 @@ def test_what_aws_refuses_at_launch_is_refused(ec2: Any, monkeypatch: pytest.Mon
 
 
 def test_quota_of_vcpus_is_told_and_enforced(ec2: Any) -> None:
-    """Preflight asks for it, and AWS enforces it for others; a type of another family does not count."""
     quotas = boto3.client("service-quotas", region_name=ec2.meta.region_name)
     quota = quotas.get_service_quota(ServiceCode="ec2", QuotaCode="L-1216C47A")["Quota"]
     half = int(quota["Value"]) // 4
@@ -125,7 +123,6 @@ def test_orders_need_the_right_state(ec2: Any) -> None:
 
 
 def test_elastic_ip_follows_its_instance(ec2: Any, fleet: PaperFleet) -> None:
-    """It works inside the network, survives stop and start, and ends in favour of the instance's own address."""
     one, two = run(ec2), run(ec2)
     tags = {"ResourceType": "elastic-ip", "Tags": [{"Key": "Project", "Value": "x"}]}
     allocated = ec2.allocate_address(Domain="standard", TagSpecifications=[tags])
@@ -192,7 +189,6 @@ def test_detailed_monitoring_is_switched(ec2: Any) -> None:
 
 
 def test_module_sets_what_amazon_aws_leaves_as_it_was_at_launch(ec2: Any) -> None:
-    """Check mode says the same and changes nothing, a second run has nothing to do, and an m5 has no credits to set."""
     boto3.client("iam", region_name="eu-central-1").create_instance_profile(InstanceProfileName="profile")
     types = ("t2.micro", "m5.large")
     launched = [run(ec2, InstanceType=one, IamInstanceProfile={"Name": "profile"}) for one in types]
@@ -225,7 +221,6 @@ def filtered() -> list[list[tuple[int | None, tuple[str, ...]]]]:
 
 
 def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
-    """CIDR blocks are passed on unchanged, groups as the addresses of their members, and empty groups as nobody."""
     web = ec2.create_security_group(GroupName="web", Description="web")["GroupId"]
     empty = ec2.create_security_group(GroupName="empty", Description="empty")["GroupId"]
     for port, peer in (
@@ -250,7 +245,6 @@ def test_groups_of_instances_reach_the_packet_filter(ec2: Any) -> None:
 
 
 def test_metadata_follows_the_api(ec2: Any) -> None:
-    """An option that the call does not name keeps its value, and a change is seen at once."""
     tags = [{"ResourceType": "instance", "Tags": [{"Key": "Name", "Value": "me"}]}]
     options = {"HttpTokens": "required", "InstanceMetadataTags": "enabled"}
     instance = run(ec2, MetadataOptions=options, TagSpecifications=tags)["InstanceId"]

@@ -277,7 +277,6 @@ def test_old_engine_is_not_asked_for_what_it_refuses(compose: Compose, version: 
 
 @pytest.mark.parametrize(("cgroup", "shares"), [("1", 4096), ("2", 10463)])
 def test_nginx_has_four_times_the_weight_of_a_replica(compose: Compose, cgroup: str, shares: int) -> None:
-    """A replica has the default; the filter's own test shows what the shares become on cgroup v2."""
     services = compose([APP], __stack_machine=machine(cgroup=cgroup))["services"]
     assert services["nginx"]["cpu_shares"] == shares
     assert "cpu_shares" not in services["app"]

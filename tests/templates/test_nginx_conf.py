@@ -68,15 +68,33 @@ def is_uwsgi(service: dict[str, Any]) -> bool:
     return service.get("server") == "uwsgi"
 
 
-def test_workers_are_as_many_as_the_machine_has_cpus(conf: Conf) -> None:
-    """In a container auto may count the CPUs of another machine."""
-    assert values(conf([APP]), "worker_processes") == ["2"]
+CURVES = "X25519:prime256v1:secp384r1"
 
 
-@pytest.mark.parametrize(("memory", "connections"), [("128m", "1024"), ("1g", "4096"), ("6m", "64")])
-def test_connections_are_as_many_as_there_is_memory_for(conf: Conf, memory: str, connections: str) -> None:
-    """With all connections in use the kernel must not kill nginx; two workers share the memory."""
-    assert values(conf([APP], stack_nginx_memory=memory), "worker_connections") == [connections]
+@pytest.mark.parametrize(
+    ("more", "directive", "found"),
+    [
+        # In a container auto may count the CPUs of another machine.
+        ({}, "worker_processes", "2"),
+        # With all connections in use the kernel must not kill nginx; two workers share the memory.
+        ({"stack_nginx_memory": "128m"}, "worker_connections", "1024"),
+        ({"stack_nginx_memory": "1g"}, "worker_connections", "4096"),
+        ({"stack_nginx_memory": "6m"}, "worker_connections", "64"),
+        # Each slow client holds a connection.
+        ({"stack_client_seconds": 7}, "client_header_timeout", "7s"),
+        ({"stack_client_seconds": 7}, "(?:client_body|send)_timeout", "7s"),
+        # Nginx refuses the whole configuration for one curve that OpenSSL does not know.
+        *((TLS | {"__stack_machine": machine(openssl=one)}, "ssl_ecdh_curve", CURVES) for one in ("3.0.17", "3.4.1")),
+        *(
+            (TLS | {"__stack_machine": machine(openssl=one)}, "ssl_ecdh_curve", f"X25519MLKEM768:{CURVES}")
+            for one in ("3.5.0", "3.10.0")
+        ),
+    ],
+)
+def test_directive_follows_from_the_machine_and_the_variables(
+    conf: Conf, more: dict[str, Any], directive: str, found: str
+) -> None:
+    assert values(conf([APP], **more), directive) == [found]
 
 
 @each
@@ -90,7 +108,6 @@ def test_file_is_whole(conf: Conf, services: list[dict[str, Any]]) -> None:
 
 @each
 def test_one_upstream_per_service(conf: Conf, services: list[dict[str, Any]]) -> None:
-    """Each asks the balancer for replicas of its own service."""
     text = conf(services)
     pools = {one["name"]: [one["name"]] + [f"{one['name']}.once"] * (not is_uwsgi(one)) for one in services}
     upstreams = re.findall(r"^\s*upstream (\S+) \{", text, re.MULTILINE)
@@ -155,7 +172,6 @@ def test_a_host_has_a_server_of_its_own(conf: Conf) -> None:
 
 
 def test_a_host_has_a_server_of_its_own_behind_https(conf: Conf) -> None:
-    """It has the same certificate, and its name is not among those of the other server."""
     text = conf(SEVERAL, **TLS)
     of_rest, mine = [part for part in text.split("\n    server {")[1:] if "listen 443 ssl;" in part]
     assert values(of_rest, "server_name") == ["www.example.test"]
@@ -547,11 +563,6 @@ def test_limits_per_address_can_be_switched_off(conf: Conf, number: int | str) -
     assert set(values(text, "limit_(?:req|conn)_status")) == ({"429"} if int(number) else set())
 
 
-def test_slow_clients_are_cut(conf: Conf) -> None:
-    text = conf([APP], stack_client_seconds=7)
-    assert values(text, "(?:client_header|client_body|send)_timeout") == ["7s"] * 2
-
-
 def servers(text: str) -> dict[str, str]:
     """Return every server by what it listens on."""
     parts = [f"server {{{part}" for part in text.split("\n    server {")[1:]]
@@ -611,16 +622,6 @@ def test_self_signed_certificate_is_served_for_the_address_too(conf: Conf) -> No
     default = found["443 ssl default_server"]
     assert values(default, "ssl_reject_handshake") == []
     assert 'if require("ngx.ssl").server_name() then return ngx.exit(ngx.ERROR) end' in default
-
-
-@pytest.mark.parametrize(
-    ("openssl", "hybrid"), [("3.0.17", False), ("3.4.1", False), ("3.5.0", True), ("3.10.0", True)]
-)
-def test_curves_are_those_that_openssl_knows(conf: Conf, openssl: str, *, hybrid: bool) -> None:
-    """Nginx refuses the whole configuration for one curve that it does not know."""
-    text = conf([APP], **TLS | {"__stack_machine": machine(openssl=openssl)})
-    (curves,) = values(text, "ssl_ecdh_curve")
-    assert curves == ("X25519MLKEM768:" if hybrid else "") + "X25519:prime256v1:secp384r1"
 
 
 @pytest.mark.parametrize(

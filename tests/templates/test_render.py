@@ -77,5 +77,5 @@ def test_harness_and_play_agree(roles: Path) -> None:
         f"---\n- ansible.builtin.template: {{src: whole.j2, dest: {out}, mode: '0600'}}\n", encoding="utf-8"
     )
     command = [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "localhost,", str(playbook)]
-    subprocess.run(command, check=True, capture_output=True, timeout=60, cwd=roles.parent)
+    subprocess.run(command, check=True, capture_output=True, timeout=600, cwd=roles.parent)
     assert out.read_text(encoding="utf-8") == Renderer(roles)("demo", "whole.j2", facts={"hostname": "h1"})

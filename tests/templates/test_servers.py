@@ -134,7 +134,6 @@ def test_file_says_who_wrote_it_and_for_whom(rendered: Callable[..., str], serve
 
 @each_server
 def test_threads_follow_from_the_limits_of_a_replica(rendered: Callable[..., str], server: str) -> None:
-    """There are four for a part of a CPU, more for more CPUs, and fewer where the memory ends first."""
     name = "blocking_threads" if server == "granian" else "threads"
     found = [
         int(settings(rendered(server, {"memory": memory, "cpus": cpus}))[name])
@@ -460,7 +459,6 @@ def packet(path: str, size: int) -> bytes:
 
 
 def test_uwsgi_speaks_its_own_protocol(start: Callable[..., Running]) -> None:
-    """It speaks it to nginx, with headers as large as nginx takes and with a body that nobody reads."""
     running = start("uwsgi")
     with socket.create_connection(("127.0.0.1", running.uwsgi_port), timeout=PATIENCE_S) as connection:
         connection.sendall(packet("/unread", 200_000) + b"x" * 200_000)

@@ -2,42 +2,20 @@
 
 from __future__ import annotations
 
-import base64
 import json
-import re
-import shlex
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import pytest
 from testinfra.host import Host
 
 from bench.app import edit, services
 from bench.faults.interruption import Point, Ssh, ways
-from bench.playbook import command, playbook
+from bench.playbook import playbook
 from bench.stack import Stack, assert_nothing_lost
-from tests.project import ROOT
 
-JANES_JOB = """
-import sys, time
-from pathlib import Path
-sys.path.insert(0, "/usr/local/bin/flask-fleet")
-from fleet.job import Jobs
-
-def task(job):
-    job.say("step of jane's")
-    until = time.monotonic() + 600
-    while not Path("/run/janes-job-may-end").exists() and time.monotonic() < until:
-        time.sleep(0.1)
-    return {"changed": False}
-
-jobs = Jobs(Path(sys.argv[1]))
-jobs.work(jobs.progress().id, "janes", "deploy 0123", "jane: hotfix", task)
-"""
-FOLLOWS = "follows what is under way here: deploy"
 PATIENCE_S = 10
 """Seconds that a version gets to become healthy; the shipped 60 s would only make the tests slower."""
 
@@ -90,27 +68,14 @@ def test_two_deploys_in_a_row_lose_no_request(host: Host, stack: Stack, app: Pat
     assert left == ""
 
 
-# Two of the four ways that `make faults` has: one ends by itself, one must be waited for.
-BROKEN: dict[str, Callable[[Path], None]] = {
-    "crashes": lambda app: edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")'),
-    "is never healthy": lambda app: edit(
-        app / "Dockerfile",
-        "USER 10001",
-        'USER 10001\nHEALTHCHECK CMD ["healthy", "/nowhere"]',
-    ),
-}
-
-
-@pytest.mark.parametrize("how", BROKEN)
-def test_a_broken_version_leaves_the_old_one_serving(host: Host, stack: Stack, app: Path, how: str) -> None:
+def test_a_broken_version_leaves_the_old_one_serving(host: Host, stack: Stack, app: Path) -> None:
     """People deploy mistakes: the run fails and says why, and nobody else notices."""
     before = {replica.id for replica in stack.containers("app")}
-    BROKEN[how](app)
+    edit(app / "wsgi.py", "app = create_app()", 'raise SystemExit("no database")')
     with stack.under_load() as load:
         deployed = _playbook("deploy", *_version_of(app))
     assert deployed.returncode != 0
-    if how == "crashes":
-        assert "no database" in deployed.stdout + deployed.stderr
+    assert "no database" in deployed.stdout + deployed.stderr
     assert_nothing_lost(load)
     assert {replica.id for replica in stack.containers("app")} == before
     assert set(stack.ask(30)) == before
@@ -133,34 +98,6 @@ def test_rollback_brings_the_release_before_without_a_lost_request(host: Host, s
     assert _activated(host, stack)[0] == kept[1]
     assert _releases(stack) != before
     assert len(stack.containers("app")) == stack.replicas
-
-
-def test_rollback_refuses_a_release_that_is_not_there() -> None:
-    """A misspelt id must not end in an empty machine; the message lists the releases that exist."""
-    refused = _playbook("rollback", "--extra-vars", "release=no-such-release")
-    assert refused.returncode != 0
-    assert "release is no-such-release" in refused.stdout + refused.stderr
-    assert "(live)" in refused.stdout + refused.stderr
-
-
-def test_scaling_by_playbook_loses_no_request(stack: Stack) -> None:
-    """People scale up before a busy hour and down after it."""
-    with stack.under_load() as load:
-        for number in (5, 1, 3):
-            scaled = _playbook("scale", "--extra-vars", f"app={number}")
-            assert scaled.returncode == 0, scaled.stdout
-            assert len(stack.containers("app")) == number
-    assert_nothing_lost(load)
-
-
-def test_a_stopped_replica_is_not_missed(host: Host, stack: Stack) -> None:
-    """A stopped replica tells nginx beforehand, so that nginx sends it no more requests when the server ends."""
-    victim = stack.containers("app")[0]
-    with stack.under_load() as load:
-        host.check_output(f"docker stop {victim.id}")
-    assert_nothing_lost(load)
-    host.check_output(f"docker start {victim.id}")
-    stack.wait_for("it takes its share again", lambda: victim.id in stack.ask(30))
 
 
 @contextmanager
@@ -204,69 +141,11 @@ def _audit(host: Host, stack: Stack) -> list[str]:
     return str(host.check_output(f"cat {stack.directory}/audit.log")).splitlines()
 
 
-@contextmanager
-def _begun(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """Run a playbook beside a block, and kill it at the end of the block."""
-    words = ["env", "ANSIBLE_FORCE_COLOR=false", *command(f"playbooks/{name}.yml", *arguments)]
-    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def _read_until(process: subprocess.Popen[str], words: str) -> str:
-    """Read a playbook's output up to the line with these words."""
-    assert process.stdout
-    said = ""
-    for line in process.stdout:
-        said += line
-        if words in line:
-            return said
-    raise AssertionError(f"it never said {words!r}:\n{said}")
-
-
-@contextmanager
-def _jane_deploys(host: Host, stack: Stack) -> Iterator[None]:
-    """Keep a job that jane began under way until the block or ten minutes have ended."""
-    # Encoded, because Ansible would take braces in a command for a template.
-    script = base64.b64encode(JANES_JOB.encode()).decode()
-    job = f'python3 -c "$(echo {script} | base64 -d)" {stack.directory}'
-    host.check_output(f"rm -f /run/janes-job-may-end; setsid --fork sh -c {shlex.quote(job)} > /dev/null 2>&1")
-    stack.wait_for("it has begun", lambda: "0123 by jane" in host.check_output("flask-fleet status"))
-    try:
-        yield
-    finally:
-        host.check_output("touch /run/janes-job-may-end")
-
-
-def test_second_deploy_waits_for_the_first(host: Host, stack: Stack, app: Path) -> None:
-    """It is told whose deploy runs and since when, and it builds and replaces nothing before that one has ended."""
-    edit(app / "hello/templates/index.html", "Hello from Flask", "Hello twice from Flask")
-    before, audit = {replica.id for replica in stack.containers("app")}, _audit(host, stack)
-    with _jane_deploys(host, stack), _begun("deploy", *_version_of(app)) as deploy:
-        said = _read_until(deploy, "step of jane's")
-        assert f"{FOLLOWS} 0123 by jane: hotfix, begun at 20" in said
-        assert "image : " not in said
-        refused = host.run("flask-fleet scale app=1")
-        assert refused.rc != 0
-        assert "Another job is under way here: deploy 0123 by jane: hotfix, begun at 20" in refused.stderr
-        assert {replica.id for replica in stack.containers("app")} == before
-        assert _audit(host, stack) == audit
-        host.check_output("touch /run/janes-job-may-end")
-        said += deploy.communicate()[0]
-    assert deploy.returncode == 0, said
-    assert "takes traffic after" in said
-    assert len(_audit(host, stack)) == len(audit) + 1
-    assert before.isdisjoint(replica.id for replica in stack.containers("app"))
-
-
-@pytest.mark.parametrize("how", ["SIGKILL", "SSH cut"])
-def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Path, tmp_path: Path, how: str) -> None:
+def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Path, tmp_path: Path) -> None:
     """The roll-out is a job of the machine: it completes without another run, and the next run finds nothing to do."""
-    edit(app / "hello/templates/index.html", "from Flask", f"from Flask after {how}")
+    edit(app / "hello/templates/index.html", "from Flask", "from Flask after a cut")
     before, audit, ssh, log = _releases(stack), _audit(host, stack), Ssh(stack.instance_id), tmp_path / "deploy.log"
-    (way,) = (one for one in ways(ssh) if one.name == how)
+    (way,) = (one for one in ways(ssh) if one.name == "SSH cut")
     with stack.under_load() as load:
         with ssh.mended():
             assert way.run(Point("after its first step", step=1), log, _version_of(app)) != 0
@@ -284,53 +163,6 @@ def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Pa
     assert len(_audit(host, stack)) == len(audit) + 1
 
 
-def test_next_deploy_follows_an_interrupted_one(host: Host, stack: Stack, app: Path, tmp_path: Path) -> None:
-    """The next deploy shows all steps of the interrupted one, and takes over its result."""
-    edit(app / "hello/templates/index.html", "from Flask", "from Flask, followed")
-    (killed,) = (one for one in ways(Ssh(stack.instance_id)) if one.name == "SIGKILL")
-    assert killed.run(Point("after its first step", step=1), tmp_path / "deploy.log", _version_of(app)) != 0
-    job = json.loads(host.check_output(f"head --lines 1 {stack.directory}/job.jsonl"))
-    # So that it is still under way when the next run comes.
-    host.check_output(f"kill -s STOP {job['pid']}")
-    try:
-        with _begun("deploy", *_version_of(app)) as deploy:
-            said = _read_until(deploy, f"{FOLLOWS} ")
-            host.check_output(f"kill -s CONT {job['pid']}")
-            said += deploy.communicate()[0]
-    finally:
-        host.run(f"kill -s CONT {job['pid']}")
-    assert deploy.returncode == 0, said
-    assert f"{job['what']} by {job['who']}, begun at 20" in said
-    assert said.count("drained and removed") == stack.replicas
-    assert set(re.findall(r"^i-.* changed=(\d+)", said, re.MULTILINE)) == {"0"}
-
-
-def test_cancelled_deploy_goes_back(host: Host, stack: Stack, app: Path) -> None:
-    """A person on the machine can cancel what somebody else began; the release before serves on."""
-    edit(app / "hello/templates/index.html", "from Flask", "from Flask, cancelled")
-    before, live = {replica.id for replica in stack.containers("app")}, _activated(host, stack)[0]
-    with stack.under_load() as load, _begun("deploy", *_version_of(app)) as deploy:
-        said = _read_until(deploy, "started ")
-        assert "Cancelled: deploy" in host.check_output("flask-fleet cancel")
-        said += deploy.communicate()[0]
-    assert deploy.returncode != 0
-    assert "It was cancelled." in said
-    assert_nothing_lost(load)
-    assert {replica.id for replica in stack.containers("app")} == before
-    assert _activated(host, stack)[0] == live
-    assert " failed by " in _audit(host, stack)[-1]
-    assert "Nothing is under way here." in host.run("flask-fleet cancel").stderr
-
-
-def test_deploy_that_does_not_build_begins_no_job(host: Host, stack: Stack, app: Path) -> None:
-    """A deploy whose build fails replaces nothing, so neither the audit log nor the job's notes may change."""
-    notes = f"cat {stack.directory}/audit.log {stack.directory}/job.jsonl"
-    before = host.check_output(notes)
-    edit(app / "Dockerfile", "USER 10001", "USER 10001\nRUN false")
-    assert _playbook("deploy", *_version_of(app)).returncode != 0
-    assert host.check_output(notes) == before
-
-
 def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
     """Visitors are told to come back, and a monitor that asks for the health raises no alarm."""
     assert _playbook("maintenance", "--extra-vars", "maintenance=true").returncode == 0
@@ -340,11 +172,3 @@ def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:
     assert closed.headers["Retry-After"]
     assert "Back soon" in closed.text
     assert stack.get("/").status == 200
-
-
-def test_deploying_again_changes_nothing_and_repairs_all(stack: Stack) -> None:
-    """One run undoes whatever was done by hand, and the next finds nothing to do."""
-    assert _playbook("deploy").returncode == 0
-    again = _playbook("deploy")
-    assert "changed=0" in again.stdout
-    assert len(stack.containers("app")) == stack.replicas

@@ -144,7 +144,7 @@ def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[s
     [
         (
             "/etc/systemd/journald.conf.d/60-flask-fleet.conf",
-            "host : services | Ask which of them started before its settings were written",
+            "host : settings | Set the kernel and the modes, and ask which services have not read their settings",
             "systemctl show --property=ExecMainStartTimestampMonotonic --value systemd-journald",
         ),
         (
@@ -154,7 +154,7 @@ def test_what_would_lock_out_is_refused(host: Host, role: str, variables: dict[s
         ),
         (
             "/etc/docker/daemon.json",
-            "docker : run | Ask whether the engine started before its configuration was written",
+            "docker : run | Ask whether the engine started before its settings were written",
             "stat --format=%y /run/docker.pid",
         ),
     ],

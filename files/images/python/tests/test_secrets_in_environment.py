@@ -47,5 +47,5 @@ def test_any_python_has_them(folder: Path) -> None:
     image = Path(__file__).parents[1]
     given = {"PATH": os.environ["PATH"], "PYTHONPATH": str(image), "SECRETS_FOLDER": str(folder)}
     command = [sys.executable, "-c", "import os; print(os.environ['DATABASE_URL'])"]
-    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run(command, env=given, capture_output=True, text=True, timeout=600, check=True)
     assert done.stdout == "postgresql://db\n"
