@@ -40,6 +40,8 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     threading.Thread(target=server.serve_forever, daemon=True).start()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MOTO_IAM_LOAD_MANAGED_POLICIES", "true")
+        # What an earlier test left of IAM has no managed policies.
+        moto_api_backend.reset()
         yield f"http://127.0.0.1:{server.port}"
     server.shutdown()
     moto_api_backend.reset()
