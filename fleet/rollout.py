@@ -282,8 +282,10 @@ class RollOut:
 
         So a version of it that does not start, or finds no replica, costs nobody an answer.
         """
-        state = self._stack.inspect(release).state
-        if state.nginx.is_fresh or not state.nginx.runs:
+        view = self._end_stale_diversion(release)
+        state = view.state
+        # A standby that still serves would have to go for the trial.
+        if view.has_standby or state.nginx.is_fresh or not state.nginx.runs:
             return
         new = [name for name, service in state.applications.items() if not service.replicas]
         if new:

@@ -340,6 +340,12 @@ def test_a_kill_at_any_step_is_mended_by_the_next_deploy(change: str) -> None:
     assert after_each_step(before, new, new, KilledError) == []
 
 
+def test_a_kill_at_any_step_is_mended_by_a_deploy_that_changes_nginx_last() -> None:
+    """The standby that the kill left serves until then."""
+    before, new = CHANGES["all"]
+    assert after_each_step(before, new, release("3", protocol="uwsgi"), KilledError) == []
+
+
 @pytest.mark.parametrize("error", [KilledError, lambda: FleetError("no answer")], ids=["kill", "failure"])
 def test_a_failure_on_the_way_back_is_mended(error: Callable[[], BaseException]) -> None:
     before, new = CHANGES["network and port"]
