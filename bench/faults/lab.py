@@ -28,6 +28,7 @@ METHODS = {"GET": 0.5, "POST": 0.5}
 MORE_THAN_ENOUGH = 5000
 """Requests per second that nothing here can answer: every client then asks again as soon as it was answered."""
 SIDE_PORT = 8090
+SSH_PORT = 22
 SHORTEST_S = 20
 """Seconds that a load lasts at least."""
 RUN_TIMEOUT_S = 900
@@ -198,9 +199,11 @@ class Lab:
         """Open a TCP port to this machine: in the security group, and in the firewall until that is loaded again."""
         (reservation,) = self.ec2.describe_instances(InstanceIds=[self.stack.instance_id])["Reservations"]
         group = reservation["Instances"][0]["SecurityGroups"][0]["GroupId"]
-        own = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": [{"CidrIp": "10.0.0.0/8"}]}
         known = self.ec2.describe_security_groups(GroupIds=[group])["SecurityGroups"][0]["IpPermissions"]
-        if not any(rule.get("FromPort") == port for rule in known):
+        by_port = {rule.get("FromPort"): rule for rule in known}
+        if port not in by_port:
+            # Behind a NAT this machine has another address than its own there, and SSH is open to that one.
+            own = {"IpProtocol": "tcp", "FromPort": port, "ToPort": port, "IpRanges": by_port[SSH_PORT]["IpRanges"]}
             self.ec2.authorize_security_group_ingress(GroupId=group, IpPermissions=[own])
         self.host.check_output(f"nft add element inet flask_fleet public {{ {port} }}")
 
