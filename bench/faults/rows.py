@@ -81,6 +81,8 @@ class Row:
         self.figure("requests", report.planned)
         self.figure("of which over a new connection each", report.new_connections.sent)
         self.figure("kinds of failure", json.dumps(report.failures(), sort_keys=True) if report.failures() else "none")
+        for number, one in enumerate(report.examples if self.misses() else (), 1):
+            self.figure(f"failure {number}", f"{one.method} after {one.second:.1f} s: {one.kind}, {one.detail}")
         self.figure("p99 (ms)", report.latency.p99 * 1000)
         self.figure("longest gap (s)", report.longest_gap)
 
