@@ -13,6 +13,11 @@ from typing import Any
 from bench.project import ROOT, load_mapping
 
 PATIENCE_S = 600
+INTERRUPT = {
+    "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'bench/faults/callback'}",
+    "ANSIBLE_CALLBACKS_ENABLED": "interrupt,diagnose_ssh",
+}
+"""Environment that switches on the callback which interrupts a run, beside those of ansible.cfg."""
 
 
 class Outcome:
@@ -76,13 +81,8 @@ def interrupted(task: str, command: str) -> list[str]:
     ``task`` has its role's name. The command runs in the main process, between two tasks; ``{pid}`` stands for that
     process.
     """
-    callbacks = {
-        "ANSIBLE_CALLBACK_PLUGINS": f"{ROOT / 'plugins/callback'}:{ROOT / 'bench/faults/callback'}",
-        "ANSIBLE_CALLBACKS_ENABLED": "interrupt,diagnose_ssh",
-        "FAULTS_AT": task,
-        "FAULTS_DO": command,
-    }
-    return ["env", *(f"{name}={value}" for name, value in callbacks.items())]
+    environment = INTERRUPT | {"FAULTS_AT": task, "FAULTS_DO": command}
+    return ["env", *(f"{name}={value}" for name, value in environment.items())]
 
 
 def command(path: str, *arguments: str) -> list[str]:

@@ -13,7 +13,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from bench.faults.lab import HERE, RUN_TIMEOUT_S, command
+from bench.faults.lab import RUN_TIMEOUT_S, command
+from bench.playbook import INTERRUPT
 from bench.project import ROOT, load_mapping
 
 STEP = re.compile(r"^  i-[0-9a-f]+: ", re.MULTILINE)
@@ -41,10 +42,8 @@ class Point:
 
 
 def _environment(**variables: str) -> dict[str, str]:
-    """Switch the callback on, beside the ones of ansible.cfg."""
-    plugins = {"ANSIBLE_CALLBACK_PLUGINS": str(HERE / "callback"), "ANSIBLE_CALLBACKS_ENABLED": "interrupt"}
     # Molecule asks for colours, which are between the words that are looked for.
-    return os.environ | plugins | {"ANSIBLE_FORCE_COLOR": "false"} | variables
+    return os.environ | INTERRUPT | {"ANSIBLE_FORCE_COLOR": "false"} | variables
 
 
 def points(log: Path, arguments: list[str]) -> list[Point]:
