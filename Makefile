@@ -107,7 +107,7 @@ security: debian $(READY) ## All that attackers try, a quarter of an hour more t
 services: debian $(READY) ## Several services in all three servers with a database, some minutes more than make test has for it
 	@$(call step,molecule test of several services,$(MOLECULE) -s default -s services)
 
-faults: debian $(READY) ## Faults under load, an hour and a half; see docs/testing.md
+faults: debian $(READY) ## Faults under load, two to three hours; see docs/testing.md
 	@$(call step,molecule test of the faults,$(MOLECULE) --scenario-name faults)
 
 audit: $(READY) $(AUDIT)/tools/ready $(AUDIT)/checkov/ready ## Ask other people's tools what they find; INVENTORY=inventories/aws for what runs there

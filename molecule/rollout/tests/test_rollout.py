@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import time
 from collections.abc import Iterator
@@ -13,9 +14,11 @@ from testinfra.host import Host
 
 from bench.app import edit, services
 from bench.faults.interruption import Point, Ssh, ways
-from bench.playbook import playbook
+from bench.playbook import command, playbook
 from bench.stack import Stack, assert_nothing_lost
+from tests.project import ROOT
 
+FOLLOWS = "follows what is under way here: deploy"
 PATIENCE_S = 10
 """Seconds that a version gets to become healthy; the shipped 60 s would only make the tests slower."""
 
@@ -161,6 +164,66 @@ def test_interrupted_deploy_goes_on_to_its_end(host: Host, stack: Stack, app: Pa
     assert " live by " in line
     assert not any(playbook("playbooks/deploy.yml", *_version_of(app)).changed.values())
     assert len(_audit(host, stack)) == len(audit) + 1
+
+
+@contextmanager
+def _begun(name: str, *arguments: str) -> Iterator[subprocess.Popen[str]]:
+    """Run a playbook beside a block, and kill it at the end of the block."""
+    words = ["env", "ANSIBLE_FORCE_COLOR=false", *command(f"playbooks/{name}.yml", *arguments)]
+    with subprocess.Popen(words, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
+def _read_until(process: subprocess.Popen[str], words: str) -> str:
+    """Read a playbook's output up to the line with these words."""
+    assert process.stdout
+    said = ""
+    for line in process.stdout:
+        said += line
+        if words in line:
+            return said
+    raise AssertionError(f"it never said {words!r}:\n{said}")
+
+
+def test_next_deploy_follows_an_interrupted_one(host: Host, stack: Stack, app: Path, tmp_path: Path) -> None:
+    """The next deploy shows all steps of the interrupted one, and takes over its result."""
+    edit(app / "hello/templates/index.html", "from Flask", "from Flask, followed")
+    (killed,) = (one for one in ways(Ssh(stack.instance_id)) if one.name == "SIGKILL")
+    assert killed.run(Point("after its first step", step=1), tmp_path / "deploy.log", _version_of(app)) != 0
+    job = json.loads(host.check_output(f"head --lines 1 {stack.directory}/job.jsonl"))
+    # So that it is still under way when the next run comes.
+    host.check_output(f"kill -s STOP {job['pid']}")
+    try:
+        with _begun("deploy", *_version_of(app)) as deploy:
+            said = _read_until(deploy, f"{FOLLOWS} ")
+            host.check_output(f"kill -s CONT {job['pid']}")
+            said += deploy.communicate()[0]
+    finally:
+        host.run(f"kill -s CONT {job['pid']}")
+    assert deploy.returncode == 0, said
+    assert f"{job['what']} by {job['who']}, begun at 20" in said
+    assert said.count("drained and removed") == stack.replicas
+    assert set(re.findall(r"^i-.* changed=(\d+)", said, re.MULTILINE)) == {"0"}
+
+
+def test_cancelled_deploy_goes_back(host: Host, stack: Stack, app: Path) -> None:
+    """A person on the machine can cancel what somebody else began; the release before serves on."""
+    edit(app / "hello/templates/index.html", "from Flask", "from Flask, cancelled")
+    before, live = {replica.id for replica in stack.containers("app")}, _activated(host, stack)[0]
+    with stack.under_load() as load, _begun("deploy", *_version_of(app)) as deploy:
+        said = _read_until(deploy, "started ")
+        assert "Cancelled: deploy" in host.check_output("flask-fleet cancel")
+        said += deploy.communicate()[0]
+    assert deploy.returncode != 0
+    assert "It was cancelled." in said
+    assert_nothing_lost(load)
+    assert {replica.id for replica in stack.containers("app")} == before
+    assert _activated(host, stack)[0] == live
+    assert " failed by " in _audit(host, stack)[-1]
+    assert "Nothing is under way here." in host.run("flask-fleet cancel").stderr
 
 
 def test_maintenance_shows_a_page_and_the_health_stays(stack: Stack) -> None:

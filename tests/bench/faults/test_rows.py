@@ -11,7 +11,7 @@ import pytest
 from bench.faults.rows import Book, read
 from bench.faults.table import page, worst
 from bench.load import Report
-from bench.load.report import Method
+from bench.load.report import Example, Method
 from tests.project import ROOT
 
 KEPT_RUNS = 3
@@ -48,6 +48,19 @@ def test_one_lost_request_is_a_miss(tmp_path: Path, failed: int, planned: int) -
     with pytest.raises(AssertionError, match="goal 0"), book.row("stop") as row:
         row.load(_report(failed, planned=planned))
     assert len(read(book.path)[1]["stop"].misses()) == 1
+
+
+def test_a_row_says_what_happened_to_a_lost_request(tmp_path: Path) -> None:
+    """Its containers and their logs are gone when somebody asks; where failures are allowed, nobody does."""
+    report, book = _report(1), Book(tmp_path / "run.jsonl")
+    report.examples = [Example(12.34, "POST", "reset", "closed by the server, new connection")]
+    with book.row("kill") as row:
+        row.load(report, post=1)
+    with suppress(AssertionError), book.row("stop") as row:
+        row.load(report)
+    rows = read(book.path)[1]
+    assert rows["stop"].figures["failure 1"] == "POST after 12.3 s: reset, closed by the server, new connection"
+    assert "failure 1" not in rows["kill"].figures
 
 
 def test_a_row_that_ended_early_is_a_miss_on_the_page(tmp_path: Path) -> None:
